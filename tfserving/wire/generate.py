@@ -1,0 +1,55 @@
+"""Makes descriptors.pb from protos/*.proto:  python -m tfserving.wire.generate [--check]
+
+A descriptor set, and not generated `_pb2.py` code, because that code registers itself in protobuf's default
+pool, where it clashes with TensorFlow's own copy of the same messages, and refuses runtimes older than its
+generator. Needs grpcio-tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+
+HERE = Path(__file__).parent
+PROTOS = HERE / "protos"
+TARGET = HERE / "descriptors.pb"
+
+
+def generate() -> bytes:
+    """The serialized FileDescriptorSet of all files in protos/ and of what they import, in dependency order."""
+    from grpc_tools import protoc
+
+    well_known = Path(protoc.__file__).parent / "_proto"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "descriptors.pb"
+        files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("*.proto"))
+        arguments = [f"-I{PROTOS}", f"-I{well_known}", "--include_imports", f"--descriptor_set_out={out}"]
+        if protoc.main(["protoc", *arguments, *files]) != 0:
+            raise SystemExit("generate: protoc refused the files above")
+        return out.read_bytes()
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    parse = descriptor_pb2.FileDescriptorSet.FromString
+    return bool(parse(one) == parse(other))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tfserving.wire.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when descriptors.pb is stale")
+    made = generate()
+    if parser.parse_args().check:
+        if _same(made, TARGET.read_bytes()):
+            return 0
+        print(f"{TARGET} is stale: run python -m tfserving.wire.generate", file=sys.stderr)
+        return 1
+    TARGET.write_bytes(made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
