@@ -107,22 +107,20 @@ class ExportError(TfServingError):
 
 
 # PERMISSION_DENIED and UNAUTHENTICATED share one class; codes that are not listed are a plain TfServingError.
-_BY_CODE: dict[str, type[TfServingError]] = {
-    kind.default_code: kind
-    for kind in (
-        NotFoundError,
-        InvalidInputError,
-        FailedPreconditionError,
-        DeadlineError,
-        UnavailableError,
-        ExhaustedError,
-        PermissionDeniedError,
-        UnsupportedError,
-        ProtocolError,
-    )
-} | {"UNAUTHENTICATED": PermissionDeniedError}
+_KINDS: tuple[type[TfServingError], ...] = (
+    NotFoundError,
+    InvalidInputError,
+    FailedPreconditionError,
+    DeadlineError,
+    UnavailableError,
+    ExhaustedError,
+    PermissionDeniedError,
+    UnsupportedError,
+    ProtocolError,
+)
+_BY_CODE = {kind.default_code: kind for kind in _KINDS} | {"UNAUTHENTICATED": PermissionDeniedError}
 
 
 def error_for(code: str) -> type[TfServingError]:
-    """The class that stands for a canonical status name, `TfServingError` itself for a code without its own."""
+    """The class that stands for a canonical status name, `TfServingError` for one without its own."""
     return _BY_CODE.get(code, TfServingError)

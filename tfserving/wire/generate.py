@@ -20,7 +20,7 @@ TARGET = HERE / "descriptors.pb"
 
 
 def generate() -> bytes:
-    """The serialized FileDescriptorSet of all files in protos/ and of what they import, in dependency order."""
+    """The serialized FileDescriptorSet of all files in protos/ and what they import, dependencies first."""
     from grpc_tools import protoc
 
     well_known = Path(protoc.__file__).parent / "_proto"
@@ -40,7 +40,9 @@ def _same(one: bytes, other: bytes) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfserving.wire.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when descriptors.pb is stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when descriptors.pb is stale"
+    )
     made = generate()
     if parser.parse_args().check:
         if _same(made, TARGET.read_bytes()):

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from arrays import ARRAYS, as_received, same
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserving.errors import InvalidInputError, ProtocolError
+from tfserving.wire import messages, tensors
+from tfserving.wire.dtypes import DType
+
+
+@given(ARRAYS, st.booleans())
+def test_there_and_back(array, tensor_content):
+    assert same(tensors.to_array(tensors.to_proto(array, tensor_content=tensor_content)), as_received(array))
+
+
+def proto(dtype, shape, **fields):
+    message = messages.TensorProto(dtype=dtype, **fields)
+    for size in shape:
+        message.tensor_shape.dim.add(size=size)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        (proto(DType.DT_FLOAT, [3], float_val=[1, 2]), [1.0, 2.0, 2.0]),
+        (proto(DType.DT_FLOAT, [2]), [0.0, 0.0]),
+        (proto(DType.DT_STRING, [3], string_val=[b"a"]), [b"a", b"a", b"a"]),
+        (proto(DType.DT_STRING, [1]), [b""]),
+        (proto(DType.DT_STRING, [2], tensor_content=b"\x01\x02abc"), [b"a", b"bc"]),
+        (proto(DType.DT_HALF, [2], half_val=[0x3C00]), [1.0, 1.0]),
+        (proto(DType.DT_COMPLEX64, [2], scomplex_val=[1, 2]), [1 + 2j, 1 + 2j]),
+        (proto(DType.DT_UINT8, [2], int_val=[255]), [255, 255]),
+    ],
+)
+def test_short_values_repeat_the_last(message, values):
+    array = tensors.to_array(message)
+    assert array.tolist() == values
+    assert array.dtype == DType(message.dtype).numpy
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (proto(DType.DT_FLOAT, [1], float_val=[1, 2]), "2 values for a tensor of shape"),
+        (proto(DType.DT_STRING, [1], string_val=[b"a", b"b"]), "2 values for a tensor of shape"),
+        (proto(DType.DT_FLOAT, [2], tensor_content=b"123"), "3 bytes for a float32 tensor"),
+        (proto(DType.DT_FLOAT, [-1]), "cannot be negative"),
+        (proto(DType.DT_FLOAT, [2**40], float_val=[1]), "2 GiB"),
+        (proto(DType.DT_COMPLEX64, [1], scomplex_val=[1]), "pairs"),
+        (proto(DType.DT_STRING, [2], tensor_content=b"\x01"), "ends within"),
+        (proto(DType.DT_STRING, [1], tensor_content=b"\x05abc"), "not as long"),
+        (proto(DType.DT_RESOURCE, [1]), "dtype number 20"),
+        (proto(0, [1]), "dtype number 0"),
+        (proto(999, [1]), "dtype number 999"),
+    ],
+)
+def test_contradictions_are_named(message, said):
+    with pytest.raises(ProtocolError, match=said):
+        tensors.to_array(message)
+
+
+def test_a_tensor_without_rank_is_refused():
+    message = messages.TensorProto(dtype=1)
+    message.tensor_shape.unknown_rank = True
+    with pytest.raises(ProtocolError, match="unknown_rank"):
+        tensors.to_array(message)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["2020-01-01"], "M8[D]"), np.zeros(1, "f4,f4"), np.zeros(1, np.longdouble)]
+)
+def test_dtypes_that_tensorflow_lacks_are_refused(array):
+    with pytest.raises(InvalidInputError, match="no TensorFlow counterpart"):
+        tensors.to_proto(array)
+
+
+def test_objects_that_are_no_strings_are_refused():
+    with pytest.raises(InvalidInputError, match="not dict"):
+        tensors.to_proto(np.array([{}], object))
+
+
+def test_text_arrays_are_strings():
+    assert tensors.to_array(tensors.to_proto(np.array(["é", "b"]))).tolist() == ["é".encode(), b"b"]

@@ -1,0 +1,300 @@
+"""PredictRequest and PredictResponse between bytes and numpy, at the price of about one memcpy.
+
+Both messages are a model spec and a map from names to tensors. Writing splices the array's own bytes between
+cached heads. Reading walks over the tags and takes views where a tensor is nothing but dtype, shape and one
+run of raw values; anything else, bad bytes included, goes to protobuf, which alone decides what is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from tfserving.errors import InvalidInputError, ProtocolError
+from tfserving.wire import messages, tensors
+from tfserving.wire.dtypes import DType
+from tfserving.wire.model_spec import ModelSpec
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class PredictCall:
+    """A decoded PredictRequest: inputs by alias, and the aliases of the wanted outputs (none: all)."""
+
+    spec: ModelSpec
+    inputs: Arrays
+    outputs: tuple[str, ...] = ()
+
+
+def encode_request(
+    spec: ModelSpec, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] = ()
+) -> bytes:
+    """A serialized `PredictRequest`; tensors travel as `tensor_content`, strings as `string_val`.
+
+    Raises:
+        InvalidInputError: a dtype that TensorFlow lacks, or a message of 2 GiB or more.
+    """
+    parts: list[Any] = [_spec_field(spec, _REQUEST_SPEC)]
+    for alias, array in inputs.items():
+        parts += _entry(_REQUEST_MAP, alias, array, True)
+    for name in outputs:
+        parts.append(_delimited(_REQUEST_FILTER, name.encode()))
+    return _joined(parts)
+
+
+def encode_response(
+    spec: ModelSpec, outputs: Mapping[str, np.ndarray[Any, Any]], *, tensor_content: bool = False
+) -> bytes:
+    """A serialized `PredictResponse`, by default with values in `float_val` and the like.
+
+    That is what tensorflow_model_server does unless --enable_serialization_as_tensor_content is given.
+
+    Raises:
+        InvalidInputError: a message of 2 GiB or more.
+    """
+    parts: list[Any] = []
+    for alias, array in outputs.items():
+        parts += _entry(_RESPONSE_MAP, alias, array, tensor_content)
+    parts.append(_spec_field(spec, _RESPONSE_SPEC))
+    return _joined(parts)
+
+
+def decode_request(data: bytes) -> PredictCall:
+    """The call in a serialized `PredictRequest`. Arrays may be read-only views of `data`.
+
+    Raises:
+        ProtocolError: these bytes are not a PredictRequest, or a tensor in it contradicts itself.
+    """
+    found = _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER, copy=False)
+    if found is not None:
+        return PredictCall(found[0], found[1], tuple(found[2]))
+    message = _parse(messages.PredictRequest, data)
+    return PredictCall(
+        ModelSpec.from_message(message.model_spec), _arrays(message.inputs), tuple(message.output_filter)
+    )
+
+
+def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
+    """The spec that answered and its outputs, each array with memory of its own.
+
+    Raises:
+        ProtocolError: these bytes are not a PredictResponse, or a tensor in it contradicts itself.
+    """
+    found = _scan(data, _RESPONSE_SPEC, _RESPONSE_MAP, None, copy=True)
+    if found is not None:
+        return found[0], found[1]
+    message = _parse(messages.PredictResponse, data)
+    return ModelSpec.from_message(message.model_spec), _arrays(message.outputs)
+
+
+# Tags (field number << 3 | wire type) of the two messages; all of these are length-delimited.
+_REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER = 0x0A, 0x12, 0x1A
+_RESPONSE_MAP, _RESPONSE_SPEC = 0x0A, 0x12
+# Tags of a map entry and of a TensorProto.
+_KEY, _VALUE = 0x0A, 0x12
+_DTYPE, _SHAPE, _CONTENT = 0x08, 0x12, 0x22
+# Repeated fields whose packed form is the array's own bytes.
+_PACKED = {DType.DT_FLOAT: 0x2A, DType.DT_DOUBLE: 0x32, DType.DT_COMPLEX64: 0x4A, DType.DT_COMPLEX128: 0x62}
+_PACKED_TAGS = {tag: dtype for dtype, tag in _PACKED.items()}
+
+# Heads are cached by what they are made of. The bound keeps a caller with ever new shapes from growing them.
+_CACHED = 1024
+_CACHED_BYTES = 512
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _delimited(tag: int, payload: bytes) -> bytes:
+    return bytes((tag,)) + _varint(len(payload)) + payload
+
+
+@lru_cache(_CACHED)
+def _spec_field(spec: ModelSpec, tag: int) -> bytes:
+    return _delimited(tag, spec.to_message().SerializeToString())
+
+
+@lru_cache(_CACHED)
+def _head(
+    map_tag: int, alias: str, dtype: DType, shape: tuple[int, ...], nbytes: int, value_tag: int
+) -> bytes:
+    """Everything of a map entry that comes before the tensor's raw values."""
+    shape_message = messages.TensorShapeProto()
+    for size in shape:
+        shape_message.dim.add(size=size)
+    tensor = bytes((_DTYPE, dtype)) + _delimited(_SHAPE, shape_message.SerializeToString())
+    if nbytes:
+        tensor += bytes((value_tag,)) + _varint(nbytes)
+    key = _delimited(_KEY, alias.encode())
+    value = bytes((_VALUE,)) + _varint(len(tensor) + nbytes) + tensor
+    return bytes((map_tag,)) + _varint(len(key) + len(value) + nbytes) + key + value
+
+
+def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Iterable[Any]:
+    dtype = DType.of(array.dtype)
+    value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
+    if dtype is DType.DT_STRING or value_tag is None:
+        tensor = tensors.to_proto(array, tensor_content=tensor_content).SerializeToString()
+        return (_delimited(map_tag, _delimited(_KEY, alias.encode()) + _delimited(_VALUE, tensor)),)
+    array = tensors.as_wire_array(array)
+    head = _head(map_tag, alias, dtype, array.shape, array.nbytes, value_tag)
+    if not array.nbytes:
+        return (head,)
+    # ml_dtypes arrays have no buffer of their own: hand over their bytes as integers
+    return (head, array.view("<u2") if dtype is DType.DT_BFLOAT16 else array)
+
+
+def _joined(parts: list[Any]) -> bytes:
+    size = sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
+    if size > tensors.MAX_MESSAGE_BYTES:
+        raise InvalidInputError(
+            f"the message would have {size} bytes and protobuf stops at {tensors.MAX_MESSAGE_BYTES} (2 GiB): "
+            "split the batch"
+        )
+    return b"".join(parts)
+
+
+def _parse(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _arrays(entries: Mapping[str, Any]) -> Arrays:
+    arrays = {}
+    for alias, proto in entries.items():
+        try:
+            arrays[alias] = tensors.to_array(proto)
+        except ProtocolError as error:
+            raise ProtocolError(f"tensor {alias!r}: {error}") from error
+    return arrays
+
+
+class _NotPlainError(Exception):
+    """These bytes are not of the plain form that the scan understands: protobuf shall read them."""
+
+
+def _scan(
+    data: bytes, spec_tag: int, map_tag: int, names_tag: int | None, *, copy: bool
+) -> tuple[ModelSpec, Arrays, list[str]] | None:
+    """Spec, arrays and names of a message, or None when protobuf must read it."""
+    spec: ModelSpec | None = None
+    arrays: Arrays = {}
+    names: list[str] = []
+    view = memoryview(data)
+    try:
+        position = 0
+        while position < len(data):
+            tag = data[position]
+            start, position = _span(data, position + 1, len(data))
+            if tag == map_tag:
+                alias, array = _scan_entry(data, view, start, position, copy)
+                arrays[alias] = array
+            elif tag == spec_tag and spec is None:
+                spec = _read_spec(data[start:position])
+            elif tag == names_tag:
+                names.append(data[start:position].decode())
+            else:
+                return None
+    except (_NotPlainError, IndexError, UnicodeDecodeError):
+        return None
+    return spec or ModelSpec(""), arrays, names
+
+
+def _span(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """Start and end of the length-delimited payload whose length stands at `position`."""
+    size = data[position]
+    position += 1
+    if size > 0x7F:
+        size &= 0x7F
+        shift = 7
+        while True:
+            byte = data[position]
+            position += 1
+            size |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 28:
+                raise _NotPlainError
+    if position + size > end:
+        raise _NotPlainError
+    return position, position + size
+
+
+def _scan_entry(
+    data: bytes, view: memoryview, position: int, end: int, copy: bool
+) -> tuple[str, np.ndarray[Any, Any]]:
+    if position == end or data[position] != _KEY:
+        raise _NotPlainError
+    start, position = _span(data, position + 1, end)
+    alias = data[start:position].decode()
+    if position >= end or data[position] != _VALUE:
+        raise _NotPlainError
+    position, stop = _span(data, position + 1, end)
+    if stop != end:
+        raise _NotPlainError
+    return alias, _scan_tensor(data, view, position, end, copy)
+
+
+def _scan_tensor(data: bytes, view: memoryview, position: int, end: int, copy: bool) -> np.ndarray[Any, Any]:
+    # dtype, shape, values: the order in which every protobuf library writes them
+    if end - position < 2 or data[position] != _DTYPE or data[position + 1] > 0x7F:
+        raise _NotPlainError
+    dtype = DType.from_number(data[position + 1])
+    position += 2
+    if position >= end or data[position] != _SHAPE:
+        raise _NotPlainError
+    start, position = _span(data, position + 1, end)
+    if position - start > _CACHED_BYTES:
+        raise _NotPlainError
+    shape = _read_shape(data[start:position])
+    if position >= end:
+        raise _NotPlainError
+    value_tag = data[position]
+    start, position = _span(data, position + 1, end)
+    if position != end or dtype in (DType.DT_STRING, DType.DT_INVALID, DType.DT_RESOURCE, DType.DT_VARIANT):
+        raise _NotPlainError
+    if value_tag != _CONTENT and _PACKED_TAGS.get(value_tag) is not dtype:
+        raise _NotPlainError
+    try:
+        return tensors.from_bytes(view[start:position], dtype, shape, copy=copy)
+    except ProtocolError:
+        raise _NotPlainError from None
+
+
+@lru_cache(_CACHED)
+def _read_shape(data: bytes) -> tuple[int, ...]:
+    try:
+        message = messages.TensorShapeProto.FromString(data)
+    except DecodeError:
+        raise _NotPlainError from None
+    shape = tuple(dim.size for dim in message.dim)
+    if message.unknown_rank or any(size < 0 for size in shape):
+        raise _NotPlainError
+    return shape
+
+
+def _read_spec(data: bytes) -> ModelSpec:
+    return _read_short_spec(data) if len(data) <= _CACHED_BYTES else _read_short_spec.__wrapped__(data)
+
+
+@lru_cache(_CACHED)
+def _read_short_spec(data: bytes) -> ModelSpec:
+    try:
+        return ModelSpec.from_message(messages.ModelSpec.FromString(data))
+    except DecodeError:
+        raise _NotPlainError from None

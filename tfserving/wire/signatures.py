@@ -1,0 +1,138 @@
+"""Signatures: what a model takes and gives, read from a server's metadata or from a saved_model.pb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from tfserving.errors import RepositoryError
+from tfserving.wire import messages, tensors
+from tfserving.wire.dtypes import DType
+
+DEFAULT_SIGNATURE = "serving_default"
+PREDICT_METHOD = "tensorflow/serving/predict"
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+REGRESS_METHOD = "tensorflow/serving/regress"
+
+# How a TensorFlow 2 SavedModel stores its initializer: no signature to call.
+_INIT_SIGNATURE = "__saved_model_init_op"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output.
+
+    Attributes:
+        name: the alias that requests use, e.g. "image".
+        dtype: its DType.
+        shape: sizes, None for a dimension that may be anything; None alone for an unknown rank.
+        tensor_name: the tensor in the graph, e.g. "serving_default_image:0" ("" for sparse tensors).
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int | None, ...] | None
+    tensor_name: str = ""
+
+    @property
+    def shape_text(self) -> str:
+        """The shape as saved_model_cli prints it: -1 for any size, "unknown_rank"."""
+        if self.shape is None:
+            return "unknown_rank"
+        if not self.shape:
+            return "()"
+        return f"({', '.join(str(-1 if size is None else size) for size in self.shape)})"
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape fits."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A callable of a model; inputs and outputs by alias, sorted; `defaults`: inputs that may be left out."""
+
+    name: str
+    method_name: str
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+    defaults: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+def signatures_of(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:
+    """Signatures by name from a map of `SignatureDef` messages (of a SignatureDefMap or a MetaGraphDef)."""
+    return {
+        name: Signature(
+            name,
+            signature.method_name,
+            _infos(signature.inputs),
+            _infos(signature.outputs),
+            {alias: tensors.to_array(proto) for alias, proto in signature.defaults.items()},
+        )
+        for name, signature in sorted(signature_defs.items())
+        if name != _INIT_SIGNATURE
+    }
+
+
+def _infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {
+        alias: TensorInfo(
+            alias,
+            DType.from_number(info.dtype),
+            None
+            if info.tensor_shape.unknown_rank
+            else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),
+            info.name,
+        )
+        for alias, info in sorted(infos.items())
+    }
+
+
+def read_saved_model(
+    version_dir: str | Path, *, tags: frozenset[str] = frozenset({"serve"})
+) -> dict[str, Signature]:
+    """The signatures of a SavedModel on disk, without TensorFlow.
+
+    Args:
+        version_dir: the directory that holds saved_model.pb.
+        tags: the meta graph's tags, which must be exactly these.
+
+    Raises:
+        RepositoryError: no saved_model.pb, one that does not parse, or no meta graph with the tags.
+    """
+    path = Path(version_dir) / "saved_model.pb"
+    try:
+        model = messages.SavedModel.FromString(path.read_bytes())
+    except OSError as error:
+        raise RepositoryError(f"{path}: {error.strerror}: not a complete SavedModel") from error
+    except DecodeError as error:
+        raise RepositoryError(f"{path} is no SavedModel (half-copied?): {error}") from error
+    for graph in model.meta_graphs:
+        if set(graph.meta_info_def.tags) == tags:
+            return signatures_of(graph.signature_def)
+    there = "; ".join(",".join(graph.meta_info_def.tags) for graph in model.meta_graphs) or "none"
+    raise RepositoryError(f"{path} has no graph with the tags {','.join(sorted(tags))} (tags there: {there})")
+
+
+def describe(signatures: Mapping[str, Signature]) -> str:
+    """All signatures as text; names, dtypes and shapes as `saved_model_cli show --all` prints them."""
+    lines = []
+    for signature in signatures.values():
+        lines.append(f"signature_def['{signature.name}'] ({signature.method_name})")
+        for kind, infos in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+            heads = {alias: f"{kind}['{alias}']" for alias in infos}
+            width = max(map(len, heads.values()), default=0)
+            for alias, info in infos.items():
+                lines.append(
+                    f"  {heads[alias]:{width}}  {info.dtype.name} {info.shape_text}  {info.tensor_name}"
+                )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,205 @@
+"""numpy arrays to and from `tensorflow.TensorProto`, through protobuf; `predict` is the quick way for calls."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from tfserving.errors import InvalidInputError, ProtocolError
+from tfserving.wire import messages
+from tfserving.wire.dtypes import DType
+
+# A protobuf message, and so any tensor that can be received, is smaller than this.
+MAX_MESSAGE_BYTES = 2**31 - 1
+
+# The repeated field that holds a dtype's values where tensor_content does not (tensor.proto, tensor.cc).
+VALUE_FIELDS: dict[DType, str] = {
+    DType.DT_FLOAT: "float_val",
+    DType.DT_DOUBLE: "double_val",
+    DType.DT_INT8: "int_val",
+    DType.DT_INT16: "int_val",
+    DType.DT_INT32: "int_val",
+    DType.DT_UINT8: "int_val",
+    DType.DT_UINT16: "int_val",
+    DType.DT_INT64: "int64_val",
+    DType.DT_UINT32: "uint32_val",
+    DType.DT_UINT64: "uint64_val",
+    DType.DT_BOOL: "bool_val",
+    DType.DT_COMPLEX64: "scomplex_val",
+    DType.DT_COMPLEX128: "dcomplex_val",
+    DType.DT_HALF: "half_val",
+    DType.DT_BFLOAT16: "half_val",
+    DType.DT_STRING: "string_val",
+}
+
+
+def as_wire_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same values C-contiguous and little-endian; the array itself where it already is both."""
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
+
+
+def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any:
+    """A `TensorProto` with the values, dtype and shape of an array.
+
+    Strings (`U`, `S` or object arrays of str and bytes; str is sent as UTF-8) always travel in `string_val`.
+    Everything else goes into `tensor_content`, or with `tensor_content=False` into the repeated field of its
+    dtype, as tensorflow_model_server answers by default.
+
+    Raises:
+        InvalidInputError: the dtype has no TensorFlow counterpart, or an object array holds something else
+            than str and bytes.
+    """
+    dtype = DType.of(array.dtype)
+    proto = messages.TensorProto(dtype=int(dtype))
+    proto.tensor_shape.SetInParent()
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if dtype is DType.DT_STRING:
+        proto.string_val.extend(_to_bytes(value) for value in array.reshape(-1).tolist())
+        return proto
+    array = as_wire_array(array)
+    if tensor_content:
+        proto.tensor_content = array.tobytes()
+        return proto
+    flat = array.reshape(-1)
+    if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
+        flat = flat.view("<u2")
+    elif dtype is DType.DT_COMPLEX64:
+        flat = flat.view("<f4")
+    elif dtype is DType.DT_COMPLEX128:
+        flat = flat.view("<f8")
+    getattr(proto, VALUE_FIELDS[dtype]).extend(flat.tolist())
+    return proto
+
+
+def to_array(proto: Any) -> np.ndarray[Any, Any]:
+    """The array of a `TensorProto`: its own memory, native dtype, strings as an object array of bytes.
+
+    Where a repeated field is shorter than the shape its last value stands for the rest, and none at all for
+    zeros, as TensorFlow reads it (tensor.cc, Tensor::FromProto).
+
+    Raises:
+        ProtocolError: dtype or shape is missing or unknown, or values and shape do not fit.
+    """
+    dtype = DType.from_number(proto.dtype)
+    if dtype not in VALUE_FIELDS:
+        raise ProtocolError(f"a tensor of dtype number {proto.dtype}, which cannot be received")
+    if proto.tensor_shape.unknown_rank:
+        raise ProtocolError("a tensor without a shape (unknown_rank is set)")
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    count = checked_size(shape, dtype)
+    if proto.tensor_content:
+        if dtype is DType.DT_STRING:
+            return _object_array(_split_strings(proto.tensor_content, count), shape)
+        return from_bytes(proto.tensor_content, dtype, shape)
+    values = getattr(proto, VALUE_FIELDS[dtype])
+    if dtype is DType.DT_STRING:
+        return _object_array(_filled(list(values), count, shape), shape)
+    raw = np.array(values, _field_dtype(dtype))
+    if dtype in (DType.DT_COMPLEX64, DType.DT_COMPLEX128):
+        if raw.size % 2:
+            raise ProtocolError(f"{raw.size} numbers cannot be pairs of a {dtype.label} tensor")
+        raw = raw.view(dtype.numpy)
+    if raw.size != count:
+        if raw.size > count:
+            raise ProtocolError(f"{raw.size} values for a tensor of shape {shape}, which holds {count}")
+        fill = raw[-1] if raw.size else raw.dtype.type(0)
+        raw = np.concatenate([raw, np.full(count - raw.size, fill, raw.dtype)])
+    if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
+        raw = raw.astype("<u2").view(dtype.numpy)
+    elif raw.dtype != dtype.numpy:
+        raw = raw.astype(dtype.numpy)
+    return raw.reshape(shape)
+
+
+def from_bytes(
+    data: bytes | memoryview, dtype: DType, shape: tuple[int, ...], *, copy: bool = True
+) -> np.ndarray[Any, Any]:
+    """The array of raw little-endian values; with `copy=False` a read-only, perhaps unaligned view of `data`.
+
+    Raises:
+        ProtocolError: the bytes are more or fewer than the shape holds.
+    """
+    holder = dtype.numpy
+    if len(data) != math.prod(shape) * holder.itemsize:
+        raise ProtocolError(f"{len(data)} bytes for a {dtype.label} tensor of shape {shape}")
+    view = np.frombuffer(data, holder).reshape(shape)
+    return view.copy() if copy else view
+
+
+def checked_size(shape: tuple[int, ...], dtype: DType) -> int:
+    """How many elements the shape holds.
+
+    Raises:
+        ProtocolError: a negative dimension, or more bytes than a message can carry (a few bytes on the wire
+            must not make the reader allocate without bound).
+    """
+    if any(size < 0 for size in shape):
+        raise ProtocolError(f"a tensor of shape {shape}: sizes cannot be negative")
+    count = math.prod(shape)
+    if count * dtype.numpy.itemsize > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"a {dtype.label} tensor of shape {shape}: larger than a message can be (2 GiB)")
+    return count
+
+
+def _field_dtype(dtype: DType) -> np.dtype[Any]:
+    """What the repeated field of a dtype holds, before it is narrowed."""
+    if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
+        return np.dtype("<i4")
+    if dtype is DType.DT_COMPLEX64:
+        return np.dtype("<f4")
+    if dtype is DType.DT_COMPLEX128:
+        return np.dtype("<f8")
+    return np.dtype("<i4") if VALUE_FIELDS[dtype] == "int_val" else dtype.numpy
+
+
+def _filled(values: list[bytes], count: int, shape: tuple[int, ...]) -> list[bytes]:
+    if len(values) > count:
+        raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, which holds {count}")
+    return values + [values[-1] if values else b""] * (count - len(values))
+
+
+def _object_array(values: list[bytes], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _split_strings(data: bytes, count: int) -> list[bytes]:
+    """Strings packed into tensor_content: all lengths as varints, then all bytes (tensor_coding.cc)."""
+    lengths: list[int] = []
+    position = 0
+    while len(lengths) < count:
+        length = shift = 0
+        while True:
+            if position >= len(data) or shift > 63:
+                raise ProtocolError(f"tensor_content ends within the lengths of {count} strings")
+            byte = data[position]
+            position += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if sum(lengths) != len(data) - position:
+        raise ProtocolError("tensor_content is not as long as its strings say")
+    ends = np.cumsum([position, *lengths]).tolist()
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _to_bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise InvalidInputError(f"a string tensor holds str or bytes, not {type(value).__name__} ({value!r:.60})")
+
+
+_LITTLE = np.little_endian
