@@ -1,4 +1,4 @@
-"""numpy arrays to and from `tensorflow.TensorProto`, through protobuf; `predict` is the quick way for calls."""
+"""numpy arrays to and from `tensorflow.TensorProto`, through protobuf; `predict` is quicker for calls."""
 
 from __future__ import annotations
 
