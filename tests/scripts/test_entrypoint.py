@@ -1,0 +1,319 @@
+"""The image's PID 1, run as a plain process with a stand-in for tensorflow_model_server on PATH."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ENTRYPOINT = Path(__file__).parents[2] / "lib" / "entrypoint.sh"
+DEADLINE = 30.0
+
+# Tells what it was started with, then what signal reaches it. ON_TERM: "die" has no handler, as the real one.
+FAKE_SERVER = f"""#!{sys.executable}
+import json, os, signal, sys
+
+def on_term(number, frame):
+    print("TERM", flush=True)
+    if os.environ["ON_TERM"] != "ignore once":
+        os._exit(int(os.environ["ON_TERM"]))
+    os.environ["ON_TERM"] = "0"
+
+if os.environ["ON_TERM"] != "die":
+    signal.signal(signal.SIGTERM, on_term)
+print(json.dumps(dict(argv=sys.argv[1:], pid=os.getpid())), flush=True)
+while "EXIT_CODE" not in os.environ:
+    signal.pause()
+os._exit(int(os.environ["EXIT_CODE"]))
+"""
+
+# The drain's clock: ends when the test writes into the fifo.
+FAKE_SLEEP = """#!/bin/sh
+echo "$1" >"$SLEEP_ASKED"
+read -r _ <"$SLEEP_ENDS"
+"""
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Entrypoint:
+    """One run of the entrypoint, ended with the test."""
+
+    def __init__(self, folder: Path, *args: str, **environment: str) -> None:
+        self.state = folder / "state"
+        self.models = folder / "models"
+        settings = {
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+            "MODE": "single",
+            "MODEL_NAME": "digits",
+            "MODEL_BASE_PATH": str(self.models),
+            "DRAIN_SECONDS": "0",
+            "STATE_DIR": str(self.state),
+            "ON_TERM": "die",
+            "SLEEP_ASKED": f"{folder}/asked",
+            "SLEEP_ENDS": f"{folder}/ends",
+        }
+        self.process = subprocess.Popen(
+            [str(ENTRYPOINT), *args],
+            env={**settings, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def said(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().rstrip("\n")
+
+    def started(self) -> list[str]:
+        """Waits for the server and returns its arguments."""
+        told = json.loads(self.line())
+        self.server: int = told["pid"]
+        arguments: list[str] = told["argv"]
+        return arguments
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code and what was left of stderr."""
+        _, said = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, said
+
+
+Run = Callable[..., Entrypoint]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "models" / "digits" / "1").mkdir(parents=True)
+    executable(tmp_path / "bin" / "tensorflow_model_server", FAKE_SERVER)
+    executable(tmp_path / "bin" / "sleep", FAKE_SLEEP)
+    os.mkfifo(tmp_path / "asked")
+    os.mkfifo(tmp_path / "ends")
+    runs: list[Entrypoint] = []
+
+    def start(*args: str, **environment: str) -> Entrypoint:
+        runs.append(Entrypoint(tmp_path, *args, **environment))
+        return runs[-1]
+
+    yield start
+    for entrypoint in runs:
+        # Its session holds the server and the drain's timer too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(entrypoint.process.pid, signal.SIGKILL)
+        entrypoint.process.communicate(timeout=DEADLINE)
+
+
+def write_config(tmp_path: Path, text: str, name: str = "models.config") -> Path:
+    path = tmp_path / "models" / name
+    path.write_text(text)
+    return path
+
+
+DIGITS = 'model_config_list { config { name: "digits" base_path: "/models/digits" } }\n'
+LABELS = 'config { name: "digits" version_labels { key: "stable" value: 1 } }\n'
+ALLOW_LABELS = "--allow_version_labels_for_unavailable_models=true"
+
+
+class TestCommand:
+    def test_single(self, run: Run, tmp_path: Path) -> None:
+        assert run().started() == [
+            "--port=8500",
+            "--rest_api_port=8501",
+            "--grpc_max_threads=64",
+            "--model_name=digits",
+            f"--model_base_path={tmp_path}/models/digits",
+        ]
+
+    def test_multi(self, run: Run, tmp_path: Path) -> None:
+        config = write_config(tmp_path, DIGITS)
+        assert run(MODE="multi").started() == [
+            "--port=8500",
+            "--rest_api_port=8501",
+            "--grpc_max_threads=64",
+            f"--model_config_file={config}",
+        ]
+
+    def test_mode_decides_not_a_config_that_lies_there(self, run: Run, tmp_path: Path) -> None:
+        write_config(tmp_path, DIGITS)
+        assert "--model_name=digits" in run(MODE="single").started()
+
+    def test_flags_given_come_last(self, run: Run) -> None:
+        given = ["--grpc_max_threads=8", "--model_name=it's; $(x) *"]
+        assert run(*given).started()[-2:] == given
+
+    @pytest.mark.parametrize(
+        ("config", "allowed"),
+        [
+            (DIGITS, False),
+            (DIGITS + LABELS, True),
+            ("version_labels { }", True),
+            (f"  # {LABELS}", False),
+            (f"# a comment\n{LABELS}", True),
+        ],
+    )
+    def test_labels_before_their_versions_are_loaded(
+        self, run: Run, tmp_path: Path, config: str, allowed: bool
+    ) -> None:
+        write_config(tmp_path, config)
+        assert (ALLOW_LABELS in run(MODE="multi").started()) is allowed
+
+    def test_labels_of_a_config_given_as_a_flag(self, run: Run, tmp_path: Path) -> None:
+        write_config(tmp_path, DIGITS)
+        other = write_config(tmp_path, LABELS, "other.config")
+        for mode in ("single", "multi"):
+            command = run(f"--model_config_file={other}", MODE=mode).started()
+            assert command[-2:] == [ALLOW_LABELS, f"--model_config_file={other}"]
+
+    def test_a_command_replaces_the_server(self, run: Run) -> None:
+        entrypoint = run("sh", "-c", 'echo "$0 $MODE"; exit 5', "a b", MODE="nonsense")
+        assert entrypoint.line() == "a b nonsense"
+        assert entrypoint.ended() == (5, "")
+
+
+class TestRefuses:
+    @pytest.mark.parametrize("seconds", ["", "-1", "1.5", "ten", "1 2", "999999", "$(id)"])
+    def test_drain_seconds(self, run: Run, seconds: str) -> None:
+        code, said = run(DRAIN_SECONDS=seconds).ended()
+        assert code == 2
+        assert said.startswith("tfserving-entrypoint: error: DRAIN_SECONDS")
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"MODE": ""}, "MODE is empty"),
+            ({"MODE": "both"}, "MODE=both is unknown; it is single (one model) or multi"),
+            ({"MODEL_NAME": ""}, "MODEL_NAME is empty"),
+            ({"MODE": "multi"}, "no models.config at"),
+        ],
+    )
+    def test_settings(self, run: Run, settings: dict[str, str], message: str) -> None:
+        code, said = run(**settings).ended()
+        assert code == 2
+        assert said.startswith(f"tfserving-entrypoint: error: {message}")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    def test_models_that_it_may_not_read(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "models" / "digits").chmod(0)
+        code, said = run().ended()
+        assert code == 1
+        assert "chmod -R a+rX" in said
+
+    def test_a_state_directory_that_it_cannot_write(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        code, said = run(STATE_DIR=str(tmp_path / "file" / "state")).ended()
+        assert code == 1
+        assert "mount a tmpfs at /dev/shm" in said
+
+    def test_leading_zeros_are_decimal(self, run: Run) -> None:
+        entrypoint = run(DRAIN_SECONDS="00")
+        entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.ended()[0] == 128 + signal.SIGTERM
+
+
+class TestEnds:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_reaches_a_server_without_a_handler(self, run: Run, number: int) -> None:
+        entrypoint = run()
+        entrypoint.started()
+        entrypoint.kill(number)
+        assert entrypoint.ended()[0] == 128 + signal.SIGTERM
+
+    def test_the_code_of_a_server_that_stops_in_order(self, run: Run) -> None:
+        entrypoint = run(ON_TERM="0")
+        entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.line() == "TERM"
+        assert entrypoint.ended()[0] == 0
+
+    def test_waits_for_a_server_that_takes_its_time(self, run: Run) -> None:
+        entrypoint = run(ON_TERM="ignore once")
+        entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.line() == "TERM"
+        assert entrypoint.process.poll() is None
+        entrypoint.kill()
+        assert entrypoint.line() == "TERM"
+        assert entrypoint.ended()[0] == 0
+
+    @pytest.mark.parametrize("code", [0, 1, 255])
+    def test_the_code_of_a_server_that_ends_by_itself(self, run: Run, code: int) -> None:
+        entrypoint = run(EXIT_CODE=str(code))
+        entrypoint.started()
+        assert entrypoint.ended()[0] == code
+
+    def test_a_server_that_is_killed(self, run: Run) -> None:
+        entrypoint = run()
+        entrypoint.started()
+        os.kill(entrypoint.server, signal.SIGKILL)
+        assert entrypoint.ended()[0] == 128 + signal.SIGKILL
+
+    def test_no_server_on_the_path(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "bin" / "tensorflow_model_server").unlink()
+        code, said = run().ended()
+        assert code == 127
+        assert "tensorflow_model_server" in said
+
+
+class TestDrain:
+    @pytest.fixture
+    def drains(self, run: Run, tmp_path: Path) -> Entrypoint:
+        """A server whose drain of 15 s has begun."""
+        entrypoint = run(DRAIN_SECONDS="15", ON_TERM="0")
+        entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.said().startswith("tfserving-entrypoint: stopping in 15 s")
+        assert (tmp_path / "asked").read_text() == "15\n"
+        return entrypoint
+
+    def test_is_marked_before_the_server_hears_of_it(self, drains: Entrypoint) -> None:
+        assert (drains.state / "draining").exists()
+        os.kill(drains.server, 0)
+        assert drains.process.poll() is None
+
+    def test_ends_with_its_time(self, drains: Entrypoint, tmp_path: Path) -> None:
+        (tmp_path / "ends").write_text("now\n")
+        assert drains.line() == "TERM"
+        assert drains.ended()[0] == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_second_signal_ends_it(self, drains: Entrypoint, number: int) -> None:
+        drains.kill(number)
+        assert drains.line() == "TERM"
+        assert drains.ended()[0] == 0
+
+    def test_the_server_may_die_in_it(self, drains: Entrypoint) -> None:
+        os.kill(drains.server, signal.SIGKILL)
+        assert drains.process.wait(DEADLINE) == 128 + signal.SIGKILL
+
+    def test_is_marked_without_a_wait_too(self, run: Run) -> None:
+        entrypoint = run(ON_TERM="ignore once")
+        entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.line() == "TERM"
+        assert (entrypoint.state / "draining").exists()
+
+    def test_the_mark_of_an_earlier_run_goes(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "draining").touch()
+        run().started()
+        assert not (tmp_path / "state" / "draining").exists()
