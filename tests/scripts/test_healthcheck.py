@@ -1,0 +1,268 @@
+"""The image's health check, run against a fake REST server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+HEALTHCHECK = Path(__file__).parents[2] / "lib" / "healthcheck.sh"
+DEADLINE = 30.0
+
+AVAILABLE, LOADING, END = "AVAILABLE", "LOADING", "END"
+
+
+def status(*states: str) -> str:
+    """The body of GET /v1/models/NAME as tensorflow_model_server 2.20.0 lays it out."""
+    versions = [
+        {"version": str(number), "state": state, "status": {"error_code": "OK", "error_message": ""}}
+        for number, state in enumerate(states, 1)
+    ]
+    return json.dumps({"model_version_status": versions}, indent=1)
+
+
+class Rest:
+    """A REST API that knows the models in `bodies` and remembers the raw paths asked for."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, str] = {"digits": status(AVAILABLE)}
+        self.paths: list[str] = []
+        rest = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                rest.paths.append(self.path)
+                body = rest.bodies.get(unquote(self.path.removeprefix("/v1/models/")))
+                self.send_response(200 if body else 404)
+                self.end_headers()
+                self.wfile.write((body or '{ "error": "Servable not found" }').encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def rest() -> Iterator[Rest]:
+    server = Rest()
+    yield server
+    server.close()
+
+
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, rest: Rest) -> Check:
+    """Runs the health check beside a server that was started with these flags; exit code and the line."""
+
+    def run(*flags: str, **environment: str) -> tuple[int, str]:
+        command = ["tensorflow_model_server", f"--rest_api_port={rest.port}", "--model_name=digits", *flags]
+        (tmp_path / "command").write_text("".join(f"{word}\0" for word in command))
+        return run_healthcheck(tmp_path, **environment)
+
+    return run
+
+
+def run_healthcheck(state: Path, *args: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(HEALTHCHECK), *args],
+        env={"PATH": os.environ["PATH"], "STATE_DIR": str(state), **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    return done.returncode, done.stdout.rstrip("\n")
+
+
+class TestOneModel:
+    def test_available(self, check: Check) -> None:
+        assert check() == (0, "healthy: digits AVAILABLE")
+
+    def test_one_version_is_enough(self, check: Check, rest: Rest) -> None:
+        rest.bodies["digits"] = status(END, AVAILABLE, LOADING)
+        assert check()[0] == 0
+
+    def test_compact_json(self, check: Check, rest: Rest) -> None:
+        rest.bodies["digits"] = '{"model_version_status":[{"version":"1","state":"AVAILABLE"}]}'
+        assert check()[0] == 0
+
+    @pytest.mark.parametrize("states", [[], [LOADING], [END, END]])
+    def test_no_version_available(self, check: Check, rest: Rest, states: list[str]) -> None:
+        rest.bodies["digits"] = status(*states)
+        assert check() == (1, "unhealthy: model digits has no AVAILABLE version")
+
+    def test_an_error_text_is_no_state(self, check: Check, rest: Rest) -> None:
+        versions = [{"state": END, "status": {"error_message": 'was "state": "AVAILABLE"'}}]
+        rest.bodies["digits"] = json.dumps({"model_version_status": versions})
+        assert check()[0] == 1
+
+    def test_unknown_to_the_server(self, check: Check, rest: Rest) -> None:
+        rest.bodies.clear()
+        assert check() == (1, "unhealthy: model digits: the server answers 404 Not Found")
+
+    def test_the_last_flag_counts(self, check: Check, rest: Rest) -> None:
+        rest.bodies["other"] = status(AVAILABLE)
+        assert check("--model_name=third", "--model_name=other") == (0, "healthy: other AVAILABLE")
+
+    def test_a_later_port_counts(self, check: Check) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+            port = taken.getsockname()[1]
+            code, line = check(f"--rest_api_port={port}")
+        assert (code, line) == (1, f"unhealthy: no answer from port {port} (REST) about model digits")
+
+    @pytest.mark.parametrize("port", ["0", "", "x[$(id)]", "80/../.."])
+    def test_no_port(self, check: Check, port: str) -> None:
+        code, line = check(f"--rest_api_port={port}")
+        assert code == 1
+        assert line.startswith("unhealthy: REST is off")
+
+    @pytest.mark.parametrize(
+        ("name", "path"),
+        [
+            ("a b", "a%20b"),
+            ("../../metrics", "..%2F..%2Fmetrics"),
+            ("x HTTP/1.0\r\nHost: y", "x%20HTTP%2F1.0%0D%0AHost%3A%20y"),
+            ("ziffern-äß_1.0", "ziffern-%C3%A4%C3%9F_1.0"),
+            ("100%$(id)*", "100%25%24%28id%29%2A"),
+        ],
+    )
+    def test_a_name_stays_one_segment_of_the_path(
+        self, check: Check, rest: Rest, name: str, path: str
+    ) -> None:
+        rest.bodies[name] = status(AVAILABLE)
+        assert check(f"--model_name={name}")[0] == 0
+        assert rest.paths == [f"/v1/models/{path}"]
+
+
+class TestNotServing:
+    def test_draining(self, check: Check, tmp_path: Path) -> None:
+        (tmp_path / "draining").touch()
+        assert check() == (1, "unhealthy: draining: a stop signal has arrived")
+
+    def test_nothing_started(self, tmp_path: Path) -> None:
+        assert run_healthcheck(tmp_path) == (1, "unhealthy: no server has been started here")
+
+    def test_arguments(self, tmp_path: Path) -> None:
+        assert run_healthcheck(tmp_path, "digits")[0] == 1
+
+    def test_a_server_that_never_answers(self, check: Check) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as frozen:
+            code, line = check(f"--rest_api_port={frozen.getsockname()[1]}", HEALTHCHECK_SECONDS="0.5")
+        assert (code, line) == (1, "unhealthy: no answer within 0.5 s")
+
+    def test_a_server_that_hangs_up(self, check: Check) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as rude:
+
+            def hang_up() -> None:
+                connection, _ = rude.accept()
+                connection.recv(1)
+                connection.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            code, line = check(f"--rest_api_port={rude.getsockname()[1]}")
+            thread.join()
+        assert code == 1
+        assert line.startswith("unhealthy: ")
+
+
+CONFIGS = {
+    "lines": (
+        """
+        # the models
+        model_config_list {
+          config {
+            name: "digits"  # name: "comment"
+            base_path: "/models/digits"
+            model_platform: "tensorflow"
+            model_version_policy { specific { versions: 1 versions: 2 } }
+            version_labels { key: "stable" value: 1 }
+            version_labels { key: "name" value: 2 }
+          }
+          # config { name: "off" base_path: "/models/off" }
+          config {
+            base_path: '/models/wine'
+            name: 'wine'
+          }
+        }
+        """,
+        ["digits", "wine"],
+    ),
+    "one line": (
+        'model_config_list:{config:{name:"a",base_path:"/models/a"};config<name:\'b\' base_path:"/b">}',
+        ["a", "b"],
+    ),
+    "list": ('model_config_list { config [ { name: "a" }, { name: "b" } ] }', ["a", "b"]),
+    "strings": (
+        "model_config_list { config { name: 'a#\"' base_path: \"/{# name: 'c'\\\"\" }"
+        ' config { name: "b" \'c\' "\\"" } }',
+        ['a#"', 'bc"'],
+    ),
+    "string over lines": ('model_config_list { config { name:\n"a"\n# and\n"b" } }', ["ab"]),
+    "names elsewhere": (
+        'model_config_list { config { name: "a" version_labels { name: "x" } logging_config { name: "y" } } }'
+        ' custom_model_config { config { name: "z" } } name: "w"',
+        ["a"],
+    ),
+    "adjacent models": (
+        'model_config_list { config { name: "a" } } model_config_list { config { name: "b" } }',
+        ["a", "b"],
+    ),
+}
+
+
+class TestConfig:
+    @pytest.mark.parametrize(("text", "names"), CONFIGS.values(), ids=CONFIGS)
+    def test_names(self, check: Check, rest: Rest, tmp_path: Path, text: str, names: list[str]) -> None:
+        (tmp_path / "models.config").write_text(text)
+        rest.bodies = {name: status(AVAILABLE) for name in names}
+        assert check("--model_config_file=/gone") == (0, f"healthy: {' '.join(names)} AVAILABLE")
+        assert len(rest.paths) == len(names)
+
+    def test_every_model_counts(self, check: Check, rest: Rest, tmp_path: Path) -> None:
+        (tmp_path / "models.config").write_text(CONFIGS["lines"][0])
+        rest.bodies["wine"] = status(LOADING)
+        assert check("--model_config_file=/gone") == (1, "unhealthy: model wine has no AVAILABLE version")
+
+    @pytest.mark.parametrize("text", ["", "model_config_list { }", "{ } } }", '"', "name: 'a'"])
+    def test_no_model(self, check: Check, tmp_path: Path, text: str) -> None:
+        (tmp_path / "models.config").write_text(text)
+        assert check("--model_config_file=/gone") == (
+            1,
+            "unhealthy: the models.config in use names no model",
+        )
+
+    def test_an_empty_flag_means_one_model(self, check: Check) -> None:
+        assert check("--model_config_file=/gone", "--model_config_file=")[0] == 0
+
+    @pytest.mark.parametrize(("poll", "name"), [("0", "old"), ("1", "new"), ("10", "new")])
+    def test_a_config_that_changes_counts_only_where_it_is_polled(
+        self, check: Check, rest: Rest, tmp_path: Path, poll: str, name: str
+    ) -> None:
+        (tmp_path / "models.config").write_text('model_config_list { config { name: "old" } }')
+        live = tmp_path / "live config"
+        live.write_text('model_config_list { config { name: "new" } }')
+        rest.bodies = {"old": status(AVAILABLE), "new": status(AVAILABLE)}
+        flags = (f"--model_config_file={live}", f"--model_config_file_poll_wait_seconds={poll}")
+        assert check(*flags) == (0, f"healthy: {name} AVAILABLE")
