@@ -1,0 +1,185 @@
+"""What can be exported, and how each kind becomes a SavedModel on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfserving.errors import ExportError, InvalidInputError, RepositoryError
+from tfserving.repository import versions
+from tfserving.wire.signatures import DEFAULT_SIGNATURE
+
+KERAS_SUFFIXES = (".keras", ".h5")
+
+
+def check_source(source: Any) -> None:
+    """Refuses what cannot be a source, before TensorFlow is imported and anything is written.
+
+    Raises:
+        InvalidInputError: a path to nothing, or to something that is neither a Keras file nor a SavedModel.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return
+    path = Path(source)
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return
+        there = [str(path / str(version)) for version in versions.list_versions(path)]
+        hint = f": did you mean {there[-1]}?" if there else ": a SavedModel has one"
+        raise InvalidInputError(f"{path} has no saved_model.pb{hint}")
+    if not path.exists():
+        raise InvalidInputError(
+            f"{path} does not exist: give a {' or '.join(KERAS_SUFFIXES)} file or a SavedModel directory"
+        )
+    if path.suffix.lower() not in KERAS_SUFFIXES:
+        raise InvalidInputError(
+            f"{path} is no {' or '.join(KERAS_SUFFIXES)} file and no SavedModel directory: "
+            "load it in Python and call export_saved_model with the model"
+        )
+
+
+def write(source: Any, directory: Path) -> None:
+    """Writes `source` as a SavedModel into `directory`, which exists and is empty.
+
+    A SavedModel is copied file by file, so nothing of it is lost; everything else goes through TensorFlow.
+
+    Raises:
+        ExportError: TensorFlow or Keras cannot load or save it; the message gives their reason.
+        InvalidInputError: an object of a kind that has no signatures.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.is_dir():
+            _copy(path, directory)
+        else:
+            _write_keras(_load_keras(path), directory)
+        return
+
+    # An object made by Keras means that Keras is imported already; a plain tf.Module shall not import it.
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(source, keras.Model):
+        _write_keras(source, directory)
+        return
+
+    import tensorflow as tf
+
+    if isinstance(source, tf.types.experimental.PolymorphicFunction | tf.types.experimental.ConcreteFunction):
+        root, functions = _around(source)
+    elif isinstance(source, tf.Module):
+        root, functions = source, _functions_of(source)
+    else:
+        raise InvalidInputError(
+            f"{type(source).__name__} cannot be exported: give a Keras 3 model, a tf.Module, "
+            "a tf.function with an input_signature, or a path"
+        )
+    save(root, directory, functions)
+
+
+def save(root: Any, directory: Path, functions: Mapping[str, Any]) -> None:
+    """`tf.saved_model.save` with its many exceptions turned into an ExportError."""
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.save(root, str(directory), signatures=dict(functions))
+    except Exception as error:
+        hint = ""
+        if "untracked" in str(error):
+            hint = " (a table or variable is missing from the model: make it an attribute of a tf.Module)"
+        raise ExportError(f"TensorFlow cannot save the model: {reason(error)}{hint}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first paragraph of an exception's text on one line: TensorFlow's go on for pages."""
+    paragraph = str(error).strip().split("\n\n")[0]
+    return " ".join(paragraph.split()) or type(error).__name__
+
+
+def _copy(path: Path, directory: Path) -> None:
+    try:
+        shutil.copytree(path, directory, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise RepositoryError(f"{path} cannot be copied to {directory}: {error}") from error
+
+
+def _load_keras(path: Path) -> Any:
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise ExportError(
+            f"Keras cannot load {path}: {reason(error)} "
+            "(for custom code: load it in Python and call export_saved_model with the model)"
+        ) from error
+
+
+def _write_keras(model: Any, directory: Path) -> None:
+    try:
+        model.export(str(directory), format="tf_saved_model", verbose=False)
+    except Exception as error:
+        raise ExportError(f"Keras cannot export the model: {reason(error)}") from error
+
+
+def _around(function: Any) -> tuple[Any, dict[str, Any]]:
+    """A module that holds on to what one function uses, and the function as its only signature."""
+    import tensorflow as tf
+
+    concrete = function
+    if not isinstance(function, tf.types.experimental.ConcreteFunction):
+        if function.input_signature is None:
+            raise InvalidInputError(
+                "the tf.function has no input_signature: give it one, "
+                "or export what its get_concrete_function(tf.TensorSpec(...)) returns"
+            )
+        concrete = _trace(function)
+    root = tf.Module()
+    root.function = function
+    root.captured_variables = list(concrete.graph.variables)
+    return root, {DEFAULT_SIGNATURE: concrete}
+
+
+def _functions_of(module: Any) -> dict[str, Any]:
+    """The module's functions that can be signatures, by the names that those will have.
+
+    A single one becomes the default signature; of several it is `__call__` or the one called serving_default.
+    """
+    import tensorflow as tf
+
+    polymorphic = tf.types.experimental.PolymorphicFunction
+    concrete = tf.types.experimental.ConcreteFunction
+    found = {}
+    # Methods live in the classes, functions given later in the object; properties are left alone.
+    for holder in (*reversed(type(module).__mro__), module):
+        for name, value in vars(holder).items():
+            if isinstance(value, polymorphic):
+                bound = getattr(module, name)
+                if isinstance(bound, polymorphic) and bound.input_signature is not None:
+                    found[name] = _trace(bound)
+            elif isinstance(value, concrete):
+                found[name] = value
+    if not found:
+        raise InvalidInputError(
+            f"{type(module).__name__} has no tf.function with an input_signature: "
+            "write @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=...)]) above its method"
+        )
+    if len(found) == 1:
+        return {DEFAULT_SIGNATURE: next(iter(found.values()))}
+    if "__call__" in found:
+        found.setdefault(DEFAULT_SIGNATURE, found.pop("__call__"))
+    if DEFAULT_SIGNATURE not in found:
+        raise InvalidInputError(
+            f"{type(module).__name__} has several functions with signatures ({', '.join(sorted(found))}) "
+            f"and none is the default: call one of them __call__ or {DEFAULT_SIGNATURE}"
+        )
+    return found
+
+
+def _trace(function: Any) -> Any:
+    try:
+        return function.get_concrete_function()
+    except Exception as error:
+        raise ExportError(f"the tf.function {function.name} cannot be traced: {reason(error)}") from error
