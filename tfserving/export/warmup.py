@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfserving.errors import ExportError, InvalidInputError, TfServingError
+from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
 from tfserving.repository.warmup import MAX_RECORDS, read_warmup
 from tfserving.wire import predict
@@ -117,23 +117,10 @@ def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str
     """
     if isinstance(source, Mapping):
         samples = {alias: np.asarray(values) for alias, values in source.items()}
-        where = "the samples"
+        where = "the warmup samples"
     else:
+        samples = _read_npz(source)
         where = os.fspath(source)
-        try:
-            with np.load(source, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise InvalidInputError(f"{where} holds one array without a name: write it with np.savez")
-                samples = {alias: file[alias] for alias in file.files}
-        except OSError as error:
-            raise InvalidInputError(f"{where} cannot be read: {error.strerror or error}") from error
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, TfServingError):
-                raise
-            raise InvalidInputError(
-                f"{where} is no .npz of plain arrays ({error}): "
-                "write it with np.savez, strings as dtype 'S' or 'U'"
-            ) from error
     if not samples:
         raise InvalidInputError(f"{where}: no samples: give an array for each input of the model")
     return samples
@@ -217,6 +204,22 @@ def _guess(info: TensorInfo, batch: int) -> Array:
     if info.dtype is DType.DT_STRING:
         return np.full(shape, _PNG, dtype=object)
     return np.zeros(shape, info.dtype.numpy)
+
+
+def _read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+    try:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.lib.npyio.NpzFile):
+                return {alias: file[alias] for alias in file.files}
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(
+            f"{path} is no .npz of plain arrays ({error}): "
+            "write it with np.savez, strings as dtype 'S' or 'U'"
+        ) from error
+    raise InvalidInputError(f"{path} holds one array without a name: write it with np.savez")
 
 
 def _signature_for(samples: Mapping[str, Array], signatures: Mapping[str, Signature]) -> Signature:
