@@ -1,0 +1,167 @@
+"""Keeps what is served in line with the configuration and with what lies on disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tfserving.errors import FailedPreconditionError, TfServingError
+from tfserving.repository.config import ServerConfig
+from tfserving.server.manager import Manager
+from tfserving.server.source import FileSystemSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PollOptions:
+    """How often to look, in seconds.
+
+    Attributes:
+        file_system: for new and removed versions; 0 or less looks only at the start.
+        config: for a changed config file; 0 never reads it again.
+    """
+
+    file_system: float = 1.0
+    config: float = 0.0
+
+
+class ServerCore:
+    """Owns the configuration. A thread of its own polls; `reload` may be called from any thread.
+
+    Args:
+        manager: what loads and serves; started and stopped by this core.
+        source: says which versions are there.
+        read_config: gives the configuration to serve, from flags or from the config file.
+        labels_for_unavailable: whether a label may name a version that is not in service yet.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        source: FileSystemSource,
+        read_config: Callable[[], ServerConfig],
+        *,
+        poll: PollOptions | None = None,
+        labels_for_unavailable: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._manager = manager
+        self._source = source
+        self._read_config = read_config
+        self._poll = poll or PollOptions()
+        self._labels_for_unavailable = labels_for_unavailable
+        self._clock = clock
+        self._config = ServerConfig()
+        self._said = ""
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._poller = threading.Thread(target=self._poll_until_stopped, name="poll", daemon=True)
+
+    def start(self) -> None:
+        """Loads the configuration; returns when each of its models has a version in service.
+
+        A model without any version keeps it waiting, as it does the real server: the version may yet come.
+
+        Raises:
+            TfServingError: the configuration is wrong, or a model cannot be loaded.
+        """
+        self._manager.start()
+        config = self._read_config()
+        self._apply(config)
+        self._poller.start()
+        self._manager.wait_until_available(model.name for model in config.models)
+
+    def stop(self) -> None:
+        """Ends polling, then takes every version out of service once its calls have finished."""
+        self._stop.set()
+        if self._poller.ident is not None:
+            self._poller.join()
+        self._manager.stop()
+
+    def reload(self, config: ServerConfig) -> None:
+        """Replaces the whole configuration; models that it does not name go out of service.
+
+        Raises:
+            FailedPreconditionError: a label for a version that is not in service (without
+                `labels_for_unavailable`), or a new model that cannot be loaded.
+        """
+        self._apply(config)
+        self._manager.wait_until_available(model.name for model in config.models)
+
+    def poll_file_system(self) -> None:
+        """Looks once for new and removed versions."""
+        with self._lock:
+            self._aspire(self._config)
+
+    def poll_config(self) -> None:
+        """Reads the configuration again and applies what changed; a bad one is logged and left alone."""
+        try:
+            config = self._read_config()
+            with self._lock:
+                if config == self._config:
+                    return
+            self._apply(config)
+            log.info(
+                "the configuration changed: %s",
+                ", ".join(model.name for model in config.models) or "no model",
+            )
+        except (TfServingError, OSError) as error:
+            self._say(f"the configuration stays as it is: {error}")
+
+    def _apply(self, config: ServerConfig) -> None:
+        self._check_labels(config)
+        with self._lock:
+            gone = {model.name for model in self._config.models} - {model.name for model in config.models}
+            self._config = config
+            self._aspire(config)
+            for name in gone:
+                self._manager.aspire(name, {}, {})
+
+    def _aspire(self, config: ServerConfig) -> None:
+        for model in config.models:
+            versions = self._source.poll(model)
+            if versions is not None:
+                self._manager.aspire(model.name, versions, model.labels)
+
+    def _check_labels(self, config: ServerConfig) -> None:
+        if self._labels_for_unavailable:
+            return
+        for model in config.models:
+            for label, version in model.labels.items():
+                if not self._manager.is_available(model.name, version):
+                    raise FailedPreconditionError(
+                        f"label {label!r} of model {model.name!r} names version {version}, which is not "
+                        "in service: load it first, or start the server with "
+                        "--allow_version_labels_for_unavailable_models=true",
+                        model=model.name,
+                    )
+
+    def _poll_until_stopped(self) -> None:
+        """Polls when it is time; each kind counts from the end of its last poll."""
+        polls: list[tuple[float, Callable[[], None]]] = []
+        if self._poll.file_system > 0:
+            polls.append((self._poll.file_system, self.poll_file_system))
+        if self._poll.config > 0:
+            polls.append((self._poll.config, self.poll_config))
+        due = {poll: self._clock() + seconds for seconds, poll in polls}
+        while polls:
+            if self._stop.wait(max(0.0, min(due.values()) - self._clock())):
+                return
+            for seconds, poll in polls:
+                if due[poll] <= self._clock():
+                    try:
+                        poll()
+                    except Exception:
+                        log.exception("polling; the next poll is in %g s", seconds)
+                    due[poll] = self._clock() + seconds
+
+    def _say(self, text: str) -> None:
+        """Logs a thing once, not at every poll."""
+        if text != self._said:
+            self._said = text
+            log.error(text)

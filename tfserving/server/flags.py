@@ -1,0 +1,163 @@
+"""The command line: the flags of tensorflow_model_server 2.20, and two of our own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+CPUS = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag: its name, type and default as in the real server.
+
+    Attributes:
+        help: what it does here; "" for a flag that is accepted with a warning and does nothing.
+        own: whether tensorflow_model_server does not know it.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str = ""
+    own: bool = False
+
+
+FLAGS = (
+    Flag("port", int, 8500, "port of the gRPC API; 0 turns it off"),
+    Flag("grpc_socket_path", str, ""),
+    Flag("rest_api_port", int, 0, "port of the REST API; 0 turns it off"),
+    Flag("rest_api_num_threads", int, 4 * CPUS),
+    Flag("rest_api_timeout_in_ms", int, 30000, "deadline of a REST call in milliseconds"),
+    Flag("rest_api_enable_cors_support", bool, False, "allow browsers of any origin to call the REST API"),
+    Flag("enable_batching", bool, False),
+    Flag(
+        "allow_version_labels_for_unavailable_models",
+        bool,
+        False,
+        "let labels name versions that are not in service yet, as a config with labels needs at the start",
+    ),
+    Flag("batching_parameters_file", str, ""),
+    Flag("enable_per_model_batching_parameters", bool, False),
+    Flag("model_config_file", str, "", "the models to serve, a ModelServerConfig in protobuf text format"),
+    Flag(
+        "model_config_file_poll_wait_seconds",
+        int,
+        0,
+        "read the config file again every so many seconds; 0 never does",
+    ),
+    Flag("model_name", str, "default", "name of the one model to serve (without --model_config_file)"),
+    Flag("model_base_path", str, "", "directory of the versions of the one model to serve"),
+    Flag("num_load_threads", int, 0, "versions to load at the same time; 0: as many as there are CPUs"),
+    Flag("num_unload_threads", int, 0),
+    Flag("max_num_load_retries", int, 5, "how often to try a failed load again, if trying again can help"),
+    Flag("load_retry_interval_micros", int, 60_000_000, "microseconds between such tries"),
+    Flag(
+        "file_system_poll_wait_seconds",
+        int,
+        1,
+        "look for versions every so many seconds; 0 looks only at the start",
+    ),
+    Flag("flush_filesystem_caches", bool, True),
+    Flag(
+        "tensorflow_session_parallelism", int, 0, "threads for intra- and inter-op parallelism of each model"
+    ),
+    Flag("tensorflow_session_config_file", str, ""),
+    Flag(
+        "tensorflow_intra_op_parallelism", int, 0, "threads that one operation may use; 0: TensorFlow decides"
+    ),
+    Flag(
+        "tensorflow_inter_op_parallelism",
+        int,
+        0,
+        "operations that run at the same time; 0: TensorFlow decides",
+    ),
+    Flag("use_alts_credentials", bool, False),
+    Flag("ssl_config_file", str, ""),
+    Flag("platform_config_file", str, ""),
+    Flag("per_process_gpu_memory_fraction", float, 0.0, "part of each GPU's memory to take; 0: as needed"),
+    Flag("saved_model_tags", str, "", "comma-separated tags of the graph to load; empty: serve"),
+    Flag("grpc_channel_arguments", str, "", "comma-separated key=value arguments of the gRPC server"),
+    Flag("grpc_max_threads", int, 4 * CPUS, "calls of one model that run at the same time"),
+    Flag("enable_model_warmup", bool, True, "answer a version's warmup records before it comes into service"),
+    Flag("num_request_iterations_for_warmup", int, 0, "how often to answer each warmup record; 0: once"),
+    Flag("version", bool, False, "print the version and exit"),
+    Flag("monitoring_config_file", str, ""),
+    Flag("remove_unused_fields_from_bundle_metagraph", bool, True),
+    Flag("prefer_tflite_model", bool, False),
+    Flag("num_tflite_pools", int, CPUS),
+    Flag("num_tflite_interpreters_per_pool", int, 1),
+    Flag("enable_signature_method_name_check", bool, False),
+    Flag("xla_cpu_compilation_enabled", bool, False),
+    Flag("xla_gpu_compilation_enabled", bool, False),
+    Flag("enable_profiler", bool, True),
+    Flag("thread_pool_factory_config_file", str, ""),
+    Flag("mixed_precision", str, ""),
+    Flag("skip_initialize_tpu", bool, False),
+    Flag("enable_grpc_healthcheck_service", bool, False),
+    Flag(
+        "enable_serialization_as_tensor_content",
+        bool,
+        False,
+        "answer Predict with tensor_content rather than float_val and the like",
+    ),
+    Flag("host", str, "0.0.0.0", "address to listen on", own=True),
+    Flag("models_dir", str, "", "directory that stands for /models in base paths", own=True),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog}: --help lists the flags\n")
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags' values, and the names of those given in vain; of a repeated flag the last one counts.
+
+    Raises:
+        SystemExit: with code 2 after a message for an unknown flag or a value of the wrong type.
+    """
+    parser = _Parser(
+        prog="tfserving.server",
+        description="A server that answers as tensorflow_model_server does. Flags are its flags.",
+        epilog="Accepted, but without effect here: "
+        + ", ".join(f"--{flag.name}" for flag in FLAGS if not flag.help),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for flag in FLAGS:
+        shown = f"{flag.help} (default: {flag.default!r})" if flag.help else argparse.SUPPRESS
+        if flag.type is bool:
+            parser.add_argument(
+                f"--{flag.name}",
+                type=_boolean,
+                nargs="?",
+                const=True,
+                metavar="BOOL",
+                help=shown.replace("%", "%%"),
+            )
+        else:
+            parser.add_argument(
+                f"--{flag.name}",
+                type=flag.type,
+                metavar=flag.type.__name__.upper(),
+                help=shown.replace("%", "%%"),
+            )
+    given = vars(parser.parse_args(argv))
+    idle = [
+        flag.name
+        for flag in FLAGS
+        if not flag.help and flag.name in given and given[flag.name] != flag.default
+    ]
+    return argparse.Namespace(**({flag.name: flag.default for flag in FLAGS} | given)), idle
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")

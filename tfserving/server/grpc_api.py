@@ -1,0 +1,95 @@
+"""The gRPC API: PredictionService and ModelService over the service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from tfserving.errors import InvalidInputError, ProtocolError, TfServingError
+from tfserving.server.service import METADATA_FIELD, Service
+from tfserving.wire import messages, predict, services
+from tfserving.wire.model_spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+
+
+class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Handlers that take and give serialized messages, for a `grpc.aio.server`.
+
+    Predict runs in workers; what only looks things up runs in the event loop.
+    """
+
+    def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
+        self._service = service
+        self._tensor_content = tensor_content
+        handlers: dict[str, Handler] = {
+            services.PREDICT.path: self._predict,
+            services.GET_MODEL_METADATA.path: self._metadata,
+            services.GET_MODEL_STATUS.path: self._status,
+        }
+        self._handlers = {
+            path: grpc.unary_unary_rpc_method_handler(_guarded(handler)) for path, handler in handlers.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """The handler of a method; None lets gRPC answer UNIMPLEMENTED."""
+        return self._handlers.get(handler_call_details.method)
+
+    async def _predict(self, data: bytes) -> bytes:
+        return await self._service.in_worker(predict.peek_model(data), self._predict_now, data)
+
+    def _predict_now(self, data: bytes) -> bytes:
+        try:
+            call = predict.decode_request(data)
+        except ProtocolError as error:
+            raise InvalidInputError(str(error)) from error
+        answer = self._service.predict(call.spec, lambda _: call.inputs, call.outputs)
+        return predict.encode_response(answer.spec, answer.outputs, tensor_content=self._tensor_content)
+
+    async def _metadata(self, data: bytes) -> bytes:
+        request = _parsed(messages.GetModelMetadataRequest, data)
+        if not request.metadata_field:
+            raise InvalidInputError(f"the request names no metadata_field: ask for {METADATA_FIELD!r}")
+        for name in request.metadata_field:
+            if name != METADATA_FIELD:
+                raise InvalidInputError(f"there is no metadata field {name!r}: ask for {METADATA_FIELD!r}")
+        spec, signatures = self._service.metadata(ModelSpec.from_message(request.model_spec))
+        response = messages.GetModelMetadataResponse(model_spec=spec.to_message())
+        response.metadata[METADATA_FIELD].Pack(signatures)
+        return bytes(response.SerializeToString())
+
+    async def _status(self, data: bytes) -> bytes:
+        request = _parsed(messages.GetModelStatusRequest, data)
+        answer = self._service.status(ModelSpec.from_message(request.model_spec))
+        return bytes(answer.SerializeToString())
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InvalidInputError(f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _guarded(handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """The handler with errors turned into gRPC statuses."""
+
+    async def handle(data: bytes, context: Any) -> bytes:
+        try:
+            return await handler(data)
+        except TfServingError as error:
+            code, text = error.code, str(error)
+        except Exception as error:
+            log.exception("answering a gRPC call")
+            code, text = "INTERNAL", f"{type(error).__name__}: {error}"
+        # outside of the except blocks: gRPC would log the error above as the cause of its own exception
+        await context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), text)
+        raise AssertionError("context.abort returned")
+
+    return handle

@@ -1,0 +1,241 @@
+"""python -m tfserving.server: start, serve until told to stop, drain, stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc.aio
+from aiohttp import web
+
+from tfserving import __version__
+from tfserving.errors import ConfigError, InvalidInputError, TfServingError, UnavailableError
+from tfserving.repository.config import ModelConfig, ServerConfig, parse
+from tfserving.server import flags
+from tfserving.server.core import PollOptions, ServerCore
+from tfserving.server.grpc_api import GrpcApi
+from tfserving.server.manager import LoadOptions, Manager
+from tfserving.server.rest import RestOptions, rest_app
+from tfserving.server.saved_model import RuntimeOptions, load
+from tfserving.server.service import Service
+from tfserving.server.source import FileSystemSource
+from tfserving.server.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# What stops the real server at its start ends it with this code.
+START_FAILED = 255
+# Seconds that calls in flight get after SIGTERM.
+GRACE_SECONDS = 10.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the server; returns 0 after SIGTERM or SIGINT, 2 for misuse, 255 when it cannot start."""
+    arguments, idle = flags.parse(sys.argv[1:] if argv is None else argv)
+    if arguments.version:
+        print(f"TensorFlow Serving toolkit {__version__} (embedded server)")
+        return 0
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    for name in idle:
+        log.warning("--%s has no effect in the embedded server", name)
+    # TensorFlow's own start-up messages would drown what matters; whoever wants them sets the variable.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        read_config = _config_reader(arguments)
+        read_config()
+        asyncio.run(_serve(arguments, read_config))
+    except (ConfigError, InvalidInputError) as error:
+        log.error("cannot start: %s", error)
+        return START_FAILED if arguments.model_config_file else 2
+    except TfServingError as error:
+        log.error("cannot start: %s", error)
+        return START_FAILED
+    return 0
+
+
+def _config_reader(arguments: argparse.Namespace) -> Callable[[], ServerConfig]:
+    """What gives the configuration: the file each time anew, or the one model of the flags."""
+    if arguments.model_config_file:
+        path = Path(arguments.model_config_file)
+
+        def read() -> ServerConfig:
+            try:
+                return parse(path.read_text(encoding="utf-8"), str(path))
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"--model_config_file={path}: {error}") from error
+
+        return read
+    if not arguments.model_base_path:
+        raise InvalidInputError(
+            "name what to serve: --model_config_file, or --model_name and --model_base_path"
+        )
+    base_path = arguments.model_base_path
+    if not arguments.models_dir:
+        base_path = os.path.abspath(base_path)
+    config = ServerConfig((ModelConfig(arguments.model_name, base_path),))
+    return lambda: config
+
+
+def _core(
+    arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]
+) -> tuple[ServerCore, Manager]:
+    parallelism = arguments.tensorflow_session_parallelism
+    runtime = RuntimeOptions(
+        tags=tuple(filter(None, arguments.saved_model_tags.split(","))) or RuntimeOptions.tags,
+        intra_op_threads=arguments.tensorflow_intra_op_parallelism or parallelism,
+        inter_op_threads=arguments.tensorflow_inter_op_parallelism or parallelism,
+        gpu_memory_fraction=arguments.per_process_gpu_memory_fraction,
+        warmup=arguments.enable_model_warmup,
+        warmup_iterations=arguments.num_request_iterations_for_warmup or 1,
+    )
+    manager = Manager(
+        partial(load, options=runtime),
+        LoadOptions(
+            threads=arguments.num_load_threads or flags.CPUS,
+            max_retries=arguments.max_num_load_retries,
+            retry_seconds=arguments.load_retry_interval_micros / 1e6,
+        ),
+    )
+    models_dir = Path(arguments.models_dir).absolute() if arguments.models_dir else None
+    core = ServerCore(
+        manager,
+        FileSystemSource(models_dir),
+        read_config,
+        poll=PollOptions(
+            arguments.file_system_poll_wait_seconds, arguments.model_config_file_poll_wait_seconds
+        ),
+        labels_for_unavailable=arguments.allow_version_labels_for_unavailable_models,
+    )
+    return core, manager
+
+
+async def _serve(arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]) -> None:
+    """Startup, main loop, shutdown."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    with _bound(arguments.host, arguments.port, "port") as grpc_socket:
+        with _bound(arguments.host, arguments.rest_api_port, "rest_api_port") as rest_socket:
+            core, manager = _core(arguments, read_config)
+            workers = Workers(arguments.grpc_max_threads, lambda name: name in manager.models())
+            service = Service(manager, workers)
+            try:
+                if await _started(core, stopping):
+                    grpc_server = await _start_grpc(arguments, service, grpc_socket)
+                    rest_runner = await _start_rest(arguments, service, rest_socket)
+                    await stopping.wait()
+                    log.info("stopping: calls in flight get %g s", GRACE_SECONDS)
+                    await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup())
+            finally:
+                await _stop(core, workers)
+
+
+@contextmanager
+def _bound(host: str, port: int, flag: str) -> Iterator[socket.socket | None]:
+    """A socket that keeps a port for us but does not listen yet; None for port 0.
+
+    The real server would share a taken gRPC port with its owner, and run on without REST.
+
+    Raises:
+        UnavailableError: the port or the address cannot be had.
+    """
+    if not port:
+        yield None
+        return
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(
+            f"--{flag}={port} cannot be had on {host}: {error}. Stop what uses it, or choose another port"
+        ) from error
+    with bound:
+        yield bound
+
+
+async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
+    """Waits until every model is in service; False when the server is told to stop first."""
+    start = asyncio.ensure_future(asyncio.to_thread(core.start))
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if start.done():
+        start.result()
+        return True
+    start.add_done_callback(lambda future: future.exception())
+    return False
+
+
+async def _start_grpc(
+    arguments: argparse.Namespace, service: Service, bound: socket.socket | None
+) -> grpc.aio.Server:
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(options=options)
+    api = GrpcApi(service, tensor_content=arguments.enable_serialization_as_tensor_content)
+    server.add_generic_rpc_handlers((api,))
+    if bound is not None:
+        bound.close()
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        server.add_insecure_port(f"{host}:{arguments.port}")
+        await server.start()
+        log.info("gRPC API at %s:%d", host, arguments.port)
+    return server
+
+
+async def _start_rest(
+    arguments: argparse.Namespace, service: Service, bound: socket.socket | None
+) -> web.AppRunner:
+    options = RestOptions(
+        timeout_in_ms=arguments.rest_api_timeout_in_ms, cors=arguments.rest_api_enable_cors_support
+    )
+    runner = web.AppRunner(rest_app(service, options), access_log=None, shutdown_timeout=GRACE_SECONDS)
+    await runner.setup()
+    if bound is not None:
+        await web.SockSite(runner, bound).start()
+        log.info("REST API at http://%s:%d", arguments.host, arguments.rest_api_port)
+    return runner
+
+
+async def _stop(core: ServerCore, workers: Workers) -> None:
+    """Takes everything out of service; a call that never ends, or a load, does not keep the process."""
+
+    done = threading.Event()
+
+    def stop() -> None:
+        core.stop()
+        workers.close()
+        done.set()
+
+    # a daemon thread: the interpreter would wait for one of asyncio's own at exit
+    threading.Thread(target=stop, name="stop", daemon=True).start()
+    for _ in range(int(GRACE_SECONDS * 20)):
+        if done.is_set():
+            log.info("stopped")
+            return
+        await asyncio.sleep(0.05)
+    log.warning("still busy %g s after the stop: ending all the same", GRACE_SECONDS)
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,152 @@
+"""What the server answers, whatever the transport. gRPC and REST are codecs over these calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tfserving.errors import FailedPreconditionError, InvalidInputError
+from tfserving.server.manager import Manager
+from tfserving.server.servable import Arrays
+from tfserving.server.states import VersionStatus
+from tfserving.server.workers import Workers
+from tfserving.wire import messages
+from tfserving.wire.dtypes import DType
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
+
+METADATA_FIELD = "signature_def"
+
+T = TypeVar("T")
+
+Inputs = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answered Predict: the spec with the version that answered, its signature, the outputs by alias."""
+
+    spec: ModelSpec
+    signature: Signature
+    outputs: Arrays
+
+
+class Service:
+    """Answers calls with what the manager serves. Errors are of tfserving.errors.
+
+    `predict` blocks and belongs into `in_worker`; the other calls are quick.
+    """
+
+    def __init__(self, manager: Manager, workers: Workers) -> None:
+        self._manager = manager
+        self._workers = workers
+
+    async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T:
+        """Awaits `function(*args)` in a thread of the model, so that it keeps nobody else waiting."""
+        return await self._workers.run(model, function, *args)
+
+    def predict(
+        self, spec: ModelSpec, read: Callable[[Signature], Inputs], outputs: Sequence[str] = ()
+    ) -> Prediction:
+        """Runs a signature of a model.
+
+        Args:
+            spec: which model, version and signature.
+            read: gives the inputs by alias for the signature of the version that is going to answer.
+            outputs: the aliases wanted, all of them when empty.
+
+        Raises:
+            NotFoundError: the model or version is not served.
+            FailedPreconditionError: the version has no such signature.
+            InvalidInputError: names or dtypes do not fit the signature, or an output is not known.
+            TfServingError: the graph failed, with the code that TensorFlow gave.
+        """
+        with self._manager.acquire(spec) as harness:
+            servable = harness.servable
+            name = spec.signature or DEFAULT_SIGNATURE
+            signature = servable.signatures.get(name)
+            if signature is None:
+                raise FailedPreconditionError(
+                    f"model {spec.name!r} version {harness.version} has no signature {name!r} "
+                    f"(signatures: {', '.join(servable.signatures) or 'none'})",
+                    model=spec.name,
+                )
+            inputs = _checked_inputs(signature, read(signature), spec.name)
+            wanted = _checked_outputs(signature, outputs, spec.name)
+            return Prediction(
+                ModelSpec(spec.name, harness.version, signature=name),
+                signature,
+                servable.run(signature, inputs, wanted),
+            )
+
+    def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]:
+        """The spec with the version that answers, and its signatures as a `SignatureDefMap` message.
+
+        Raises:
+            NotFoundError: the model or version is not served.
+        """
+        with self._manager.acquire(spec) as harness:
+            return ModelSpec(spec.name, harness.version), harness.servable.signature_def_map
+
+    def status(self, spec: ModelSpec) -> Any:
+        """A `GetModelStatusResponse`: every version, or the one of the spec; labels do not count.
+
+        Raises:
+            NotFoundError: no such model or version.
+        """
+        if not spec.name:
+            raise InvalidInputError("the request names no model: set model_spec.name")
+        response = messages.GetModelStatusResponse()
+        for status in self._manager.status(spec.name, spec.version):
+            _add_status(response, status)
+        return response
+
+
+def _add_status(response: Any, status: VersionStatus) -> None:
+    entry = response.model_version_status.add(version=status.version, state=int(status.state))
+    entry.status.SetInParent()
+    if status.error is not None:
+        entry.status.error_code = status.error.code
+        entry.status.error_message = str(status.error)
+
+
+def _checked_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
+    """The inputs with the signature's defaults filled in, once names and dtypes are known to fit."""
+    missing = signature.inputs.keys() - inputs.keys() - signature.defaults.keys()
+    unknown = inputs.keys() - signature.inputs.keys()
+    if missing or unknown:
+        raise InvalidInputError(
+            f"signature {signature.name!r} of model {model!r} takes {_names(signature.inputs)}"
+            + (f"; missing: {_names(missing)}" if missing else "")
+            + (f"; not known: {_names(unknown)}" if unknown else ""),
+            model=model,
+        )
+    for alias, array in inputs.items():
+        expected, given = signature.inputs[alias].dtype, DType.of(array.dtype)
+        if expected is not given:
+            raise InvalidInputError(
+                f"input {alias!r} of model {model!r} is {expected.label}, the request has {given.label}",
+                model=model,
+            )
+    return {**signature.defaults, **inputs} if signature.defaults else inputs
+
+
+def _checked_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
+    if not outputs:
+        return tuple(signature.outputs)
+    unknown = set(outputs) - signature.outputs.keys()
+    if unknown:
+        raise InvalidInputError(
+            f"signature {signature.name!r} of model {model!r} gives {_names(signature.outputs)}, "
+            f"not {_names(unknown)}",
+            model=model,
+        )
+    # one that is asked for twice is answered once: a map has no room for it
+    return tuple(dict.fromkeys(outputs))
+
+
+def _names(names: Any) -> str:
+    return ", ".join(map(repr, sorted(names))) or "nothing"
