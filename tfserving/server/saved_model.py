@@ -66,7 +66,6 @@ class SavedModel:
 
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
         import tensorflow as tf
-
         from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
         self._errors = tf.errors
@@ -168,8 +167,8 @@ class SavedModel:
         options = self._callable_options(
             feed=[info.tensor_name for info in infos[0]], fetch=[info.tensor_name for info in infos[1]]
         )
-        # The public make_callable() goes through Session.run: five times the cost, and it refuses shapes that the
-        # graph takes, as the real server does not.
+        # The public make_callable() goes through Session.run: five times the cost, and it refuses shapes that
+        # the graph takes, and the real server with it.
         made: Callable[..., list[Any]] = self._session._make_callable_from_options(options)
         return made
 

@@ -52,19 +52,28 @@ class FileSystemSource:
         except RepositoryError as error:
             self._say(model.name, f"{model.name}: cannot look for versions: {error}")
             return None
-        chosen = {version: there[version] for version in model.policy.select(there)}
-        complete = {version: path for version, path in chosen.items() if self._is_settled(path)}
+        chosen = self._choose(model, dict(there))
         if not there:
             self._say(model.name, f"{model.name}: no version under {base_path}")
         elif not chosen:
+            names = ", ".join(map(str, there))
             self._say(
-                model.name,
-                f"{model.name}: versions {sorted(there)} are there, but none that the policy names",
+                model.name, f"{model.name}: of versions {names} none is complete and named by its policy"
             )
         else:
             self._said.pop(model.name, None)
         self._settled -= {path for path in self._settled if path.parent == base_path} - set(there.values())
-        return complete
+        return chosen
+
+    def _choose(self, model: ModelConfig, there: dict[int, Path]) -> Mapping[int, Path]:
+        """What the policy selects of the versions that are complete; only those it may select are looked at."""
+        while True:
+            chosen = {version: there[version] for version in model.policy.select(there)}
+            unsettled = [version for version, path in chosen.items() if not self._is_settled(path)]
+            if not unsettled:
+                return chosen
+            for version in unsettled:
+                del there[version]
 
     def _is_settled(self, path: Path) -> bool:
         if path in self._settled:

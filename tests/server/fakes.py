@@ -1,0 +1,84 @@
+"""A servable and a loader without TensorFlow."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from tfserving.errors import TfServingError, UnavailableError
+from tfserving.wire import messages
+from tfserving.wire.dtypes import DType
+from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
+
+TIMES = Signature(
+    "serving_default",
+    PREDICT_METHOD,
+    {"x": TensorInfo("x", DType.DT_FLOAT, (None,), "x:0")},
+    {
+        "y": TensorInfo("y", DType.DT_FLOAT, (None,), "y:0"),
+        "version": TensorInfo("version", DType.DT_INT64, (), "v:0"),
+    },
+)
+WITH_DEFAULT = Signature(
+    "with_default",
+    PREDICT_METHOD,
+    {"x": TIMES.inputs["x"], "k": TensorInfo("k", DType.DT_FLOAT, (), "k:0")},
+    {"y": TIMES.outputs["y"]},
+    {"k": np.float32(7)},
+)
+
+
+class FakeServable:
+    """y = x * version."""
+
+    def __init__(self, version):
+        self.version = version
+        self.closed = False
+        self.signatures = {"serving_default": TIMES, "with_default": WITH_DEFAULT}
+        self.signature_def_map = messages.SignatureDefMap()
+        self.signature_def_map.signature_def["serving_default"].method_name = PREDICT_METHOD
+
+    def run(self, signature, inputs, outputs):
+        assert not self.closed, "used after close"
+        if np.isnan(inputs["x"]).any():
+            raise TfServingError("the graph says no", code="INVALID_ARGUMENT")
+        values = {
+            "y": inputs["x"] * np.float32(inputs.get("k", self.version)),
+            "version": np.asarray(self.version),
+        }
+        return {name: values[name] for name in outputs}
+
+    def close(self):
+        self.closed = True
+
+
+class FakeLoader:
+    """Loads at once; versions in `broken` raise what stands there, and `hold` makes loads wait for `release`."""
+
+    def __init__(self):
+        self.loaded = {}
+        self.broken = {}
+        self.calls = []
+        self._gate = threading.Event()
+        self._gate.set()
+
+    def hold(self):
+        self._gate.clear()
+
+    def release(self):
+        self._gate.set()
+
+    def __call__(self, model, version, path):
+        self.calls.append((model, version))
+        assert self._gate.wait(30)
+        errors = self.broken.get((model, version))
+        if errors:
+            raise errors.pop(0)
+        servable = self.loaded[model, version] = FakeServable(version)
+        return servable
+
+
+def flaky(times):
+    """Errors that pass after so many tries."""
+    return [UnavailableError("the disk is away") for _ in range(times)]
