@@ -15,6 +15,8 @@ from tfserving.wire.signatures import DEFAULT_SIGNATURE
 
 KERAS_SUFFIXES = (".keras", ".h5")
 
+_REASON_LENGTH = 300
+
 
 def check_source(source: Any) -> None:
     """Refuses what cannot be a source, before TensorFlow is imported and anything is written.
@@ -93,9 +95,22 @@ def save(root: Any, directory: Path, functions: Mapping[str, Any]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first paragraph of an exception's text on one line: TensorFlow's go on for pages."""
-    paragraph = str(error).strip().split("\n\n")[0]
-    return " ".join(paragraph.split()) or type(error).__name__
+    """What an exception of TensorFlow or Keras says, on one line: their texts go on for pages."""
+    paragraphs = [" ".join(part.split()) for part in str(error).split("\n\n") if part.strip()]
+    if not paragraphs:
+        return type(error).__name__
+    text = paragraphs[0]
+    if text.startswith("in user code"):
+        text = paragraphs[-1]  # after the frames of the traceback
+    elif text.endswith("error:"):
+        text = paragraphs[min(1, len(paragraphs) - 1)]
+    for paragraph in paragraphs:
+        text = (
+            paragraph.removeprefix("Exception encountered: ")
+            if "Exception encountered: " in paragraph
+            else text
+        )
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."
 
 
 def _copy(path: Path, directory: Path) -> None:

@@ -1,0 +1,434 @@
+"""export_saved_model, on real models of every kind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfserving.errors import ExportError, InvalidInputError, RepositoryError
+from tfserving.export import export_saved_model, sources
+from tfserving.repository import versions
+from tfserving.repository.warmup import read_warmup, warmup_file, write_warmup
+from tfserving.wire.signatures import read_saved_model
+
+pytestmark = pytest.mark.tensorflow
+
+PIXELS = np.linspace(0, 1, 24, dtype=np.float32).reshape(1, 4, 6, 1)
+
+
+def tree(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def names(version: Path, signature: str = "serving_default") -> tuple[list[str], list[str]]:
+    found = read_saved_model(version)[signature]
+    return list(found.inputs), list(found.outputs)
+
+
+class TestKeras:
+    def test_a_model_as_it_is(self, keras_model, models_dir, call_signature):
+        path = export_saved_model(keras_model, "digits", models_dir=models_dir)
+        assert path == models_dir / "digits" / "1"
+        assert names(path) == (["pixels"], ["output_0", "output_1"])
+        answer = call_signature(path, pixels=PIXELS)
+        expected = keras_model(PIXELS)
+        np.testing.assert_allclose(answer["output_0"], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(answer["output_1"], expected[1], rtol=1e-5)
+
+    def test_renamed(self, keras_model, models_dir, call_signature):
+        path = export_saved_model(
+            keras_model,
+            "digits",
+            models_dir=models_dir,
+            input_names={"pixels": "image"},
+            output_names={"output_0": "output_1", "output_1": "slim"},
+        )
+        assert names(path) == (["image"], ["output_1", "slim"])
+        assert names(path, "serve") == (["image"], ["output_1", "slim"])
+        answer = call_signature(path, image=PIXELS)
+        np.testing.assert_allclose(answer["output_1"], keras_model(PIXELS)[0], rtol=1e-5)
+        np.testing.assert_allclose(answer["slim"], keras_model(PIXELS)[1], rtol=1e-5)
+        assert tree(models_dir / "digits") == sorted(["1", *(f"1/{name}" for name in tree(path))])
+
+    def test_python_loads_the_new_names_as_well(self, keras_model, models_dir):
+        import tensorflow as tf
+
+        path = export_saved_model(keras_model, "m", models_dir=models_dir, input_names={"pixels": "image"})
+        function = tf.saved_model.load(str(path)).signatures["serving_default"]
+        assert set(function(image=PIXELS)) == {"output_0", "output_1"}
+
+    @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_file(self, keras_model, models_dir, tmp_path, call_signature, suffix):
+        file = tmp_path / f"model{suffix}"
+        keras_model.save(file)
+        path = export_saved_model(file, "m", models_dir=models_dir, output_names={"output_0": "wide"})
+        np.testing.assert_allclose(
+            call_signature(path, pixels=PIXELS)["wide"], keras_model(PIXELS)[0], rtol=1e-5
+        )
+
+    def test_strings_and_a_table(self, models_dir, call_signature):
+        import keras
+
+        words = keras.Input((), dtype="string", name="words")
+        model = keras.Model(words, keras.layers.StringLookup(vocabulary=["apple", "banana"])(words))
+        path = export_saved_model(model, "m", models_dir=models_dir, output_names={"output_0": "ids"})
+        assert call_signature(path, words=["banana", "zebra"])["ids"].tolist() == [2, 0]
+
+    def test_a_model_that_was_never_built_is_refused_with_keras_own_reason(self, models_dir):
+        import keras
+
+        with pytest.raises(ExportError, match="Keras cannot export the model: "):
+            export_saved_model(keras.Sequential([keras.layers.Dense(1)]), "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+    def test_a_file_of_weights_alone_is_refused(self, keras_model, models_dir, tmp_path):
+        keras_model.save_weights(tmp_path / "model.weights.h5")
+        with pytest.raises(ExportError, match="Keras cannot load"):
+            export_saved_model(tmp_path / "model.weights.h5", "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+
+class TestModules:
+    def test_each_function_with_a_signature_becomes_one(self, words_module, models_dir, call_signature):
+        path = export_saved_model(words_module, "words", models_dir=models_dir)
+        assert set(read_saved_model(path)) == {"serving_default", "double"}
+        answer = call_signature(path, words=["cherry", "zebra"])
+        assert answer["ids"].tolist() == [2, -1]
+        assert answer["scaled"].tolist() == [20.0, -10.0]
+        assert call_signature(path, "double", x=[4.0])["y"].tolist() == [8.0]
+
+    def test_a_single_function_is_the_default(self, models_dir, call_signature):
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.v = tf.Variable(3.0)
+        module.triple = tf.function(
+            lambda x: {"y": x * module.v}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+        )
+        path = export_saved_model(module, "m", models_dir=models_dir)
+        assert list(read_saved_model(path)) == ["serving_default"]
+        assert call_signature(path, x=[2.0])["y"].tolist() == [6.0]
+
+    def test_several_without_a_default_are_refused(self, models_dir):
+        import tensorflow as tf
+
+        spec = [tf.TensorSpec([None], tf.float32)]
+        module = tf.Module()
+        module.a = tf.function(lambda x: x, input_signature=spec)
+        module.b = tf.function(lambda x: x, input_signature=spec)
+        with pytest.raises(InvalidInputError, match=r"several functions with signatures \(a, b\)"):
+            export_saved_model(module, "m", models_dir=models_dir)
+        module.serving_default = module.a
+        assert set(read_saved_model(export_saved_model(module, "m", models_dir=models_dir))) == {
+            "a",
+            "b",
+            "serving_default",
+        }
+
+    def test_a_module_without_signatures_is_refused(self, models_dir):
+        import tensorflow as tf
+
+        with pytest.raises(InvalidInputError, match="input_signature"):
+            export_saved_model(tf.Module(), "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+
+class TestFunctions:
+    def test_with_an_input_signature_and_a_variable(self, models_dir, call_signature):
+        import tensorflow as tf
+
+        factor = tf.Variable(5.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def times(x):
+            return x * factor
+
+        path = export_saved_model(times, "m", models_dir=models_dir, output_names={"output_0": "y"})
+        assert call_signature(path, x=[2.0])["y"].tolist() == [10.0]
+
+    def test_a_concrete_function(self, models_dir, call_signature):
+        import tensorflow as tf
+
+        concrete = tf.function(lambda x: {"y": -x}).get_concrete_function(
+            tf.TensorSpec([None], tf.float32, "x")
+        )
+        path = export_saved_model(concrete, "m", models_dir=models_dir)
+        assert call_signature(path, x=[2.0])["y"].tolist() == [-2.0]
+
+    def test_without_a_signature_the_way_out_is_named(self, models_dir):
+        import tensorflow as tf
+
+        with pytest.raises(InvalidInputError, match="get_concrete_function"):
+            export_saved_model(tf.function(lambda x: x), "m", models_dir=models_dir)
+
+    def test_one_that_cannot_be_traced(self, models_dir):
+        import tensorflow as tf
+
+        @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
+        def wrong(x):
+            return tf.matmul(x, x)
+
+        with pytest.raises(ExportError, match="cannot be traced"):
+            export_saved_model(wrong, "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+    def test_a_table_that_nothing_holds_is_explained(self, models_dir):
+        import tensorflow as tf
+
+        def make_table():
+            keys = tf.lookup.KeyValueTensorInitializer(["a"], tf.constant([1], tf.int64))
+            return tf.lookup.StaticHashTable(keys, -1)
+
+        table = make_table()
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+        def look(x):
+            return table.lookup(x)
+
+        try:
+            path = export_saved_model(look, "m", models_dir=models_dir)
+        except ExportError as error:
+            assert "attribute of a tf.Module" in str(error)  # noqa: PT017
+        else:
+            assert list(read_saved_model(path)) == ["serving_default"]
+
+    @pytest.mark.parametrize("source", [42, None, lambda x: x, np.ones(2)])
+    def test_what_is_no_model_is_refused(self, source, models_dir):
+        with pytest.raises(InvalidInputError, match="cannot be exported: give a Keras 3 model"):
+            export_saved_model(source, "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+
+class TestSavedModels:
+    def test_unchanged_it_is_copied_file_by_file(self, words_module, models_dir):
+        first = export_saved_model(words_module, "words", models_dir=models_dir)
+        (first / "assets.extra").mkdir()
+        (first / "assets.extra" / "note.txt").write_text("kept")
+        second = export_saved_model(first, "words", models_dir=models_dir)
+        assert second.name == "2"
+        assert tree(first) == tree(second)
+        for name in tree(first):
+            assert (first / name).is_dir() or (first / name).read_bytes() == (second / name).read_bytes()
+
+    def test_renamed_it_keeps_signatures_assets_tables_and_variables(
+        self, words_module, models_dir, call_signature
+    ):
+        first = export_saved_model(words_module, "words", models_dir=models_dir)
+        (first / "assets.extra").mkdir()
+        (first / "assets.extra" / "note.txt").write_text("kept")
+        second = export_saved_model(
+            first,
+            "words",
+            models_dir=models_dir,
+            input_names={"words": "fruits"},
+            output_names={"y": "doubled"},
+        )
+        assert names(second) == (["fruits"], ["ids", "scaled"])
+        assert call_signature(second, fruits=["banana"])["scaled"].tolist() == [10.0]
+        assert call_signature(second, "double", x=[4.0])["doubled"].tolist() == [8.0]
+        assert (second / "assets" / "vocabulary.txt").read_text() == "apple\nbanana\ncherry\n"
+        assert (second / "assets.extra" / "note.txt").read_text() == "kept"
+
+    def test_one_of_tensorflow_1_is_copied_or_renamed(self, tensorflow_1_model, models_dir, call_signature):
+        first = export_saved_model(tensorflow_1_model, "half", models_dir=models_dir)
+        assert tree(first) == tree(tensorflow_1_model)
+
+        second = export_saved_model(
+            tensorflow_1_model, "half", models_dir=models_dir, input_names={"x": "y"}, output_names={"y": "x"}
+        )
+        assert call_signature(second, y=[[4.0]])["x"].tolist() == [[4.0]]
+        assert read_saved_model(second)["classify"].method_name == "tensorflow/serving/classify"
+
+    def test_one_of_tensorflow_1_cannot_take_image_bytes(self, tensorflow_1_model, models_dir):
+        with pytest.raises(InvalidInputError, match="TensorFlow 1"):
+            export_saved_model(tensorflow_1_model, "half", models_dir=models_dir, image_bytes=True)
+        assert tree(models_dir) == []
+
+    def test_methods_other_than_predict_survive_renaming(self, words_module, models_dir, tmp_path):
+        import tensorflow as tf
+
+        path = export_saved_model(words_module, "words", models_dir=models_dir)
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
+        updater.replace_method_name("double", "tensorflow/serving/regress")
+        (tmp_path / "updated").mkdir()
+        updater.save(str(tmp_path / "updated"))
+        # the updater writes saved_model.pb alone
+        (path / "saved_model.pb").write_bytes((tmp_path / "updated" / "saved_model.pb").read_bytes())
+
+        renamed = export_saved_model(path, "words", models_dir=models_dir, input_names={"words": "fruits"})
+        methods = {name: signature.method_name for name, signature in read_saved_model(renamed).items()}
+        assert methods == {
+            "double": "tensorflow/serving/regress",
+            "serving_default": "tensorflow/serving/predict",
+        }
+
+    def test_unknown_names_list_those_there_are(self, words_module, models_dir):
+        with pytest.raises(InvalidInputError, match="no input is called 'image': there are words, x"):
+            export_saved_model(words_module, "words", models_dir=models_dir, input_names={"image": "a"})
+        assert tree(models_dir) == []
+
+    def test_a_broken_one_is_refused(self, models_dir, tmp_path):
+        (tmp_path / "saved_model.pb").write_bytes(b"garbage")
+        with pytest.raises(RepositoryError):
+            export_saved_model(tmp_path, "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+    def test_a_model_directory_names_the_version_that_is_meant(self, models_dir):
+        for version in (9, 10):
+            (models_dir / "m" / str(version)).mkdir(parents=True)
+            (models_dir / "m" / str(version) / "saved_model.pb").touch()
+        with pytest.raises(InvalidInputError, match=r"did you mean .*/m/10"):
+            export_saved_model(models_dir / "m", "other", models_dir=models_dir)
+
+
+class TestVersions:
+    def test_the_next_one_is_the_default(self, tensorflow_1_model, models_dir):
+        assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir).name == "1"
+        assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=9).name == "9"
+        assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir).name == "10"
+
+    def test_an_existing_one_is_never_overwritten(self, tensorflow_1_model, models_dir):
+        path = export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=3)
+        before = {name: os.stat(path / name).st_mtime_ns for name in tree(path)}
+        with pytest.raises(RepositoryError, match="the next is 4"):
+            export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=3)
+        assert {name: os.stat(path / name).st_mtime_ns for name in tree(path)} == before
+        assert [child.name for child in path.parent.iterdir()] == ["3"]
+
+    def test_one_that_appears_meanwhile_is_not_overwritten_either(
+        self, tensorflow_1_model, models_dir, monkeypatch
+    ):
+        original = sources.write
+
+        def write_slowly(source, directory):
+            original(source, directory)
+            (models_dir / "m" / "3").mkdir()
+
+        monkeypatch.setattr(sources, "write", write_slowly)
+        with pytest.raises(RepositoryError, match="never overwritten"):
+            export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=3)
+        assert tree(models_dir / "m") == ["3"]
+
+    @pytest.mark.parametrize("version", [-1, 2**63])
+    def test_numbers_that_no_server_reads_are_refused(self, tensorflow_1_model, models_dir, version):
+        with pytest.raises(InvalidInputError, match="out of range"):
+            export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=version)
+        assert not models_dir.exists()
+
+    @pytest.mark.parametrize(
+        "name", ["", "a b", "../up", "a/b", ".hidden", "quote'", 'quote"', "a;b", "-x", "ä"]
+    )
+    def test_names_that_do_harm_are_refused(self, tensorflow_1_model, tmp_path, name):
+        with pytest.raises(InvalidInputError, match="is no model name"):
+            export_saved_model(tensorflow_1_model, name, models_dir=tmp_path / "models")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("where", ["write", "rewrite", "replay", "publish"])
+    def test_nothing_is_left_after_an_interrupt(self, words_module, models_dir, monkeypatch, where):
+        from tfserving.export import exporter
+
+        owner, name = {
+            "write": (sources, "write"),
+            "rewrite": (exporter, "rewrite"),
+            "replay": (exporter, "replay"),
+            "publish": (versions, "publish"),
+        }[where]
+        original = getattr(owner, name)
+
+        def interrupted(*args, **kwargs):
+            if where != "publish":
+                original(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_saved_model(
+                words_module,
+                "words",
+                models_dir=models_dir,
+                input_names={"words": "fruits"},
+                warmup_data={"x": [1.0]},
+            )
+        assert tree(models_dir) == []
+
+
+class TestWarmup:
+    def test_from_the_signature(self, keras_model, models_dir):
+        path = export_saved_model(keras_model, "m", models_dir=models_dir, warmup=2)
+        requests = [log.predict_log.request for log in read_warmup(path)]
+        assert [(request.model_spec.name, request.model_spec.signature_name) for request in requests] == [
+            ("m", "serve"),
+            ("m", "serve"),
+            ("m", "serving_default"),
+            ("m", "serving_default"),
+        ]
+
+    def test_by_the_new_names(self, keras_model, models_dir):
+        path = export_saved_model(
+            keras_model,
+            "m",
+            models_dir=models_dir,
+            input_names={"pixels": "image"},
+            warmup_data={"image": PIXELS},
+        )
+        (log,) = read_warmup(path)
+        assert list(log.predict_log.request.inputs) == ["image"]
+
+    def test_real_samples_from_a_file(self, words_module, models_dir, tmp_path):
+        np.savez(tmp_path / "samples.npz", words=np.array(["apple", "banana"]))
+        path = export_saved_model(
+            words_module, "m", models_dir=models_dir, warmup_data=tmp_path / "samples.npz"
+        )
+        values = [list(log.predict_log.request.inputs["words"].string_val) for log in read_warmup(path)]
+        assert values == [[b"apple"], [b"banana"]]
+
+    def test_signatures_that_cannot_be_guessed_are_said(self, words_module, models_dir, caplog):
+        path = export_saved_model(words_module, "m", models_dir=models_dir, warmup=1)
+        (log,) = read_warmup(path)
+        assert log.predict_log.request.model_spec.signature_name == "double"
+        assert "'serving_default'" in caplog.text
+
+    def test_a_request_that_the_model_refuses_keeps_the_version_away(self, models_dir):
+        import tensorflow as tf
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def picky(x):
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x > 0), ["x must be positive"])]):
+                return {"y": tf.sqrt(x)}
+
+        with pytest.raises(ExportError, match=r"warmup request 1 .*x must be positive.*--warmup-data"):
+            export_saved_model(picky, "m", models_dir=models_dir, warmup=1)
+        assert tree(models_dir) == []
+        export_saved_model(picky, "m", models_dir=models_dir, warmup_data={"x": [1.0]})
+
+    def test_a_copied_models_own_bad_request_keeps_the_version_away(self, keras_model, models_dir, tmp_path):
+        from tfserving.wire.model_spec import ModelSpec
+        from tfserving.wire.predict import encode_request
+
+        path = export_saved_model(keras_model, "m", models_dir=models_dir)
+        write_warmup(path, [encode_request(ModelSpec("m"), {"old_name": PIXELS})])
+        with pytest.raises(ExportError, match=r"warmup request 1 .*inputs old_name, the signature pixels"):
+            export_saved_model(path, "copy", models_dir=models_dir)
+        warmup_file(path).write_bytes(b"garbage")
+        with pytest.raises(Exception, match="cut off"):
+            export_saved_model(path, "copy", models_dir=models_dir)
+        assert not (models_dir / "copy").exists()
+
+    def test_a_copied_models_requests_by_old_names_are_left_out(self, keras_model, models_dir, caplog):
+        path = export_saved_model(keras_model, "m", models_dir=models_dir, warmup=1)
+        renamed = export_saved_model(path, "m", models_dir=models_dir, input_names={"pixels": "image"})
+        assert not (renamed / "assets.extra").exists()
+        assert "left out" in caplog.text
+
+        outputs_alone = export_saved_model(path, "m", models_dir=models_dir, output_names={"output_0": "a"})
+        assert len(list(read_warmup(outputs_alone))) == 2
+
+    def test_either_made_or_from_samples(self, models_dir):
+        with pytest.raises(InvalidInputError, match="one of the two"):
+            export_saved_model("x.keras", "m", models_dir=models_dir, warmup=1, warmup_data={"x": [1]})
+        with pytest.raises(InvalidInputError, match="-1 warmup requests"):
+            export_saved_model("x.keras", "m", models_dir=models_dir, warmup=-1)
