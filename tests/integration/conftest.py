@@ -1,0 +1,216 @@
+"""What the tests on a real engine share. Everything they make bears one prefix, by which it is removed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+MAKE_MODELS = """
+import sys
+import tensorflow as tf
+
+class Half(tf.Module):
+    def __init__(self, offset):
+        self.offset = tf.Variable(offset)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def __call__(self, x):
+        return {"y": x / 2.0 + self.offset}
+
+for version in sys.argv[2:]:
+    model = Half(float(version.rpartition("/")[2]))
+    tf.saved_model.save(model, f"{sys.argv[1]}/{version}", signatures={"serving_default": model.__call__})
+"""
+
+
+def not_here(reason: str) -> NoReturn:
+    """Skips what needs an engine, or fails it where one is required."""
+    if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"{reason}, and TFSERVING_REQUIRE_DOCKER=1")
+    pytest.skip(reason)
+
+
+class Docker:
+    """The docker command, and names for what a test makes with it."""
+
+    def __init__(self) -> None:
+        self.prefix = f"tfserving-test-{uuid.uuid4().hex[:8]}"
+        self._numbers = itertools.count(1)
+
+    def __call__(self, *args: str | Path, timeout: float = 120) -> str:
+        """What `docker ARGS` prints. Raises AssertionError with its stderr when it fails."""
+        done = self.run(*args, timeout=timeout)
+        assert done.returncode == 0, f"docker {' '.join(map(str, args))}: {done.stderr}"
+        return done.stdout.strip()
+
+    def run(self, *args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout)
+
+    def name(self, what: str = "x") -> str:
+        """A name for a container or an image; what bears it goes at the end of the tests."""
+        return f"{self.prefix}-{what}-{next(self._numbers)}"
+
+    def remove(self, *containers: str) -> None:
+        self.run("rm", "--force", "--volumes", *containers)
+
+    def clean(self) -> None:
+        containers = self("ps", "--all", "--quiet", "--filter", f"name=^{self.prefix}").split()
+        if containers:
+            self.remove(*containers)
+        images = self(
+            "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={self.prefix}*"
+        )
+        if images:
+            self.run("rmi", "--force", *images.split())
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A real engine. Skips where none answers."""
+    command = Docker()
+    try:
+        answer = command.run("info", "--format", "{{.ServerVersion}}", timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        not_here(f"no Docker engine answers: {error}")
+    if answer.returncode != 0:
+        not_here(f"no Docker engine answers: {answer.stderr.strip()}")
+    yield command
+    command.clean()
+
+
+@pytest.fixture(scope="session")
+def base_image(docker: Docker) -> str:
+    """What the toolkit's images are built on: TFSERVING_TEST_IMAGE, else the default of the doors."""
+    image = os.environ.get("TFSERVING_TEST_IMAGE") or default_base_image()
+    if docker.run("image", "inspect", image).returncode != 0:
+        pull = docker.run("pull", "--quiet", image, timeout=600)
+        if pull.returncode != 0:
+            not_here(f"no image {image}: {pull.stderr.strip()}")
+    return image
+
+
+def default_base_image() -> str:
+    script = 'source "$ROOT/lib/settings.sh"; printf %s "$TF_SERVING_IMAGE"'
+    environment = {"PATH": os.environ["PATH"], "ROOT": str(ROOT)}
+    return subprocess.run(
+        ["bash", "-c", script], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SavedModels half/1, half/2, other/1: y = x / 2 + version, float32 of shape (n,). Not to be changed."""
+    directory = tmp_path_factory.mktemp("models")
+    directory.chmod(0o755)  # mounted, it is read by the image's user
+    versions = ("half/1", "half/2", "other/1")
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE_MODELS, directory, *versions], capture_output=True, text=True, timeout=300
+    )
+    assert made.returncode == 0, made.stderr
+    return directory
+
+
+class Container:
+    """A container of an image of the toolkit, hardened, its ports published on 127.0.0.1."""
+
+    def __init__(
+        self, docker: Docker, image: str, options: Sequence[str | Path], args: Sequence[str]
+    ) -> None:
+        self.docker = docker
+        self.name = docker.name("container")
+        ports = ("--publish", "127.0.0.1::8500", "--publish", "127.0.0.1::8501")
+        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *options, image, *args)
+
+    def inspect(self, template: str) -> str:
+        return self.docker("inspect", "--format", template, self.name)
+
+    def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self.docker.run("exec", self.name, *command)
+
+    def check(self) -> tuple[int, str]:
+        """The health check now: its exit code and what it says."""
+        done = self.exec("tfserving-healthcheck")
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    def port(self, inside: int) -> int:
+        return int(self.docker("port", self.name, str(inside)).rpartition(":")[2])
+
+    def rest(self, path: str, body: object = None) -> tuple[int, Any]:
+        """The HTTP status and JSON of one REST call through the published port."""
+        url = f"http://127.0.0.1:{self.port(8501)}{path}"
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(url, data, timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def logs(self) -> str:
+        done = self.docker.run("logs", self.name)
+        return done.stdout + done.stderr
+
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        """Asks until it is so; fails with `what` and the log when it is not in time."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not {what} within {seconds} s\n{self.logs()}"
+            time.sleep(0.1)
+
+    def wait_until_healthy(self) -> None:
+        """Until the engine's own health check says so."""
+        self.wait_until(lambda: self.health() == "healthy", "healthy")
+
+    def health(self) -> str:
+        state, _, health = self.inspect("{{.State.Status}} {{.State.Health.Status}}").partition(" ")
+        assert state == "running", self.logs()
+        return health
+
+    def kill(self, signal: str) -> None:
+        self.docker("kill", "--signal", signal, self.name)
+
+    def exit_code(self) -> int:
+        """Waits for the end."""
+        return int(self.docker("wait", self.name))
+
+
+StartContainer = Callable[..., Container]
+
+
+@pytest.fixture(scope="session")
+def start_session_container(docker: Docker) -> StartContainer:
+    """start(image, *args, options=()): a container that lives as long as the tests."""
+
+    def start(image: str, *args: str, options: Sequence[str | Path] = ()) -> Container:
+        return Container(docker, image, options, args)
+
+    return start
+
+
+@pytest.fixture
+def start_container(docker: Docker) -> Iterator[StartContainer]:
+    """start(image, *args, options=()): a container that goes with the test."""
+    started: list[Container] = []
+
+    def start(image: str, *args: str, options: Sequence[str | Path] = ()) -> Container:
+        started.append(Container(docker, image, options, args))
+        return started[-1]
+
+    yield start
+    if started:
+        docker.remove(*(container.name for container in started))

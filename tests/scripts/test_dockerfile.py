@@ -1,0 +1,46 @@
+"""The Dockerfile keeps to what the classic builder of Docker 20.10 understands, offline."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
+
+
+@pytest.fixture
+def instructions() -> list[str]:
+    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.M)
+    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_runs_nothing_while_it_builds(instructions: list[str]) -> None:
+    assert {line.split()[0] for line in instructions} == {
+        *("ARG", "FROM", "COPY", "USER", "WORKDIR", "HEALTHCHECK", "ENTRYPOINT", "EXPOSE", "ENV", "LABEL")
+    }
+
+
+def test_needs_no_buildkit(instructions: list[str]) -> None:
+    assert not [line for line in instructions if "<<" in line or line.startswith(("COPY --", "RUN --"))]
+    assert not DOCKERFILE.read_text().startswith("# syntax=")
+
+
+def test_has_no_defaults_of_its_own(instructions: list[str]) -> None:
+    given = [line for line in instructions if line.startswith("ARG") and not line.startswith("ARG BAKED_")]
+    assert set(given) == {"ARG TF_SERVING_IMAGE", "ARG MODE", "ARG MODEL_NAME", "ARG MODELS"}
+
+
+def test_the_models_are_the_last_layer(instructions: list[str]) -> None:
+    assert instructions[-1] == "COPY models/ /models/"
+
+
+def test_the_user_is_a_number(instructions: list[str]) -> None:
+    assert [line for line in instructions if line.startswith("USER")] == ["USER 65532:65532"]
+
+
+def test_commands_are_in_exec_form(instructions: list[str]) -> None:
+    assert 'ENTRYPOINT ["tfserving-entrypoint"]' in instructions
+    (healthcheck,) = [line for line in instructions if line.startswith("HEALTHCHECK")]
+    assert healthcheck.endswith('CMD ["tfserving-healthcheck"]')
