@@ -27,8 +27,6 @@ MAX_VERSION = 2**63 - 1
 # A staging directory in which nothing changed for so long belongs to an export that was killed.
 LEFTOVER_SECONDS = 24 * 60 * 60.0
 
-_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
-
 # absl::SimpleAtoi, with which file_system_storage_path_source.cc of TensorFlow Serving 2.20 reads the names.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 
@@ -41,8 +39,8 @@ _AT_FDCWD = -100
 def resolve(base_path: str, models_dir: str | os.PathLike[str] | None = None) -> Path:
     """The directory that `base_path` of a models.config means on this machine.
 
-    `/models` and what is under it is looked up under `models_dir`; every other path, and every path when there
-    is no `models_dir`, is itself. `..` is resolved first and by name, so that no path leaves `models_dir`.
+    `/models` and what is under it is looked up under `models_dir`; every other path, and every path when
+    there is no `models_dir`, is itself. `..` is resolved first and by name, so no path leaves `models_dir`.
 
     Raises:
         RepositoryError: a path that is relative or a URI, which no engine of ours can serve.
@@ -128,11 +126,10 @@ def flaw_of(path: str | os.PathLike[str]) -> str | None:
     try:
         if not path.is_dir():
             return "is no directory"
-        models = [path / name for name in _SAVED_MODEL_FILES if (path / name).is_file()]
-        if not models:
+        if not (path / "saved_model.pb").is_file():
             return "has no saved_model.pb"
-        if all(model.stat().st_size == 0 for model in models):
-            return f"has an empty {models[0].name}"
+        if (path / "saved_model.pb").stat().st_size == 0:
+            return "has an empty saved_model.pb"
         return _flaw_of_variables(path / "variables")
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -240,7 +237,9 @@ def _children(base_path: str | os.PathLike[str]) -> list[Path]:
     try:
         return [Path(base_path, name) for name in sorted(os.listdir(base_path))]
     except OSError as error:
-        raise RepositoryError(f"{os.fspath(base_path)}: cannot be listed ({error.strerror})") from error
+        raise RepositoryError(
+            f"{os.fspath(base_path)}: cannot be listed ({error.strerror}): a directory of versions is needed"
+        ) from error
 
 
 def _flaw_of_variables(variables: Path) -> str | None:
