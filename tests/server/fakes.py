@@ -54,7 +54,7 @@ class FakeServable:
 
 
 class FakeLoader:
-    """Loads at once; versions in `broken` raise what stands there, and `hold` makes loads wait for `release`."""
+    """Loads at once; `broken` versions raise what stands there; `hold` makes loads wait for `release`."""
 
     def __init__(self):
         self.loaded = {}

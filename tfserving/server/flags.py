@@ -49,7 +49,9 @@ FLAGS = (
         0,
         "read the config file again every so many seconds; 0 never does",
     ),
-    Flag("model_name", str, "default", "name of the one model to serve (without --model_config_file)"),
+    Flag(
+        "model_name", str, "", "name of the one model to serve, without --model_config_file; empty: default"
+    ),
     Flag("model_base_path", str, "", "directory of the versions of the one model to serve"),
     Flag("num_load_threads", int, 0, "versions to load at the same time; 0: as many as there are CPUs"),
     Flag("num_unload_threads", int, 0),

@@ -86,7 +86,7 @@ def _config_reader(arguments: argparse.Namespace) -> Callable[[], ServerConfig]:
     base_path = arguments.model_base_path
     if not arguments.models_dir:
         base_path = os.path.abspath(base_path)
-    config = ServerConfig((ModelConfig(arguments.model_name, base_path),))
+    config = ServerConfig((ModelConfig(arguments.model_name or "default", base_path),))
     return lambda: config
 
 

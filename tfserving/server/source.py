@@ -66,7 +66,7 @@ class FileSystemSource:
         return chosen
 
     def _choose(self, model: ModelConfig, there: dict[int, Path]) -> Mapping[int, Path]:
-        """What the policy selects of the versions that are complete; only those it may select are looked at."""
+        """What the policy selects of the complete versions; only those that it may select are looked at."""
         while True:
             chosen = {version: there[version] for version in model.policy.select(there)}
             unsettled = [version for version, path in chosen.items() if not self._is_settled(path)]

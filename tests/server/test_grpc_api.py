@@ -1,0 +1,143 @@
+"""The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from fakes import FakeLoader
+
+from tfserving.server.grpc_api import GrpcApi
+from tfserving.server.manager import Manager
+from tfserving.server.service import Service
+from tfserving.server.workers import Workers
+from tfserving.wire import messages, predict, services
+from tfserving.wire.model_spec import ModelSpec
+
+
+@pytest.fixture(scope="module")
+def channel():
+    manager = Manager(FakeLoader())
+    manager.start()
+    manager.aspire("m", {3: Path("/models/m/3")})
+    manager.wait_until_available(["m"])
+    workers = Workers(4, lambda name: name == "m")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start():
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((GrpcApi(Service(manager, workers)),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    workers.close()
+    manager.stop()
+
+
+def ask(channel, method, data):
+    return channel.unary_unary(method.path)(data, timeout=30)
+
+
+def refused(channel, method, data):
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(channel, method, data)
+    return caught.value.code(), caught.value.details()
+
+
+def test_predict(channel):
+    x = np.array([1, 2], np.float32)
+    spec, outputs = predict.decode_response(
+        ask(channel, services.PREDICT, predict.encode_request(ModelSpec("m"), {"x": x}))
+    )
+    assert spec == ModelSpec("m", version=3, signature="serving_default")
+    assert outputs["y"].tolist() == [3.0, 6.0]
+
+
+def test_replies_carry_values_in_the_repeated_fields(channel):
+    request = predict.encode_request(ModelSpec("m"), {"x": np.ones(1, np.float32)})
+    reply = messages.PredictResponse.FromString(ask(channel, services.PREDICT, request))
+    assert list(reply.outputs["y"].float_val) == [3.0]
+    assert not reply.outputs["y"].tensor_content
+
+
+@pytest.mark.parametrize("method", [services.PREDICT, services.GET_MODEL_METADATA, services.GET_MODEL_STATUS])
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x05abc", bytes(1000)])
+def test_garbage_is_refused_and_the_server_serves_on(channel, method, data):
+    assert refused(channel, method, data)[0] is grpc.StatusCode.INVALID_ARGUMENT
+    test_predict(channel)
+
+
+def test_a_tensor_that_contradicts_itself(channel):
+    message = messages.PredictRequest(model_spec=ModelSpec("m").to_message())
+    message.inputs["x"].dtype = 1
+    message.inputs["x"].tensor_shape.dim.add(size=2**40)
+    code, text = refused(channel, services.PREDICT, message.SerializeToString())
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'x'" in text
+    assert "2 GiB" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "said"),
+    [
+        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "names no model"),
+        (
+            services.PREDICT,
+            messages.PredictRequest(model_spec={"name": "nobody"}),
+            "NOT_FOUND",
+            "Servable not found for request: Latest(nobody)",
+        ),
+        (
+            services.GET_MODEL_METADATA,
+            messages.GetModelMetadataRequest(model_spec={"name": "m"}),
+            "INVALID_ARGUMENT",
+            "metadata_field",
+        ),
+        (
+            services.GET_MODEL_METADATA,
+            messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["x"]),
+            "INVALID_ARGUMENT",
+            "'x'",
+        ),
+        (
+            services.GET_MODEL_STATUS,
+            messages.GetModelStatusRequest(model_spec={"name": "nobody"}),
+            "NOT_FOUND",
+            "nobody",
+        ),
+    ],
+)
+def test_refusals(channel, method, request_, code, said):
+    got, text = refused(channel, method, request_.SerializeToString())
+    assert got is grpc.StatusCode[code]
+    assert said in text
+
+
+def test_metadata(channel):
+    request = messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["signature_def"])
+    reply = messages.GetModelMetadataResponse.FromString(
+        ask(channel, services.GET_MODEL_METADATA, request.SerializeToString())
+    )
+    signatures = messages.SignatureDefMap()
+    assert reply.metadata["signature_def"].Unpack(signatures)
+    assert "serving_default" in signatures.signature_def
+    assert reply.model_spec.version.value == 3
+
+
+def test_an_unknown_method_is_unimplemented(channel):
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/tensorflow.serving.PredictionService/Guess")(b"", timeout=30)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
