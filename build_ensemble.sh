@@ -30,18 +30,14 @@ make_plan() {
   [[ -f $MODELS_CONFIG && -r $MODELS_CONFIG ]] \
     || misuse "MODELS_CONFIG=$(quoted "$MODELS_CONFIG") is no file that can be read; write one, or restore the" \
       "one that came with the scripts: git checkout models/models.config"
-  PLAN=$(repository plan --config "$MODELS_CONFIG" --models-dir "$MODELS_DIR") \
+  PLAN=$(repository plan "--config=$MODELS_CONFIG" "--models-dir=$MODELS_DIR") \
     || misuse "nothing is built; mend what is named above (bash quickstart.sh makes the example models)"
 }
 
 add_planned_versions() {
   local name version source base
   while IFS=$'\t' read -r name version source; do
-    check_model_name "$name" model
-    base=${source%/*}
-    [[ $base == "$MODELS_DIR"/* ]] \
-      || misuse "model $name lies in $(quoted "$base"), outside MODELS_DIR=$(quoted "$MODELS_DIR"); move it there and" \
-        "write base_path: \"/models/$name\""
+    base=${source%/*} # below MODELS_DIR, as plan has seen to
     add_version "$name" "$version" "$source" "${base#"$MODELS_DIR"/}/$version"
   done <<<"$PLAN"
 }
@@ -54,7 +50,7 @@ main() {
   make_plan
   add_planned_versions
   CONFIG=(cat -- "$MODELS_CONFIG")
-  ! looks_like_json "$MODELS_CONFIG" || CONFIG=(repository format --config "$MODELS_CONFIG")
+  ! looks_like_json "$MODELS_CONFIG" || CONFIG=(repository format "--config=$MODELS_CONFIG")
   build_image
 }
 

@@ -135,7 +135,6 @@ check_models() {
     [[ -d $MODELS_DIR ]] || misuse "MODELS_DIR=$(quoted "$MODELS_DIR") is no directory; make one with" \
       "$(export_command "$MODEL_NAME"), or bash quickstart.sh for the examples"
     MODELS_DIR=$(absolute_directory "$MODELS_DIR")
-    chosen MODELS_CONFIG || MODELS_CONFIG=$MODELS_DIR/models.config
     if [[ $MODE == single ]] && { [[ $ENGINE == embedded ]] || chosen MODEL_NAME; }; then
       check_model_directory "$MODEL_NAME"
     fi
@@ -149,13 +148,13 @@ check_config() {
   check_file MODELS_CONFIG
   ! looks_like_json "$MODELS_CONFIG" \
     || misuse "$(quoted "$MODELS_CONFIG") is JSON, which the server does not read; convert it:" \
-      "python -m tfserving.repository format --config $(quoted "$MODELS_CONFIG") >NEW_CONFIG"
+      "python -m tfserving.repository format --config=$(quoted "$MODELS_CONFIG") >NEW_CONFIG"
   [[ -n $(in_image model_names "$MODELS_CONFIG" | tr '\0' '\n') ]] \
     || misuse "$(quoted "$MODELS_CONFIG") names no model, or is no protobuf text format; see models/models.config"
   # Docker does without Python, and the models of an image are not here to be looked at.
   have_python google.protobuf || return 0
-  local arguments=(check --config "$MODELS_CONFIG")
-  [[ $ENGINE == docker ]] && ! chosen MODELS_DIR || arguments+=(--models-dir "$MODELS_DIR")
+  local arguments=(check "--config=$MODELS_CONFIG")
+  [[ $ENGINE == docker ]] && ! chosen MODELS_DIR || arguments+=("--models-dir=$MODELS_DIR")
   repository "${arguments[@]}" >/dev/null || misuse "nothing is started; mend what is named above"
 }
 

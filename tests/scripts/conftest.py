@@ -1,0 +1,188 @@
+"""The doors in a checkout of their own, with a fake docker first on PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DOORS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+DEADLINE = 60.0
+
+CONFIG = """model_config_list {
+  config { name: "digits" base_path: "/models/digits" model_platform: "tensorflow" }
+  config {
+    name: "half"
+    base_path: "/models/half"
+    model_platform: "tensorflow"
+    model_version_policy { all {} }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a door ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def command(self) -> list[str]:
+        """What --dry-run printed, read back as a shell would."""
+        assert self.code == 0, self.err
+        (line,) = self.out.splitlines()
+        return shlex.split(line)
+
+    @property
+    def refusal(self) -> str:
+        """The last line of a refusal."""
+        assert self.code == 2, (self.code, self.out, self.err)
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        return self.err.splitlines()[-1]
+
+
+class Checkout:
+    """A copy of the doors and what they need, and the world of the fake docker."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "checkout"
+        self.models = self.root / "models"
+        self.world = directory / "docker"
+        self.tmp = directory / "tmp"
+        binaries = directory / "bin"
+        for made in (self.models, self.world, self.tmp, binaries):
+            made.mkdir(parents=True)
+        for name in (*DOORS, "Dockerfile"):
+            shutil.copy(ROOT / name, self.root)
+        shutil.copytree(ROOT / "lib", self.root / "lib")
+        (self.root / "tfserving").symlink_to(ROOT / "tfserving")
+        docker = binaries / "docker"
+        docker.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "fake_docker.py"} "$@"\n')
+        docker.chmod(0o755)
+        self.state = {
+            "engine": "answers",
+            "log_driver": "json-file",
+            "build": "works",
+            "run": "works",
+            "images": {},
+            "containers": {},
+        }
+        self.environment = {
+            # The rest of PATH has no Python but this one, so that what a machine has installed does not matter.
+            "PATH": f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(directory),
+            "TMPDIR": str(self.tmp),
+            "FAKE_DOCKER": str(self.world),
+        }
+        self.serve({})
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The world of the fake docker; assign to change it."""
+        state: dict[str, Any] = json.loads((self.world / "state").read_text())
+        return state
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        (self.world / "state").write_text(json.dumps(state))
+
+    def change(self, **changes: object) -> None:
+        self.state = {**self.state, **changes}
+
+    def add_image(self, reference: str, *env: str, **labels: str) -> None:
+        image = {"env": env, "labels": {f"tfserving.{name}": value for name, value in labels.items()}}
+        self.change(images={**self.state["images"], reference: image})
+
+    def add_single_image(self, name: str = "digits", *env: str) -> None:
+        self.add_image(f"tfserving-{name}", *env, mode="single", model_name=name, models=f"{name}:1")
+
+    def add_ensemble_image(self) -> None:
+        self.add_image("tfserving-ensemble", mode="multi", model_name="", models="digits:1 half:1,2")
+
+    def add_container(self, name: str, status: str = "running", **labels: str) -> None:
+        container = {
+            "labels": {f"tfserving.{label}": value for label, value in labels.items()},
+            "status": status,
+            "health": "",
+            "restarts": 0,
+            "pid": None,
+        }
+        self.change(containers={**self.state["containers"], name: container})
+
+    def serve(self, models: Mapping[str, Mapping[str, str]]) -> None:
+        """What the fake server says from now on: model → {version: state}."""
+        (self.world / "models").write_text(json.dumps(models))
+
+    def add_version(self, name: str, *versions: int | str) -> Path:
+        """Makes models/NAME/VERSION/saved_model.pb; returns the model's directory."""
+        for version in versions:
+            directory = self.models / name / str(version)
+            (directory / "variables").mkdir(parents=True)
+            (directory / "saved_model.pb").write_bytes(f"{name} {version}".encode())
+        return self.models / name
+
+    def add_config(self, text: str = CONFIG, name: str = "models.config") -> Path:
+        path = self.models / name
+        path.write_text(text)
+        return path
+
+    def start(self, door: str, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(self.root / door), *arguments],
+            env={**self.environment, **variables},
+            cwd=cwd or self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, door: str, *arguments: str, cwd: Path | None = None, **variables: str) -> Done:
+        process = self.start(door, *arguments, cwd=cwd, **variables)
+        out, err = process.communicate(timeout=DEADLINE)
+        return Done(process.returncode, out, err)
+
+    def calls(self, *beginning: str) -> list[list[str]]:
+        """The calls of docker that begin so."""
+        file = self.world / "calls"
+        calls = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [call for call in calls if call[: len(beginning)] == list(beginning)]
+
+    def clean(self) -> None:
+        for container in self.state["containers"].values():
+            if container["pid"]:
+                os.kill(container["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(tmp_path)
+    yield made
+    made.clean()
+
+
+@pytest.fixture
+def ports() -> dict[str, str]:
+    """GRPC_PORT and REST_PORT, free ones."""
+    with socket.socket() as one, socket.socket() as other:
+        for open_socket in (one, other):
+            open_socket.bind(("127.0.0.1", 0))
+        return {"GRPC_PORT": str(one.getsockname()[1]), "REST_PORT": str(other.getsockname()[1])}

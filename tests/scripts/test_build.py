@@ -1,0 +1,273 @@
+"""build.sh: one model into an image."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BASE = "tensorflow/serving:2.20.0"
+
+
+def context(checkout: Any) -> dict[str, str]:
+    """The files that the last build was given, with their modes."""
+    root = checkout.world / "context"
+    return {
+        str(path.relative_to(root)): stat.filemode(path.lstat().st_mode)
+        for path in sorted(root.rglob("*"))
+        if not path.is_dir() or path.is_symlink()
+    }
+
+
+def labelled(command: list[str]) -> str:
+    """What of the models the image is told to hold."""
+    (models,) = [word for word in command if word.startswith("MODELS=")]
+    return models.removeprefix("MODELS=")
+
+
+class TestCommand:
+    def test_exactly(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        done = checkout.run("build.sh")
+        assert (done.code, done.out) == (0, "")
+        ((*command, directory),) = checkout.calls("build")
+        assert command == [
+            *("build", "--tag", "tfserving-digits"),
+            *("--build-arg", f"TF_SERVING_IMAGE={BASE}"),
+            *("--build-arg", "MODE=single"),
+            *("--build-arg", "MODELS=digits:1"),
+            *("--build-arg", "MODEL_NAME=digits"),
+        ]
+        assert Path(directory).parent == checkout.tmp
+
+    def test_tells_the_next_one(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.add_version("flowers", 1)
+        assert checkout.run("build.sh").err.endswith("next: bash run_tf_serving.sh\n")
+        chosen = checkout.run("build.sh", MODEL_NAME="flowers", IMAGE_NAME="me/x:1", cwd=checkout.models).err
+        assert chosen.endswith(f"next: MODEL_NAME=flowers IMAGE_NAME=me/x:1 bash {checkout.root}/run_tf_serving.sh\n")
+
+    def test_dry_run_is_the_same_and_runs_nothing(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        command = checkout.run("build.sh", "--dry-run").command
+        assert checkout.calls() == []
+        assert list(checkout.tmp.iterdir()) == []
+        checkout.run("build.sh")
+        assert command[:-1] == ["docker", *checkout.calls("build")[0][:-1]]
+
+    def test_what_was_chosen(self, checkout: Any, tmp_path: Path) -> None:
+        checkout.add_version("Flowers", 1)
+        (tmp_path / "a b; $(touch x) 'c'").mkdir()
+        checkout.models.rename(tmp_path / "a b; $(touch x) 'c'" / "m")
+        command = checkout.run(
+            "build.sh",
+            "--dry-run",
+            MODEL_NAME="Flowers",
+            MODELS_DIR=str(tmp_path / "a b; $(touch x) 'c'" / "m"),
+            TF_SERVING_IMAGE=f"{BASE}-gpu",
+            DOCKER_ARGS="--pull --label 'a b'=\"c d\" --label e=$(id)",
+        ).command
+        assert command[:4] == ["docker", "build", "--tag", "tfserving-flowers"]
+        assert f"TF_SERVING_IMAGE={BASE}-gpu" in command
+        assert "MODEL_NAME=Flowers" in command
+        assert command[-6:-1] == ["--pull", "--label", "a b=c d", "--label", "e=$(id)"]
+
+    def test_a_relative_models_dir_is_that_of_the_caller(self, checkout: Any, tmp_path: Path) -> None:
+        checkout.add_version("digits", 4)
+        checkout.models.rename(tmp_path / "-models")
+        assert labelled(checkout.run("build.sh", "--dry-run", MODELS_DIR="-models", cwd=tmp_path).command) == "digits:4"
+
+    def test_a_build_that_fails(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(build="fails")
+        done = checkout.run("build.sh")
+        assert (done.code, done.err.splitlines()[-2:]) == (
+            1,
+            ["unable to find image", "build.sh: error: docker build failed (exit code 1); its message is above"],
+        )
+        assert list(checkout.tmp.iterdir()) == []
+
+    def test_no_docker(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        tools = checkout.tmp.parent / "tools"
+        tools.mkdir()
+        for tool in ("bash", "dirname", "find", "head", "sort", "tail", "tr"):
+            (tools / tool).symlink_to(f"/usr/bin/{tool}")
+        done = checkout.run("build.sh", PATH=str(tools))
+        assert done.code == 1
+        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in done.err
+
+
+class TestVersions:
+    def test_the_newest_by_number(self, checkout: Any) -> None:
+        checkout.add_version("digits", 9, 10, 2)
+        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:10"
+
+    @pytest.mark.parametrize("wanted", ["2,9", "9 2", " 9,\n2,", "2,2,9,09"])
+    def test_those_asked_for(self, checkout: Any, wanted: str) -> None:
+        checkout.add_version("digits", 9, 10, 2)
+        assert labelled(checkout.run("build.sh", "--dry-run", MODEL_VERSIONS=wanted).command) == "digits:2,9"
+
+    def test_what_is_no_version_is_passed_over(self, checkout: Any) -> None:
+        checkout.add_version("digits", 3, "v4", "5.0", "-6", ".7", "staging-8", "9223372036854775808")
+        (checkout.models / "digits" / "10").touch()
+        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:3"
+
+    def test_leading_zeros_are_read_over(self, checkout: Any) -> None:
+        checkout.add_version("digits", "0007", 6)
+        checkout.run("build.sh")
+        assert "models/digits/7/saved_model.pb" in context(checkout)
+
+    def test_of_two_names_for_one_the_server_takes_the_last(self, checkout: Any) -> None:
+        checkout.add_version("digits", "01", "1")
+        checkout.run("build.sh")
+        assert (checkout.world / "context/models/digits/1/saved_model.pb").read_text() == "digits 1"
+
+    def test_the_largest(self, checkout: Any) -> None:
+        checkout.add_version("digits", 9223372036854775807, 10)
+        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:9223372036854775807"
+
+
+class TestContext:
+    def test_nothing_but_what_the_image_needs(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1, 2)
+        checkout.add_version("other", 1)
+        checkout.add_config()
+        checkout.run("build.sh")
+        assert list(context(checkout)) == [
+            *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "models/digits/2/saved_model.pb")
+        ]
+        assert list(checkout.tmp.iterdir()) == []
+
+    def test_any_user_can_read_it_whatever_the_umask(self, checkout: Any) -> None:
+        model = checkout.add_version("digits", 1)
+        for path in model.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        process_umask = os.umask(0o077)
+        try:
+            checkout.run("build.sh")
+        finally:
+            os.umask(process_umask)
+        assert context(checkout)["models/digits/1/saved_model.pb"] == "-rw-r--r--"
+        assert context(checkout)["entrypoint.sh"] == context(checkout)["healthcheck.sh"] == "-rwxr-xr-x"
+        directories = [path for path in (checkout.world / "context/models").rglob("*") if path.is_dir()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}
+        assert stat.S_IMODE((model / "1" / "saved_model.pb").stat().st_mode) == 0o600
+
+    def test_links_are_resolved(self, checkout: Any, tmp_path: Path) -> None:
+        checkout.add_version("real", 5)
+        (checkout.models / "digits").mkdir()
+        (checkout.models / "digits" / "8").symlink_to(checkout.models / "real" / "5")
+        (tmp_path / "vocabulary").write_text("words")
+        (checkout.models / "real" / "5" / "assets").symlink_to(tmp_path / "vocabulary")
+        checkout.run("build.sh")
+        assert context(checkout)["models/digits/8/assets"] == "-rw-r--r--"
+        assert (checkout.world / "context/models/digits/8/saved_model.pb").read_text() == "real 5"
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_is_gone_after_a_signal(self, checkout: Any, number: int) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(build="hangs")
+        process = checkout.start("build.sh")
+        while not (checkout.world / "building").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, number)  # as a terminal does, to all of them
+        process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert list(checkout.tmp.iterdir()) == []
+
+
+class TestRefuses:
+    @pytest.mark.parametrize(
+        "name",
+        ["", ".", "..", "../digits", "a/b", "/etc", "-rf", "a b", "a'b", 'a"b', "a;id", "$(id)", "a\nb", "é", "x" * 129],
+    )
+    def test_names(self, checkout: Any, name: str) -> None:
+        done = checkout.run("build.sh", MODEL_NAME=name)
+        assert done.code == 2
+        if name:  # an empty value is the default
+            assert "is no model name: use letters" in done.err or "contains a control character" in done.err
+        assert checkout.calls() == []
+
+    @pytest.mark.parametrize(
+        ("variables", "message"),
+        [
+            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is no directory; make one with python export_saved_model.py"),
+            ({"MODEL_NAME": "flowers"}, "no model flowers: "),
+            ({"MODEL_NAME": "empty"}, "holds no version: a version is a directory whose name is an integer"),
+            ({"MODEL_NAME": "bare"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
+            ({"MODEL_NAME": "hollow"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
+            ({"MODEL_NAME": "dangling"}, "neither a file nor a directory, or a link that leads nowhere"),
+            ({"MODEL_NAME": "pipe"}, "neither a file nor a directory, or a link that leads nowhere"),
+            ({"MODEL_VERSIONS": "1,3"}, "no version 3 of digits in "),
+            ({"MODEL_VERSIONS": "one"}, "MODEL_VERSIONS=one is no list of versions; give integers such as 1,2"),
+            ({"MODEL_VERSIONS": "-1"}, "MODEL_VERSIONS=-1 is no list of versions"),
+            ({"MODEL_VERSIONS": "1;id"}, "MODEL_VERSIONS='1;id' is no list of versions"),
+            ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is no list of versions"),
+            ({"MODEL_VERSIONS": "99999999999999999999"}, "is more than a version can be"),
+            ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is known only after the build"),
+            ({"DOCKER_ARGS": "--label 'a"}, "has a quote without its partner"),
+        ],
+    )
+    def test_what_cannot_be_built(self, checkout: Any, variables: dict[str, str], message: str) -> None:
+        checkout.add_version("digits", 1, 2)
+        checkout.add_version("empty", "v1")
+        (checkout.models / "bare" / "1").mkdir(parents=True)
+        (checkout.add_version("hollow", 1) / "1" / "saved_model.pb").write_bytes(b"")
+        (checkout.add_version("dangling", 1) / "1" / "assets").symlink_to("nowhere")
+        os.mkfifo(checkout.add_version("pipe", 1) / "1" / "assets")
+        assert message in checkout.run("build.sh", **variables).refusal
+        assert checkout.calls() == []
+        assert list(checkout.tmp.iterdir()) == []
+
+    def test_says_how_to_make_a_missing_model(self, checkout: Any, tmp_path: Path) -> None:
+        refusal = checkout.run("build.sh").refusal
+        assert "python export_saved_model.py SOURCE --name digits, or bash quickstart.sh" in refusal
+        (tmp_path / "my models").mkdir()
+        refusal = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).refusal
+        assert f"--name digits --models-dir '{tmp_path}/my models'" in refusal
+
+    @pytest.mark.parametrize("argument", ["digits", "--force", "-x", "", "--dry-run=yes", "; id"])
+    def test_arguments(self, checkout: Any, argument: str) -> None:
+        assert "unknown argument" in checkout.run("build.sh", argument).refusal
+
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            *("A", "Digits", "me/Digits", "-a", "a-", "a..b", "a.-b", "a___b", "a b", "a:", ":a", "a:-b", "a:b:c", "a/"),
+            *("/a", "a//b", "a@", "a@sha256:12", "host:x/a", "a:" + "t" * 129, "x" * 256, "0" * 64, "../a", "a;b", "ä"),
+            *("https://example.com/a", "a\nb", "--tag", "$(id)", "[::1/a"),
+        ],
+    )
+    @pytest.mark.parametrize("variable", ["IMAGE_NAME", "TF_SERVING_IMAGE"])
+    def test_image_references(self, checkout: Any, variable: str, reference: str) -> None:
+        checkout.add_version("digits", 1)
+        refusal = checkout.run("build.sh", **{variable: reference}).refusal
+        assert refusal.startswith(f"build.sh: error: {variable}=")
+        assert "is no image reference" in refusal or "control character" in refusal
+        assert checkout.calls() == []
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("a", "a1", "a.b", "a_b", "a__b", "a---b", "me/a", "me/my/a", "a:latest", "a:V1.2_x-y", "localhost/a"),
+        *("localhost:5000/a:b", "registry.example.com/me/a", "registry.example.com:5000/me/a:1", "Host:1/a"),
+        *("127.0.0.1:5000/a", "[::1]:5000/a", "My-Host.example/a", "a:" + "t" * 128, "host:5000/a/b__c.d:e"),
+    ],
+)
+def test_good_image_references(checkout: Any, reference: str) -> None:
+    checkout.add_version("digits", 1)
+    assert checkout.run("build.sh", "--dry-run", IMAGE_NAME=reference).command[3] == reference
+
+
+def test_the_base_may_have_a_digest(checkout: Any) -> None:
+    checkout.add_version("digits", 1)
+    base = f"{BASE}@sha256:{'0a' * 32}"
+    assert f"TF_SERVING_IMAGE={base}" in checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command

@@ -1,0 +1,143 @@
+"""build_ensemble.sh: every model of a config into one image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BASE = "tensorflow/serving:2.20.0"
+
+
+@pytest.fixture
+def models(checkout: Any) -> Any:
+    """A checkout with the models that its config names, and one that it does not."""
+    checkout.add_version("digits", 1, 2)
+    checkout.add_version("half", 1, 3)
+    checkout.add_version("other", 1)
+    checkout.add_config()
+    return checkout
+
+
+def baked(checkout: Any) -> list[str]:
+    root = checkout.world / "context"
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_exactly(models: Any) -> None:
+    done = models.run("build_ensemble.sh")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.endswith("next: bash run_tf_serving.sh multi\n")
+    ((*command, _),) = models.calls("build")
+    assert command == [
+        *("build", "--tag", "tfserving-ensemble"),
+        *("--build-arg", f"TF_SERVING_IMAGE={BASE}"),
+        *("--build-arg", "MODE=multi"),
+        *("--build-arg", "MODELS=digits:2 half:1,3"),
+    ]
+    assert baked(models) == [
+        *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
+        *(f"models/{name}/saved_model.pb" for name in ("digits/2", "half/1", "half/3")),
+        "models/models.config",
+    ]
+    assert (models.world / "context/models/models.config").read_bytes() == (models.models / "models.config").read_bytes()
+    assert list(models.tmp.iterdir()) == []
+
+
+def test_dry_run_is_the_same_and_runs_nothing(models: Any) -> None:
+    command = models.run("build_ensemble.sh", "--dry-run").command
+    assert models.calls() == []
+    models.run("build_ensemble.sh")
+    assert command[:-1] == ["docker", *models.calls("build")[0][:-1]]
+
+
+def test_json_is_converted_with_a_note(models: Any) -> None:
+    config = {"name": "digits", "base_path": "/models/digits", "model_platform": "tensorflow"}
+    models.add_config(json.dumps({"model_config_list": {"config": [config]}}))
+    done = models.run("build_ensemble.sh")
+    assert done.code == 0
+    assert "is JSON" in done.err
+    assert 'name: "digits"' in (models.world / "context/models/models.config").read_text()
+    assert "models/digits/2/saved_model.pb" in baked(models)
+
+
+def test_two_models_of_one_base_path(models: Any) -> None:
+    models.add_config(
+        """model_config_list {
+          config { name: "stable" base_path: "/models/digits" model_platform: "tensorflow"
+                   model_version_policy { specific { versions: 1 } } }
+          config { name: "newest" base_path: "/models/digits/" model_platform: "tensorflow" }
+        }"""
+    )
+    done = models.run("build_ensemble.sh")
+    assert done.code == 0, done.err
+    assert [name for name in baked(models) if "saved_model" in name] == [
+        *("models/digits/1/saved_model.pb", "models/digits/2/saved_model.pb")
+    ]
+
+
+def test_other_places(models: Any, tmp_path: Path) -> None:
+    models.models.rename(tmp_path / "-m's dir")
+    (tmp_path / "-m's dir" / "models.config").rename(tmp_path / "-c;id")
+    done = models.run("build_ensemble.sh", cwd=tmp_path, MODELS_DIR="-m's dir", MODELS_CONFIG="-c;id")
+    assert done.code == 0, done.err
+    assert "models/half/3/saved_model.pb" in baked(models)
+
+
+class TestRefuses:
+    def test_missing_models_all_of_them(self, checkout: Any) -> None:
+        checkout.add_config()
+        done = checkout.run("build_ensemble.sh")
+        assert "bash quickstart.sh" in done.refusal
+        assert "digits" in done.err.splitlines()[0]
+        assert "half" in done.err.splitlines()[1]
+        assert "export_saved_model.py" in done.err
+        assert checkout.calls() == []
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            ("model_config_list {", "models.config:1: error:"),
+            ("model_config_list {\n  config { name: 'digits' base_path: 'digits' } }", "models.config:2: error:"),
+            ("model_config_list { config { name: '../digits' base_path: '/models/digits' model_platform: 'tensorflow' } }", "../digits"),
+            ("model_config_list { config { name: 'a' base_path: '/srv/a' model_platform: 'tensorflow' } }", "/srv/a"),
+            ("", "models.config"),
+        ],
+    )
+    def test_configs_with_their_line(self, models: Any, config: str, message: str) -> None:
+        models.add_config(config)
+        done = models.run("build_ensemble.sh")
+        assert done.refusal.startswith("build_ensemble.sh: error: ")
+        assert message in done.err
+        assert models.calls() == []
+
+    def test_a_half_copied_version(self, models: Any) -> None:
+        (models.models / "digits" / "2" / "saved_model.pb").unlink()
+        done = models.run("build_ensemble.sh")
+        assert done.refusal
+        assert "has no saved_model.pb" in done.err
+
+    def test_models_outside_of_the_directory(self, models: Any, tmp_path: Path) -> None:
+        (tmp_path / "a" / "1").mkdir(parents=True)
+        (tmp_path / "a" / "1" / "saved_model.pb").write_bytes(b"a")
+        models.add_config(
+            f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}/a' model_platform: 'tensorflow' }} }}"
+        )
+        done = models.run("build_ensemble.sh")
+        assert done.refusal
+        assert f"{tmp_path}/a" in done.err
+        assert "/models/a" in done.err
+
+    def test_no_config(self, models: Any) -> None:
+        assert "git checkout models/models.config" in models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").refusal
+
+    def test_no_python(self, models: Any) -> None:
+        tools = models.tmp.parent / "tools"
+        tools.mkdir()
+        for tool in ("bash", "dirname", "tr"):
+            (tools / tool).symlink_to(f"/usr/bin/{tool}")
+        done = models.run("build_ensemble.sh", PATH=str(tools))
+        assert done.code == 1
+        assert "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt" in done.err
