@@ -1,0 +1,68 @@
+"""When an answer agrees with the recorded one. Needs neither TensorFlow nor a server."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+Answer = dict[str, Any]
+
+GOLDEN = Path(__file__).with_name("golden.json")
+GOLDEN_BATCHING = Path(__file__).with_name("golden_batching.json")
+
+
+def load(path: Path) -> dict[str, Answer]:
+    """Answers by the name of their case."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def save(path: Path, answers: dict[str, Answer]) -> None:
+    """Writes answers so that two recordings can be compared line by line."""
+    path.write_text(
+        json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to what float32 can tell apart; NaN equals NaN."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def message_of(answer: Answer) -> str | None:
+    """The wording of a refusal, None for what is no refusal."""
+    if "code" in answer:
+        return None if answer["code"] == "OK" else answer["message"]
+    if answer["status"] == 200:
+        return None
+    body = answer["answer"]
+    return body.get("error", "") if isinstance(body, dict) else ""
+
+
+def kept(answer: Answer) -> Answer:
+    """What of an answer is recorded: all of it, but of a refusal only its code and that it has a message."""
+    message = message_of(answer)
+    if message is None:
+        return answer
+    if "code" in answer:
+        return {"code": answer["code"]}
+    return {"status": answer["status"], "error": bool(message)}
+
+
+def agree(golden: Answer, answer: Answer) -> bool:
+    """Whether `answer` is what was recorded; the wording of a refusal is free, but there must be one."""
+    head = "code" if "code" in golden else "status"
+    if golden[head] != answer.get(head):
+        return False
+    if "answer" in golden:
+        return same(golden["answer"], answer["answer"])
+    return bool(message_of(answer)) or golden.get("error") is False

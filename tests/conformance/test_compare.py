@@ -1,0 +1,84 @@
+"""When an answer agrees with the recorded one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance import compare
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (1, 1.0, True),
+        (1.0, 1.0000001, True),
+        (1.0, 1.00001, False),
+        (float("nan"), float("nan"), True),
+        (float("inf"), float("inf"), True),
+        (float("inf"), float("-inf"), False),
+        (True, 1, False),
+        (True, True, True),
+        ("1", 1, False),
+        (None, None, True),
+        ([1, 2], [1, 2], True),
+        ([1, 2], [2, 1], False),
+        ([1], [1, 1], False),
+        ({"a": [1.0]}, {"a": [1.00000001]}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({}, [], False),
+    ],
+)
+def test_same(a: Any, b: Any, equal: bool) -> None:
+    assert compare.same(a, b) is equal
+    assert compare.same(b, a) is equal
+
+
+OK = {"code": "OK", "answer": {"y": 1}}
+REFUSED = {"code": "NOT_FOUND", "message": "no such model"}
+REST_OK = {"status": 200, "content_type": "application/json", "answer": {"predictions": [1]}}
+REST_REFUSED = {"status": 404, "content_type": "application/json", "answer": {"error": "no such model"}}
+REST_SILENT = {"status": 405, "content_type": None, "answer": {"text": ""}}
+
+
+@pytest.mark.parametrize("answer", [OK, REFUSED, REST_OK, REST_REFUSED, REST_SILENT])
+def test_every_answer_agrees_with_its_recording(answer: compare.Answer) -> None:
+    assert compare.agree(compare.kept(answer), answer)
+
+
+@pytest.mark.parametrize(
+    ("golden", "answer"),
+    [
+        (OK, REFUSED),
+        (OK, {"code": "OK", "answer": {"y": 2}}),
+        (REFUSED, OK),
+        (REFUSED, {"code": "INVALID_ARGUMENT", "message": "no such model"}),
+        (REFUSED, {"code": "NOT_FOUND", "message": ""}),
+        (REST_OK, REST_REFUSED),
+        (REST_OK, {**REST_OK, "answer": {"predictions": [2]}}),
+        (REST_REFUSED, {**REST_REFUSED, "status": 400}),
+        (REST_REFUSED, {**REST_REFUSED, "answer": {"text": "no such model"}}),
+        (REST_REFUSED, REST_OK),
+    ],
+)
+def test_what_does_not_agree(golden: compare.Answer, answer: compare.Answer) -> None:
+    assert not compare.agree(compare.kept(golden), answer)
+
+
+def test_the_wording_of_a_refusal_is_free() -> None:
+    assert compare.agree(compare.kept(REFUSED), {"code": "NOT_FOUND", "message": "other words"})
+
+
+def test_answers_are_saved_as_they_are_loaded(tmp_path: Path) -> None:
+    answers: dict[str, compare.Answer] = {"b": OK, "a": {"status": 200, "answer": {"y": [1.5, "ö"]}}}
+    compare.save(tmp_path / "answers.json", answers)
+    assert compare.load(tmp_path / "answers.json") == answers
+
+
+def test_the_recordings_are_whole() -> None:
+    plain, batching = compare.load(compare.GOLDEN), compare.load(compare.GOLDEN_BATCHING)
+    assert len(plain) == 165
+    assert plain.keys() - batching.keys() == {"grpc: predict empty batch"}
+    assert not batching.keys() - plain.keys()
