@@ -25,7 +25,7 @@ from tfserving.server import flags
 from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.manager import LoadOptions, Manager
-from tfserving.server.rest import RestOptions, rest_app
+from tfserving.server.rest import RestOptions, rest_app, rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
 from tfserving.server.service import Service
 from tfserving.server.source import FileSystemSource
@@ -211,7 +211,7 @@ async def _start_rest(
     options = RestOptions(
         timeout_in_ms=arguments.rest_api_timeout_in_ms, cors=arguments.rest_api_enable_cors_support
     )
-    runner = web.AppRunner(rest_app(service, options), access_log=None, shutdown_timeout=GRACE_SECONDS)
+    runner = rest_runner(rest_app(service, options), shutdown_timeout=GRACE_SECONDS)
     await runner.setup()
     if bound is not None:
         await web.SockSite(runner, bound).start()

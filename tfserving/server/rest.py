@@ -1,0 +1,183 @@
+"""The REST API of TensorFlow Serving: HTTP and JSON over the same service calls as gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from aiohttp import web
+
+from tfserving.errors import DeadlineError, InvalidInputError, TfServingError, UnsupportedError
+from tfserving.server import rest_answers, rest_body, rest_json, rest_paths
+from tfserving.server.rest_paths import Call, Target
+from tfserving.wire.http_status import status_of
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import Signature
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RestOptions:
+    """How the REST API behaves.
+
+    Attributes:
+        timeout_in_ms: milliseconds for answering a request once it is read; 0 or less for no limit.
+        cors: whether any web page may call (--rest_api_enable_cors_support).
+        max_inflated_bytes: most bytes that a compressed body may become.
+        min_compressed_bytes: answers shorter than this are not compressed: it would cost more than it saves.
+    """
+
+    timeout_in_ms: int = 30_000
+    cors: bool = False
+    max_inflated_bytes: int = 1 << 28
+    min_compressed_bytes: int = 1 << 14
+
+
+class RestService(Protocol):
+    """What the REST API needs of the service (`tfserving.server.service.Service`)."""
+
+    def predict(self, spec: ModelSpec, read: Callable[[Signature], Any]) -> Any: ...
+
+    def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]: ...
+
+    def status(self, spec: ModelSpec) -> Any: ...
+
+    async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T: ...
+
+
+def rest_app(service: RestService, options: RestOptions | None = None) -> web.Application:
+    """The REST API as an aiohttp application; `rest_runner` runs it.
+
+    Whatever is asked, a refusal is a JSON object with the key "error".
+    """
+    api = _RestApi(service, options or RestOptions())
+    app = web.Application(client_max_size=0)
+    app.router.add_route("*", "/{path:.*}", api.handle)
+    app.on_response_prepare.append(_hide_software)
+    return app
+
+
+def rest_runner(app: web.Application, *, shutdown_timeout: float = 10.0) -> web.AppRunner:
+    """Runs a `rest_app`.
+
+    Bodies arrive as they were sent, so that they are decompressed in a worker and within a bound.
+
+    Args:
+        shutdown_timeout: seconds that `cleanup` gives the requests in flight.
+    """
+    return web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        read_bufsize=1 << 20,
+        shutdown_timeout=shutdown_timeout,
+    )
+
+
+class _RestApi:
+    def __init__(self, service: RestService, options: RestOptions) -> None:
+        self._service = service
+        self._options = options
+        self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answers any request."""
+        try:
+            response = await self._answer(request)
+        except TfServingError as error:
+            response = _json(rest_answers.error(str(error)), status_of(error.code))
+        except Exception as error:
+            log.exception("answering %s %s", request.method, request.path)
+            response = _json(rest_answers.error(f"{type(error).__name__}: {error}"), 500)
+        if self._options.cors:
+            response.headers.update(_CORS)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if request.method == "OPTIONS" and self._options.cors:
+            return web.Response()
+        target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
+        if target.call is Call.STATUS:
+            return _json(rest_answers.status(self._service.status(target.spec)))
+        if target.call is Call.METADATA:
+            return _json(rest_answers.metadata(*self._service.metadata(target.spec)))
+        # read to its end before a worker is taken: a slow client must not hold one
+        return await self._in_worker(request, target, await _body(request))
+
+    async def _in_worker(self, request: web.Request, target: Target, body: bytes) -> web.Response:
+        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        encoding = request.headers.get("Content-Encoding", "")
+
+        def work() -> tuple[bytes, bool]:
+            answer = self._called(target, rest_body.inflate(body, encoding, self._options.max_inflated_bytes))
+            if not compress or len(answer) < self._options.min_compressed_bytes:
+                return answer, False
+            return _gzipped(answer), True
+
+        call = self._service.in_worker(target.spec.name, work)
+        try:
+            answer, compressed = await asyncio.wait_for(call, self._timeout)
+        except DeadlineError:
+            raise
+        except asyncio.TimeoutError as error:
+            raise DeadlineError(
+                f"no answer within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
+            ) from error
+        response = _json(answer)
+        if compressed:
+            response.headers.update(_GZIP)
+        return response
+
+    def _called(self, target: Target, body: bytes) -> bytes:
+        """Blocks for as long as the model takes."""
+        if target.call is not Call.PREDICT:
+            raise UnsupportedError(f"{target.call.value} is not served here")
+        call = rest_json.parse_predict(body)
+        answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
+        return rest_answers.predictions(answer.outputs, call.format)
+
+
+_GZIP = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+# AddCORSHeaders in http_rest_api_util.cc
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+_ACCEPTS_GZIP = re.compile(
+    r"(?:^|,)\s*(?:gzip|\*)\s*(?:$|,|;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE
+)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise InvalidInputError(f"the body ended before its end: {error}") from error
+
+
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _accepts_gzip(header: str) -> bool:
+    return _ACCEPTS_GZIP.search(header) is not None
+
+
+def _gzipped(data: bytes) -> bytes:
+    # the quickest level: digits of floats hardly get smaller with a better one
+    compressor = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
+    return compressor.compress(data) + compressor.flush()
+
+
+async def _hide_software(request: web.Request, response: web.StreamResponse) -> None:
+    """aiohttp would tell Python's version and its own to whoever asks."""
+    response.headers.pop("Server", None)
