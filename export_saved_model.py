@@ -6,8 +6,16 @@ In Python: `from export_saved_model import export_saved_model`.
 
 import sys
 
-from tfserving.export import export_saved_model
-from tfserving.export.command import main
+try:
+    from tfserving.export import export_saved_model
+    from tfserving.export.command import main
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(
+        f"export_saved_model.py: error: {error}: run it with .venv/bin/python (made by bash quickstart.sh), "
+        "or pip install -r requirements.txt first"
+    )
 
 __all__ = ["export_saved_model"]
 

@@ -19,11 +19,12 @@ DOOR = ROOT / "export_saved_model.py"
 
 
 @pytest.fixture(autouse=True)
-def _own_signal_handler():
-    """`main` runs in this process here: what it does to SIGTERM is undone."""
-    before = signal.getsignal(signal.SIGTERM)
+def _signal_handlers():
+    """`main` runs in this process here: its signal handlers are undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def run(*arguments: str | os.PathLike[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -39,6 +40,16 @@ def test_help_is_silent_and_needs_no_tensorflow():
     assert (result.returncode, result.stderr) == (0, "")
     for option in ("--version", "--models-dir", "--input-name", "--image-bytes", "--warmup", "--warmup-data"):
         assert option in result.stdout
+
+
+def test_a_python_without_the_requirements_is_told_so():
+    result = subprocess.run(
+        [sys.executable, "-S", DOOR, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("export_saved_model.py: error: No module named")
+    assert "pip install -r requirements.txt" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(

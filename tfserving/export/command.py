@@ -122,31 +122,37 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "export_saved_model.p
     add_arguments(parser)
     args = parser.parse_args(argv)
 
-    # SIGTERM becomes an exception, so that what is half-made is removed on the way out.
-    signal.signal(signal.SIGTERM, _stop)
+    stops = _stop_by_exception()
     print(f"exporting {args.source} as {args.name} ...", file=sys.stderr)
     try:
         with quiet_tensorflow() as stderr:
             logging.basicConfig(stream=stderr, format=f"{prog}: note: %(message)s", force=True)
             path = export(args)
-    except (InvalidInputError, RepositoryError) as error:
+    except (KeyboardInterrupt, TfServingError, ImportError) as error:
+        if stops:
+            print(f"{prog}: interrupted, nothing was exported", file=sys.stderr)
+            return 128 + stops[0]
         print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
-    except TfServingError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 1
-    except ImportError as error:
-        print(f"{prog}: error: {error}: run pip install -r requirements.txt first", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted, nothing was exported", file=sys.stderr)
-        return 130
+        return 2 if isinstance(error, InvalidInputError | RepositoryError) else 1
     print_result(path, args)
     return 0
 
 
-def _stop(number: int, _frame: Any) -> None:
-    raise SystemExit(128 + number)
+def _stop_by_exception() -> list[int]:
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that what is half-made is removed on the way out.
+
+    Returns:
+        the list to which they will be added: TensorFlow's imports turn an interrupt into an ImportError at times.
+    """
+    stops: list[int] = []
+
+    def stop(number: int, _frame: Any) -> None:
+        stops.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return stops
 
 
 def _renaming(text: str) -> tuple[str, str]:
