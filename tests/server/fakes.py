@@ -9,7 +9,7 @@ import numpy as np
 from tfserving.errors import TfServingError, UnavailableError
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
-from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
+from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Signature, TensorInfo
 
 TIMES = Signature(
     "serving_default",
@@ -29,18 +29,37 @@ WITH_DEFAULT = Signature(
 )
 
 
+EXAMPLES = {"inputs": TensorInfo("inputs", DType.DT_STRING, (None,), "e:0")}
+CLASSIFY = Signature(
+    "classify",
+    CLASSIFY_METHOD,
+    EXAMPLES,
+    {
+        "classes": TensorInfo("classes", DType.DT_STRING, (None, 2), "c:0"),
+        "scores": TensorInfo("scores", DType.DT_FLOAT, (None, 2), "s:0"),
+    },
+)
+REGRESS = Signature(
+    "regress", REGRESS_METHOD, EXAMPLES, {"outputs": TensorInfo("outputs", DType.DT_FLOAT, (None, 1), "o:0")}
+)
+
+
 class FakeServable:
-    """y = x * version."""
+    """y = x * version; of examples: their feature "x" (float), times the version."""
 
     def __init__(self, version):
         self.version = version
         self.closed = False
-        self.signatures = {"serving_default": TIMES, "with_default": WITH_DEFAULT}
+        self.signatures = {
+            signature.name: signature for signature in (TIMES, WITH_DEFAULT, CLASSIFY, REGRESS)
+        }
         self.signature_def_map = messages.SignatureDefMap()
         self.signature_def_map.signature_def["serving_default"].method_name = PREDICT_METHOD
 
     def run(self, signature, inputs, outputs):
         assert not self.closed, "used after close"
+        if "inputs" in inputs:
+            return {name: self._of_examples(inputs["inputs"])[name] for name in outputs}
         if np.isnan(inputs["x"]).any():
             raise TfServingError("the graph says no", code="INVALID_ARGUMENT")
         values = {
@@ -48,6 +67,17 @@ class FakeServable:
             "version": np.asarray(self.version),
         }
         return {name: values[name] for name in outputs}
+
+    def _of_examples(self, serialized):
+        parsed = [
+            messages.Example.FromString(one).features.feature["x"].float_list.value[0] for one in serialized
+        ]
+        scores = np.array([[x, x * self.version] for x in parsed], np.float32)
+        return {
+            "scores": scores,
+            "classes": np.array([[b"once", b"times"]] * len(parsed), object),
+            "outputs": scores[:, 1:],
+        }
 
     def close(self):
         self.closed = True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, TfServingError
+from tfserving.server import inference
 from tfserving.server.service import METADATA_FIELD, Service
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
@@ -22,7 +24,7 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Handlers that take and give serialized messages, for a `grpc.aio.server`.
 
-    Predict runs in workers; what only looks things up runs in the event loop.
+    Inference runs in workers; what only looks things up runs in the event loop.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
@@ -30,6 +32,11 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._tensor_content = tensor_content
         handlers: dict[str, Handler] = {
             services.PREDICT.path: self._predict,
+            services.CLASSIFY.path: partial(self._infer, services.CLASSIFY, inference.classify),
+            services.REGRESS.path: partial(self._infer, services.REGRESS, inference.regress),
+            services.MULTI_INFERENCE.path: partial(
+                self._infer, services.MULTI_INFERENCE, inference.multi_inference
+            ),
             services.GET_MODEL_METADATA.path: self._metadata,
             services.GET_MODEL_STATUS.path: self._status,
         }
@@ -51,6 +58,15 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise InvalidInputError(str(error)) from error
         answer = self._service.predict(call.spec, lambda _: call.inputs, call.outputs)
         return predict.encode_response(answer.spec, answer.outputs, tensor_content=self._tensor_content)
+
+    async def _infer(
+        self, method: services.Method, answer: Callable[[Service, Any], Any], data: bytes
+    ) -> bytes:
+        request = _parsed(method.request, data)
+        tasks = request.tasks if method is services.MULTI_INFERENCE else (request,)
+        name = tasks[0].model_spec.name if tasks else ""
+        response = await self._service.in_worker(name, answer, self._service, request)
+        return bytes(response.SerializeToString())
 
     async def _metadata(self, data: bytes) -> bytes:
         request = _parsed(messages.GetModelMetadataRequest, data)

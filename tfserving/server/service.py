@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,6 +82,16 @@ class Service:
                 signature,
                 servable.run(signature, inputs, wanted),
             )
+
+    @contextmanager
+    def pinned(self, spec: ModelSpec) -> Iterator[int]:
+        """The version that a spec means now; while the block runs it stays in service.
+
+        Raises:
+            NotFoundError: the model or version is not served.
+        """
+        with self._manager.acquire(spec) as harness:
+            yield harness.version
 
     def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]:
         """The spec with the version that answers, and its signatures as a `SignatureDefMap` message.

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+from fakes import FakeLoader
+
+from tfserving.errors import InvalidInputError, UnsupportedError
+from tfserving.server import inference
+from tfserving.server.manager import Manager
+from tfserving.server.service import Service
+from tfserving.server.workers import Workers
+from tfserving.wire import messages
+from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD
+
+
+@pytest.fixture
+def service():
+    manager = Manager(FakeLoader())
+    manager.start()
+    manager.aspire("m", {2: Path("/models/m/2"), 3: Path("/models/m/3")})
+    manager.wait_until_available(["m"])
+    yield Service(manager, Workers(1, lambda name: True))
+    manager.stop()
+
+
+def add(examples, *values, feature="x"):
+    for value in values:
+        examples.add().features.feature[feature].float_list.value.append(value)
+
+
+def request(kind, signature, *values, model="m", version=None):
+    made = kind(model_spec={"name": model, "signature_name": signature})
+    if version:
+        made.model_spec.version.value = version
+    add(made.input.example_list.examples, *values)
+    return made
+
+
+def test_classify(service):
+    reply = inference.classify(service, request(messages.ClassificationRequest, "classify", 1, 5))
+    rows = [[(found.label, found.score) for found in entry.classes] for entry in reply.result.classifications]
+    assert rows == [[("once", 1.0), ("times", 3.0)], [("once", 5.0), ("times", 15.0)]]
+    assert reply.model_spec.version.value == 3
+    assert reply.model_spec.signature_name == "classify"
+
+
+def test_regress_by_version(service):
+    reply = inference.regress(service, request(messages.RegressionRequest, "regress", 1, 5, version=2))
+    assert [entry.value for entry in reply.result.regressions] == [2.0, 10.0]
+
+
+def test_an_examples_own_feature_counts_before_the_context(service):
+    made = messages.RegressionRequest(model_spec={"name": "m", "signature_name": "regress"})
+    listed = made.input.example_list_with_context
+    listed.context.features.feature["x"].float_list.value.append(7)
+    add(listed.examples, 1)
+    add(listed.examples, 9, feature="other")
+    assert [entry.value for entry in inference.regress(service, made).result.regressions] == [3.0, 21.0]
+
+
+@pytest.mark.parametrize("kind", ["list", "with_context", "none"])
+def test_no_example_is_refused(service, kind):
+    made = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
+    if kind == "list":
+        made.input.example_list.SetInParent()
+    if kind == "with_context":
+        made.input.example_list_with_context.context.SetInParent()
+    with pytest.raises(InvalidInputError, match="Input is empty"):
+        inference.classify(service, made)
+
+
+def test_signatures_of_another_kind_are_refused(service):
+    with pytest.raises(InvalidInputError, match="one that classifies gives"):
+        inference.classify(service, request(messages.ClassificationRequest, "regress", 1))
+    with pytest.raises(InvalidInputError, match="one that regresses gives"):
+        inference.regress(service, request(messages.RegressionRequest, "", 1))
+
+
+def tasks(*pairs, models=None):
+    made = messages.MultiInferenceRequest()
+    add(made.input.example_list.examples, 2)
+    for index, (method, signature) in enumerate(pairs):
+        model = models[index] if models else "m"
+        made.tasks.add(method_name=method, model_spec={"name": model, "signature_name": signature})
+    return made
+
+
+def test_multi_inference(service):
+    reply = inference.multi_inference(
+        service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress"))
+    )
+    first, second = reply.results
+    assert [found.score for found in first.classification_result.classifications[0].classes] == [2.0, 6.0]
+    assert second.regression_result.regressions[0].value == 6.0
+    assert [result.model_spec.version.value for result in reply.results] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "said"),
+    [
+        (tasks(), InvalidInputError, "no tasks"),
+        (
+            tasks((REGRESS_METHOD, "regress"), (REGRESS_METHOD, "regress")),
+            InvalidInputError,
+            "same signature",
+        ),
+        (
+            tasks((REGRESS_METHOD, "regress"), (CLASSIFY_METHOD, "classify"), models=["m", "n"]),
+            InvalidInputError,
+            "more than one",
+        ),
+        (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "only classify and regress"),
+    ],
+)
+def test_multi_inference_refusals(service, made, error, said):
+    with pytest.raises(error, match=said):
+        inference.multi_inference(service, made)

@@ -1,0 +1,170 @@
+"""Classify, Regress and MultiInference: signatures that take tf.Examples, over the service's Predict.
+
+The rules are those of classifier.cc, regressor.cc and multi_inference.cc in TensorFlow Serving 2.20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
+from tfserving.server.service import Inputs, Prediction, Service
+from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
+
+# Aliases that these signatures must use (tensorflow/core SignatureConstants).
+_INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
+
+
+def classify(service: Service, request: Any) -> Any:
+    """The `ClassificationResponse` to a `ClassificationRequest`.
+
+    Raises:
+        InvalidInputError: no example, a signature that does not classify, or examples that it cannot parse.
+        NotFoundError, FailedPreconditionError: as `Service.predict`.
+    """
+    spec = ModelSpec.from_message(request.model_spec)
+    answer = service.predict(spec, _reader(request.input, _check_classifies))
+    response = messages.ClassificationResponse(model_spec=answer.spec.to_message())
+    _fill_classifications(response.result, answer, _size(request.input))
+    return response
+
+
+def regress(service: Service, request: Any) -> Any:
+    """The `RegressionResponse` to a `RegressionRequest`; raises as `classify` does."""
+    spec = ModelSpec.from_message(request.model_spec)
+    answer = service.predict(spec, _reader(request.input, _check_regresses))
+    response = messages.RegressionResponse(model_spec=answer.spec.to_message())
+    _fill_regressions(response.result, answer, _size(request.input))
+    return response
+
+
+def multi_inference(service: Service, request: Any) -> Any:
+    """The `MultiInferenceResponse` to a `MultiInferenceRequest`; one version answers all of its tasks.
+
+    Raises:
+        InvalidInputError: no task, tasks for more than one model, one signature twice, and as `classify`.
+        UnsupportedError: a task that is neither classify nor regress.
+    """
+    if not request.tasks:
+        raise InvalidInputError("the request has no tasks")
+    names = {task.model_spec.name for task in request.tasks}
+    if len(names) > 1:
+        raise InvalidInputError(f"the tasks name more than one model: {', '.join(map(repr, sorted(names)))}")
+    signatures = [task.model_spec.signature_name for task in request.tasks]
+    if len(set(signatures)) < len(signatures):
+        raise InvalidInputError(f"two tasks ask for the same signature (signatures: {signatures})")
+    response = messages.MultiInferenceResponse()
+    with service.pinned(ModelSpec.from_message(request.tasks[0].model_spec)) as version:
+        for task in request.tasks:
+            if task.method_name not in (CLASSIFY_METHOD, REGRESS_METHOD):
+                raise UnsupportedError(
+                    f"a task of method {task.method_name!r}: only classify and regress can be"
+                )
+            spec = ModelSpec(task.model_spec.name, version, signature=task.model_spec.signature_name)
+            result = response.results.add()
+            if task.method_name == CLASSIFY_METHOD:
+                answer = service.predict(spec, _reader(request.input, _check_classifies))
+                _fill_classifications(result.classification_result, answer, _size(request.input))
+            else:
+                answer = service.predict(spec, _reader(request.input, _check_regresses))
+                _fill_regressions(result.regression_result, answer, _size(request.input))
+            result.model_spec.CopyFrom(answer.spec.to_message())
+    return response
+
+
+def _reader(examples: Any, check: Callable[[Signature], None]) -> Callable[[Signature], Inputs]:
+    def read(signature: Signature) -> Inputs:
+        check(signature)
+        if set(signature.inputs) != {_INPUTS}:
+            raise InvalidInputError(
+                f"signature {signature.name!r} takes {sorted(signature.inputs)}; one that takes examples has "
+                f"{_INPUTS!r} alone: use Predict"
+            )
+        return {_INPUTS: _serialized(examples)}
+
+    return read
+
+
+def _check_classifies(signature: Signature) -> None:
+    if not {_CLASSES, _SCORES} & signature.outputs.keys():
+        raise InvalidInputError(
+            f"signature {signature.name!r} gives {sorted(signature.outputs)}; one that classifies gives "
+            f"{_CLASSES!r}, {_SCORES!r} or both"
+        )
+
+
+def _check_regresses(signature: Signature) -> None:
+    if _OUTPUTS not in signature.outputs:
+        raise InvalidInputError(
+            f"signature {signature.name!r} gives {sorted(signature.outputs)}; one that regresses gives "
+            f"{_OUTPUTS!r}"
+        )
+
+
+def _examples(examples: Any) -> Any:
+    kind = examples.WhichOneof("kind")
+    return getattr(examples, kind).examples if kind else ()
+
+
+def _size(examples: Any) -> int:
+    return len(_examples(examples))
+
+
+def _serialized(examples: Any) -> np.ndarray[Any, Any]:
+    """Serialized tf.Examples, a string tensor of shape [n].
+
+    A context stands before each: where both have a feature, the last one, the example's own, counts.
+    """
+    if not _size(examples):
+        raise InvalidInputError("Input is empty: send at least one example")
+    context = b""
+    if examples.WhichOneof("kind") == "example_list_with_context":
+        context = examples.example_list_with_context.context.SerializeToString()
+    array = np.empty(_size(examples), object)
+    array[:] = [context + example.SerializeToString() for example in _examples(examples)]
+    return array
+
+
+def _rows(answer: Prediction, alias: str, count: int) -> list[Any] | None:
+    """An output as one list for each example, None when the signature does not give it."""
+    array = answer.outputs.get(alias)
+    if array is None:
+        return None
+    if array.ndim != 2 or array.shape[0] != count:
+        raise _unexpected(answer, alias, f"({count}, classes)")
+    return list(array.tolist())
+
+
+def _fill_classifications(result: Any, answer: Prediction, count: int) -> None:
+    classes, scores = _rows(answer, _CLASSES, count), _rows(answer, _SCORES, count)
+    if classes and scores and len(classes[0]) != len(scores[0]):
+        raise _unexpected(answer, _SCORES, f"that of {_CLASSES!r}")
+    for row in range(count):
+        entry = result.classifications.add()
+        for column in range(len((classes or scores or [[]])[row])):
+            found = entry.classes.add()
+            if classes:
+                found.label = classes[row][column]
+            if scores:
+                found.score = scores[row][column]
+
+
+def _fill_regressions(result: Any, answer: Prediction, count: int) -> None:
+    array = answer.outputs[_OUTPUTS]
+    if array.shape not in ((count,), (count, 1)):
+        raise _unexpected(answer, _OUTPUTS, f"({count},) or ({count}, 1)")
+    for value in array.reshape(-1).tolist():
+        result.regressions.add(value=value)
+
+
+def _unexpected(answer: Prediction, alias: str, expected: str) -> TfServingError:
+    return InvalidInputError(
+        f"output {alias!r} of signature {answer.signature.name!r} has shape {answer.outputs[alias].shape}, "
+        f"expected {expected}",
+        model=answer.spec.name,
+    )
