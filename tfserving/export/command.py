@@ -142,7 +142,7 @@ def _stop_by_exception() -> list[int]:
     """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that what is half-made is removed on the way out.
 
     Returns:
-        the list to which they will be added: TensorFlow's imports turn an interrupt into an ImportError at times.
+        the list of those that came: TensorFlow's imports turn an interrupt into an ImportError at times.
     """
     stops: list[int] = []
 
