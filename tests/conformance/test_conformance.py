@@ -30,10 +30,38 @@ ASK = 300.0
 PLAIN = compare.load(compare.GOLDEN)
 BATCHING = compare.load(compare.GOLDEN_BATCHING)
 
-# What the embedded server does not answer yet. A case that begins to pass fails the run until it is taken out.
+_REST_EXAMPLES = frozenset(
+    {
+        "rest: classify",
+        "rest: classify on a regress signature",
+        "rest: classify on predict default",
+        "rest: classify with context",
+        "rest: classify with labels",
+        "rest: regress",
+        "rest: regress by version",
+        "rest: regress without examples",
+        "rest: regress, examples empty",
+        "rest: regress, feature missing",
+        "rest: regress, feature of wrong kind",
+    }
+)
+_BATCHES = frozenset(
+    {
+        "grpc: predict scalar",
+        "grpc: predict wrong dtype",
+        "rest: column, empty result",
+        "rest: column, matrix",
+        "rest: column, scalar",
+        "rest: column, scalar named",
+        "rest: column, scalar result",
+    }
+)
+
+# What the embedded server does not answer yet. A case that begins to pass fails the run until it is taken
+# off the list.
 TODO: dict[str, frozenset[str]] = {
-    "plain": frozenset(),
-    "batching": frozenset(),
+    "plain": _REST_EXAMPLES,
+    "batching": _REST_EXAMPLES | _BATCHES,
 }
 
 
