@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 from fakes import FakeLoader
 
-from tfserving.errors import ConfigError, FailedPreconditionError, NotFoundError, RepositoryError
+from tfserving.errors import (
+    ConfigError,
+    DeadlineError,
+    FailedPreconditionError,
+    NotFoundError,
+    RepositoryError,
+)
 from tfserving.repository.config import ModelConfig, ServerConfig, Specific
 from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.manager import LoadOptions, Manager
@@ -95,6 +101,16 @@ def test_reload_replaces_the_whole_list(eventually):
         eventually(lambda: world.manager.status("a")[0].state.name == "END")
         with pytest.raises(NotFoundError):
             world.served("a")
+
+
+def test_a_reload_for_which_nothing_is_there_comes_to_an_end(eventually):
+    with World(a=[1]) as world:
+        world.core.start()
+        with pytest.raises(DeadlineError, match="no version of nobody"):
+            world.core.reload(ServerConfig((ModelConfig("nobody", "/models/nobody"),)), timeout=0)
+        # and does not stand in the way of the next one
+        world.core.reload(ServerConfig((ModelConfig("a", "/models/a"),)))
+        assert world.served("a") == 1
 
 
 def test_a_rollback_is_a_config_that_pins_the_old_version(eventually):

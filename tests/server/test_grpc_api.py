@@ -19,7 +19,13 @@ from tfserving.wire.model_spec import ModelSpec
 
 
 @pytest.fixture(scope="module")
-def channel():
+def reloaded():
+    """The configurations that were reloaded, with the seconds that the caller gave."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def channel(reloaded):
     manager = Manager(FakeLoader())
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
@@ -29,9 +35,12 @@ def channel():
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
+    def reload(config, timeout):
+        reloaded.append((config, timeout))
+
     async def start():
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((GrpcApi(Service(manager, workers)),))
+        server.add_generic_rpc_handlers((GrpcApi(Service(manager, workers), reload=reload),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port
@@ -135,6 +144,23 @@ def test_metadata(channel):
     assert reply.metadata["signature_def"].Unpack(signatures)
     assert "serving_default" in signatures.signature_def
     assert reply.model_spec.version.value == 3
+
+
+def test_reload(channel, reloaded):
+    request = messages.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path="/models/m", model_platform="tensorflow")
+    ask(channel, services.RELOAD_CONFIG, request.SerializeToString())
+    config, timeout = reloaded.pop()
+    assert [model.name for model in config.models] == ["m"]
+    assert 0 < timeout < 60
+    empty = messages.ReloadConfigRequest()
+    empty.config.model_config_list.SetInParent()
+    ask(channel, services.RELOAD_CONFIG, empty.SerializeToString())
+    assert reloaded.pop()[0].models == ()
+    code, text = refused(channel, services.RELOAD_CONFIG, b"")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "model_config_list" in text
+    assert not reloaded
 
 
 def test_an_unknown_method_is_unimplemented(channel):

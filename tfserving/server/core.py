@@ -83,15 +83,19 @@ class ServerCore:
             self._poller.join()
         self._manager.stop()
 
-    def reload(self, config: ServerConfig) -> None:
+    def reload(self, config: ServerConfig, timeout: float | None = None) -> None:
         """Replaces the whole configuration; models that it does not name go out of service.
+
+        Returns when each model has a version in service. When one has not, the configuration stands all the
+        same, as in the real server.
 
         Raises:
             FailedPreconditionError: a label for a version that is not in service (without
-                `labels_for_unavailable`), or a new model that cannot be loaded.
+                `labels_for_unavailable`; nothing is changed then), or a model that cannot be loaded.
+            DeadlineError: a model had no version to serve within `timeout` seconds.
         """
         self._apply(config)
-        self._manager.wait_until_available(model.name for model in config.models)
+        self._manager.wait_until_available((model.name for model in config.models), timeout)
 
     def poll_file_system(self) -> None:
         """Looks once for new and removed versions."""

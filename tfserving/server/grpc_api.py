@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,7 +11,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from tfserving.errors import InvalidInputError, ProtocolError, TfServingError
+from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
+from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import inference
 from tfserving.server.service import METADATA_FIELD, Service
 from tfserving.wire import messages, predict, services
@@ -18,7 +20,11 @@ from tfserving.wire.model_spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[bytes], Awaitable[bytes]]
+# Takes the serialized request and gRPC's context.
+Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+# How long a reload may take when the caller sets no deadline, in seconds.
+RELOAD_SECONDS = 300.0
 
 
 class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -27,8 +33,15 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
     Inference runs in workers; what only looks things up runs in the event loop.
     """
 
-    def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        reload: Callable[[ServerConfig, float], None] | None = None,
+        tensor_content: bool = False,
+    ) -> None:
         self._service = service
+        self._reload_config = reload
         self._tensor_content = tensor_content
         handlers: dict[str, Handler] = {
             services.PREDICT.path: self._predict,
@@ -39,6 +52,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
             ),
             services.GET_MODEL_METADATA.path: self._metadata,
             services.GET_MODEL_STATUS.path: self._status,
+            services.RELOAD_CONFIG.path: self._reload,
         }
         self._handlers = {
             path: grpc.unary_unary_rpc_method_handler(_guarded(handler)) for path, handler in handlers.items()
@@ -48,7 +62,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The handler of a method; None lets gRPC answer UNIMPLEMENTED."""
         return self._handlers.get(handler_call_details.method)
 
-    async def _predict(self, data: bytes) -> bytes:
+    async def _predict(self, data: bytes, _: Any) -> bytes:
         return await self._service.in_worker(predict.peek_model(data), self._predict_now, data)
 
     def _predict_now(self, data: bytes) -> bytes:
@@ -60,7 +74,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         return predict.encode_response(answer.spec, answer.outputs, tensor_content=self._tensor_content)
 
     async def _infer(
-        self, method: services.Method, answer: Callable[[Service, Any], Any], data: bytes
+        self, method: services.Method, answer: Callable[[Service, Any], Any], data: bytes, _: Any
     ) -> bytes:
         request = _parsed(method.request, data)
         tasks = request.tasks if method is services.MULTI_INFERENCE else (request,)
@@ -68,7 +82,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         response = await self._service.in_worker(name, answer, self._service, request)
         return bytes(response.SerializeToString())
 
-    async def _metadata(self, data: bytes) -> bytes:
+    async def _metadata(self, data: bytes, _: Any) -> bytes:
         request = _parsed(messages.GetModelMetadataRequest, data)
         if not request.metadata_field:
             raise InvalidInputError(f"the request names no metadata_field: ask for {METADATA_FIELD!r}")
@@ -80,10 +94,20 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         response.metadata[METADATA_FIELD].Pack(signatures)
         return bytes(response.SerializeToString())
 
-    async def _status(self, data: bytes) -> bytes:
+    async def _status(self, data: bytes, _: Any) -> bytes:
         request = _parsed(messages.GetModelStatusRequest, data)
         answer = self._service.status(ModelSpec.from_message(request.model_spec))
         return bytes(answer.SerializeToString())
+
+    async def _reload(self, data: bytes, context: Any) -> bytes:
+        request = _parsed(messages.ReloadConfigRequest, data)
+        if self._reload_config is None:
+            raise UnsupportedError("this server's configuration cannot be changed by a call")
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise InvalidInputError("the request has no model_config_list: send the whole list of models")
+        timeout = context.time_remaining() or RELOAD_SECONDS
+        await asyncio.to_thread(self._reload_config, from_message(request.config), timeout)
+        return bytes(messages.ReloadConfigResponse(status={}).SerializeToString())
 
 
 def _parsed(kind: Any, data: bytes) -> Any:
@@ -98,7 +122,7 @@ def _guarded(handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
 
     async def handle(data: bytes, context: Any) -> bytes:
         try:
-            return await handler(data)
+            return await handler(data, context)
         except TfServingError as error:
             code, text = error.code, str(error)
         except Exception as error:

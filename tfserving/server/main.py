@@ -136,7 +136,7 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
             service = Service(manager, workers)
             try:
                 if await _started(core, stopping):
-                    grpc_server = await _start_grpc(arguments, service, grpc_socket)
+                    grpc_server = await _start_grpc(arguments, service, core, grpc_socket)
                     rest_runner = await _start_rest(arguments, service, rest_socket)
                     await stopping.wait()
                     log.info("stopping: calls in flight get %g s", GRACE_SECONDS)
@@ -186,7 +186,7 @@ async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
 
 
 async def _start_grpc(
-    arguments: argparse.Namespace, service: Service, bound: socket.socket | None
+    arguments: argparse.Namespace, service: Service, core: ServerCore, bound: socket.socket | None
 ) -> grpc.aio.Server:
     options = [
         ("grpc.max_receive_message_length", -1),
@@ -194,7 +194,9 @@ async def _start_grpc(
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(options=options)
-    api = GrpcApi(service, tensor_content=arguments.enable_serialization_as_tensor_content)
+    api = GrpcApi(
+        service, reload=core.reload, tensor_content=arguments.enable_serialization_as_tensor_content
+    )
     server.add_generic_rpc_handlers((api,))
     if bound is not None:
         bound.close()

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, TfServingError
+from tfserving.errors import (
+    DeadlineError,
+    FailedPreconditionError,
+    InvalidInputError,
+    NotFoundError,
+    TfServingError,
+)
 from tfserving.server.harness import Harness
 from tfserving.server.policy import Candidate, Load, next_step
 from tfserving.server.servable import Loader
@@ -153,13 +159,16 @@ class Manager:
         served = self._served.get(model)
         return served is not None and version in served.versions
 
-    def wait_until_available(self, models: Iterable[str]) -> None:
+    def wait_until_available(self, models: Iterable[str], timeout: float | None = None) -> None:
         """Blocks until each model has a version in service and none that is loading for the first time.
 
         Raises:
-            TfServingError: all versions of a model failed to load, or the manager was stopped.
+            FailedPreconditionError: all versions of a model failed to load.
+            DeadlineError: a model had no version to serve within `timeout` seconds.
+            TfServingError: the manager was stopped.
         """
         waiting = set(models)
+        deadline = None if timeout is None else self._clock() + timeout
         with self._changed:
             while True:
                 waiting = {model for model in waiting if not self._is_settled(model)}
@@ -169,7 +178,11 @@ class Manager:
                     return
                 if self._stopping:
                     raise TfServingError(f"stopped before {', '.join(sorted(waiting))} could be loaded")
-                self._changed.wait()
+                left = None if deadline is None else deadline - self._clock()
+                if left is not None and left <= 0:
+                    names = ", ".join(sorted(waiting))
+                    raise DeadlineError(f"no version of {names} came into service within {timeout:g} s")
+                self._changed.wait(left)
 
     def _is_settled(self, model: str) -> bool:
         wanted = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
