@@ -157,6 +157,10 @@ class TestParse:
         assert str(caught.value).endswith("(the/models.config)")
         assert caught.value.code == "INVALID_ARGUMENT"
 
+    def test_json_is_refused_with_the_way_to_convert_it(self) -> None:
+        with pytest.raises(ConfigError, match=r"1:1: .*It is JSON: convert it with python -m tfserving\.rep"):
+            parse('{"model_config_list": {}}')
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

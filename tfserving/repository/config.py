@@ -120,7 +120,10 @@ def parse(text: str, origin: str = "") -> ServerConfig:
     try:
         message = parse_message(text)
     except ConfigSyntaxError as error:
-        raise ConfigSyntaxError(error.reason, error.line, error.column, origin) from error
+        reason = error.reason
+        if looks_like_json(text):
+            reason += " It is JSON: convert it with python -m tfserving.repository format --config FILE"
+        raise ConfigSyntaxError(reason, error.line, error.column, origin) from error
     try:
         return from_message(message, lines_of(positions.read(text)))
     except ConfigError as error:
