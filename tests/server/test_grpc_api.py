@@ -1,7 +1,5 @@
 """The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
 
-import asyncio
-import threading
 from pathlib import Path
 
 import grpc
@@ -25,15 +23,12 @@ def reloaded():
 
 
 @pytest.fixture(scope="module")
-def channel(reloaded):
+def channel(reloaded, in_loop):
     manager = Manager(FakeLoader())
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
     manager.wait_until_available(["m"])
     workers = Workers(4, lambda name: name == "m")
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
     def reload(config, timeout):
         reloaded.append((config, timeout))
@@ -45,13 +40,10 @@ def channel(reloaded):
         await server.start()
         return server, port
 
-    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    server, port = in_loop(start())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
-    asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    in_loop(server.stop(0))
     workers.close()
     manager.stop()
 

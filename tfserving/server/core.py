@@ -97,6 +97,10 @@ class ServerCore:
         self._apply(config)
         self._manager.wait_until_available((model.name for model in config.models), timeout)
 
+    def availability(self) -> dict[str, bool]:
+        """For each model of the configuration, whether a version of it is in service."""
+        return {model.name: self._manager.is_available(model.name) for model in self._config.models}
+
     def poll_file_system(self) -> None:
         """Looks once for new and removed versions."""
         with self._lock:

@@ -28,7 +28,7 @@ class Flag:
 
 FLAGS = (
     Flag("port", int, 8500, "port of the gRPC API; 0 turns it off"),
-    Flag("grpc_socket_path", str, ""),
+    Flag("grpc_socket_path", str, "", "path of a UNIX socket for the gRPC API as well"),
     Flag("rest_api_port", int, 0, "port of the REST API; 0 turns it off"),
     Flag("rest_api_num_threads", int, 4 * CPUS),
     Flag("rest_api_timeout_in_ms", int, 30000, "deadline of a REST call in milliseconds"),
@@ -78,7 +78,7 @@ FLAGS = (
         "operations that run at the same time; 0: TensorFlow decides",
     ),
     Flag("use_alts_credentials", bool, False),
-    Flag("ssl_config_file", str, ""),
+    Flag("ssl_config_file", str, "", "TLS for the gRPC port, an SSLConfig in protobuf text format"),
     Flag("platform_config_file", str, ""),
     Flag("per_process_gpu_memory_fraction", float, 0.0, "part of each GPU's memory to take; 0: as needed"),
     Flag("saved_model_tags", str, "", "comma-separated tags of the graph to load; empty: serve"),
@@ -99,7 +99,12 @@ FLAGS = (
     Flag("thread_pool_factory_config_file", str, ""),
     Flag("mixed_precision", str, ""),
     Flag("skip_initialize_tpu", bool, False),
-    Flag("enable_grpc_healthcheck_service", bool, False),
+    Flag(
+        "enable_grpc_healthcheck_service",
+        bool,
+        False,
+        "offer grpc.health.v1.Health, which knows the models by name",
+    ),
     Flag(
         "enable_serialization_as_tensor_content",
         bool,

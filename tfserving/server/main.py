@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import grpc.aio
 from aiohttp import web
 
 from tfserving import __version__
@@ -24,6 +23,7 @@ from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
 from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
+from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
 from tfserving.server.manager import LoadOptions, Manager
 from tfserving.server.rest import RestOptions, rest_app, rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
@@ -134,13 +134,18 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
             core, manager = _core(arguments, read_config)
             workers = Workers(arguments.grpc_max_threads, lambda name: name in manager.models())
             service = Service(manager, workers)
+            grpc_server = _grpc_server(arguments, service, core)
             try:
                 if await _started(core, stopping):
-                    grpc_server = await _start_grpc(arguments, service, core, grpc_socket)
+                    await grpc_server.start(grpc_socket)
                     rest_runner = await _start_rest(arguments, service, rest_socket)
                     await stopping.wait()
                     log.info("stopping: calls in flight get %g s", GRACE_SECONDS)
                     await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup())
+                else:
+                    log.info("stopping: nothing was in service yet")
+                    logging.shutdown()
+                    os._exit(0)  # a load in progress cannot be broken off, and would be waited for
             finally:
                 await _stop(core, workers)
 
@@ -185,26 +190,19 @@ async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
     return False
 
 
-async def _start_grpc(
-    arguments: argparse.Namespace, service: Service, core: ServerCore, bound: socket.socket | None
-) -> grpc.aio.Server:
-    options = [
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),
-    ]
-    server = grpc.aio.server(options=options)
-    api = GrpcApi(
-        service, reload=core.reload, tensor_content=arguments.enable_serialization_as_tensor_content
+def _grpc_server(arguments: argparse.Namespace, service: Service, core: ServerCore) -> GrpcServer:
+    options = GrpcOptions(
+        host=arguments.host,
+        port=arguments.port,
+        socket_path=arguments.grpc_socket_path,
+        ssl=read_ssl_config(arguments.ssl_config_file) if arguments.ssl_config_file else None,
+        arguments=arguments.grpc_channel_arguments,
+        health=arguments.enable_grpc_healthcheck_service,
     )
-    server.add_generic_rpc_handlers((api,))
-    if bound is not None:
-        bound.close()
-        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        server.add_insecure_port(f"{host}:{arguments.port}")
-        await server.start()
-        log.info("gRPC API at %s:%d", host, arguments.port)
-    return server
+    tensor_content = arguments.enable_serialization_as_tensor_content
+    return GrpcServer(
+        GrpcApi(service, reload=core.reload, tensor_content=tensor_content), options, core.availability
+    )
 
 
 async def _start_rest(

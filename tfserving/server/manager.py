@@ -154,10 +154,10 @@ class Manager:
             raise NotFoundError(f"No version of a model named {model!r} is known here", model=model)
         return found
 
-    def is_available(self, model: str, version: int) -> bool:
-        """Whether this version answers calls."""
-        served = self._served.get(model)
-        return served is not None and version in served.versions
+    def is_available(self, model: str, version: int | None = None) -> bool:
+        """Whether this version, or with None any version, answers calls."""
+        served = self._served.get(model, _NOTHING)
+        return version in served.versions if version is not None else served.newest is not None
 
     def wait_until_available(self, models: Iterable[str], timeout: float | None = None) -> None:
         """Blocks until each model has a version in service and none that is loading for the first time.

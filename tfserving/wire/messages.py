@@ -22,8 +22,22 @@ def _load() -> None:
         POOL.AddSerializedFile(file.SerializeToString())
 
 
+# Every class that a message can lead to, by full name. protobuf before 4.25 frees the class of a field when
+# nobody holds it, though messages still use it, and then crashes.
+_classes: dict[str, Any] = {}
+
+
 def _class(name: str) -> Any:
-    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
+    return _class_of(POOL.FindMessageTypeByName(name))
+
+
+def _class_of(descriptor: Any) -> Any:
+    if descriptor.full_name not in _classes:
+        _classes[descriptor.full_name] = message_factory.GetMessageClass(descriptor)
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                _class_of(field.message_type)
+    return _classes[descriptor.full_name]
 
 
 _load()

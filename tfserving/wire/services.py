@@ -23,21 +23,26 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
-_PREDICTION = "tensorflow.serving.PredictionService"
-_MODEL = "tensorflow.serving.ModelService"
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
 
-PREDICT = Method(_PREDICTION, "Predict", messages.PredictRequest, messages.PredictResponse)
-CLASSIFY = Method(_PREDICTION, "Classify", messages.ClassificationRequest, messages.ClassificationResponse)
-REGRESS = Method(_PREDICTION, "Regress", messages.RegressionRequest, messages.RegressionResponse)
+PREDICT = Method(PREDICTION_SERVICE, "Predict", messages.PredictRequest, messages.PredictResponse)
+CLASSIFY = Method(
+    PREDICTION_SERVICE, "Classify", messages.ClassificationRequest, messages.ClassificationResponse
+)
+REGRESS = Method(PREDICTION_SERVICE, "Regress", messages.RegressionRequest, messages.RegressionResponse)
 MULTI_INFERENCE = Method(
-    _PREDICTION, "MultiInference", messages.MultiInferenceRequest, messages.MultiInferenceResponse
+    PREDICTION_SERVICE, "MultiInference", messages.MultiInferenceRequest, messages.MultiInferenceResponse
 )
 GET_MODEL_METADATA = Method(
-    _PREDICTION, "GetModelMetadata", messages.GetModelMetadataRequest, messages.GetModelMetadataResponse
+    PREDICTION_SERVICE,
+    "GetModelMetadata",
+    messages.GetModelMetadataRequest,
+    messages.GetModelMetadataResponse,
 )
 GET_MODEL_STATUS = Method(
-    _MODEL, "GetModelStatus", messages.GetModelStatusRequest, messages.GetModelStatusResponse
+    MODEL_SERVICE, "GetModelStatus", messages.GetModelStatusRequest, messages.GetModelStatusResponse
 )
 RELOAD_CONFIG = Method(
-    _MODEL, "HandleReloadConfigRequest", messages.ReloadConfigRequest, messages.ReloadConfigResponse
+    MODEL_SERVICE, "HandleReloadConfigRequest", messages.ReloadConfigRequest, messages.ReloadConfigResponse
 )

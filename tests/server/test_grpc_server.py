@@ -1,0 +1,185 @@
+import contextlib
+import datetime
+import socket
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tfserving.errors import ConfigError, UnavailableError
+from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class NoApi(grpc.GenericRpcHandler):
+    def service(self, details):
+        return None
+
+
+@pytest.fixture
+def serve(in_loop):
+    """Starts a server; returns its address."""
+    with contextlib.ExitStack() as stack:
+
+        def start(availability=dict, **options):
+            bound = socket.socket()
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+
+            async def run():
+                server = GrpcServer(NoApi(), GrpcOptions("127.0.0.1", port, **options), availability)
+                await server.start(bound)
+                return server
+
+            server = in_loop(run())
+            stack.callback(lambda: in_loop(server.stop(0)))
+            return f"127.0.0.1:{port}"
+
+        yield start
+
+
+def check(channel, name):
+    return (
+        health_pb2_grpc.HealthStub(channel)
+        .Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
+        .status
+    )
+
+
+def test_the_health_service_knows_the_models(serve):
+    models = {"good": True, "bad": False}
+    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+        assert check(channel, "good") == SERVING
+        assert check(channel, "bad") == NOT_SERVING
+        assert check(channel, "") == NOT_SERVING
+        models["bad"] = True
+        assert check(channel, "bad") == check(channel, "") == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel, "nobody")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_who_watches_is_told(serve):
+    models = {"m": False}
+    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service="m"), timeout=30
+        )
+        assert next(watch).status == NOT_SERVING
+        models["m"] = True
+        assert next(watch).status == SERVING
+        watch.cancel()
+
+
+def test_the_health_service_is_off_by_default(serve):
+    with grpc.insecure_channel(serve()) as channel, pytest.raises(grpc.RpcError) as caught:
+        check(channel, "")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_reflection_describes_the_services(serve):
+    def asked(channel, **question):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(**question)
+        return next(stub.ServerReflectionInfo(iter([request]), timeout=30))
+
+    with grpc.insecure_channel(serve()) as channel:
+        names = {entry.name for entry in asked(channel, list_services="").list_services_response.service}
+        assert {
+            "tensorflow.serving.PredictionService",
+            "tensorflow.serving.ModelService",
+        } <= names
+        reply = asked(channel, file_containing_symbol="tensorflow.serving.PredictionService")
+        assert reply.file_descriptor_response.file_descriptor_proto
+
+
+def test_a_unix_socket(serve, tmp_path):
+    path = tmp_path / "grpc.sock"
+    serve(health=True, socket_path=str(path))
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert check(channel, "") == SERVING
+
+
+def test_a_taken_port_is_an_error(in_loop):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        async def run():
+            await GrpcServer(NoApi(), GrpcOptions("127.0.0.1", port), dict).start(socket.socket())
+
+        with pytest.raises(UnavailableError, match=str(port)):
+            in_loop(run())
+
+
+def certificate(name="localhost"):
+    """A self-signed certificate and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def ssl_config(tmp_path, text):
+    path = tmp_path / "ssl.config"
+    path.write_text(text)
+    return str(path)
+
+
+def quoted(pem):
+    return '"' + pem.replace("\n", "\\n") + '"'
+
+
+def test_tls_and_who_may_call(serve, tmp_path):
+    (cert, key), (other_cert, other_key) = certificate(), certificate("client")
+    text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
+    address = serve(health=True, ssl=read_ssl_config(ssl_config(tmp_path, text)))
+    name = [("grpc.ssl_target_name_override", "localhost")]
+    with grpc.secure_channel(address, grpc.ssl_channel_credentials(cert.encode()), name) as channel:
+        assert check(channel, "") == SERVING
+    text += f" custom_ca: {quoted(other_cert)} client_verify: true"
+    address = serve(health=True, ssl=read_ssl_config(ssl_config(tmp_path, text)))
+    ours = grpc.ssl_channel_credentials(cert.encode(), other_key.encode(), other_cert.encode())
+    with grpc.secure_channel(address, ours, name) as channel:
+        assert check(channel, "") == SERVING
+    with grpc.secure_channel(address, grpc.ssl_channel_credentials(cert.encode()), name) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel, "")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("server_keys: 1", "server_keys"),
+        ('server_key: "k"', "needs server_key and server_cert"),
+        ('server_key: "k" server_cert: "c" client_verify: true', "client_verify needs custom_ca"),
+    ],
+)
+def test_a_bad_ssl_config_is_named(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        read_ssl_config(ssl_config(tmp_path, text))
+    with pytest.raises(ConfigError, match="nowhere"):
+        read_ssl_config("/nowhere")
+
+
+def test_bad_channel_arguments_are_named():
+    with pytest.raises(ConfigError, match="'oops' is no key=value"):
+        GrpcServer(NoApi(), GrpcOptions(arguments="a=1,oops"), dict)
