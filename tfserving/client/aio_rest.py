@@ -1,0 +1,89 @@
+"""The asyncio REST client, on aiohttp (the extra `aio`)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+import aiohttp
+
+from tfserving.client.asynchronous import AsyncClient
+from tfserving.client.failures import failure
+from tfserving.client.options import Tls
+from tfserving.client.plan import Send
+from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of
+from tfserving.errors import TfServingError
+
+
+class AsyncTfRestClient(RestTransport, AsyncClient):
+    """`TfRestClient` for asyncio: the same arguments, and the same calls as coroutines.
+
+    async with AsyncTfRestClient("127.0.0.1:8501", "digits") as client:
+        outputs = await client.infer({"image": images})
+    """
+
+    _session: aiohttp.ClientSession | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def _send(self, step: Send) -> bytes:
+        base = self._endpoints.pick()
+        timeout = aiohttp.ClientTimeout(total=step.timeout, connect=self._connect_timeout(step))
+        try:
+            async with self._current_session().request(
+                method_of(step),
+                base + step.path,
+                data=step.body,
+                headers=self._headers(step),
+                timeout=timeout,
+                allow_redirects=False,
+                server_hostname=self._tls.server_name if self._tls else None,
+            ) as reply:
+                body = await reply.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+            self._endpoints.failed(base)
+            raise _failure(error, host_of(base), step.model) from error
+        return self._body(reply.status, body, base, step)
+
+    async def close(self) -> None:
+        """See `BlockingClient.close`."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _current_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._check_open()
+            self._session, self._loop = _session(self._tls), loop
+        return self._session
+
+
+def _session(tls: Tls | None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=POOL, ssl=_context(tls) if tls else True),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+    )
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+    if tls.certificate is not None:
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+    return context
+
+
+def _failure(error: Any, address: str, model: str | None) -> TfServingError:
+    if isinstance(error, aiohttp.ServerTimeoutError) and "onnect" in str(error):
+        code = "UNAVAILABLE"
+    elif isinstance(error, asyncio.TimeoutError):
+        code = "DEADLINE_EXCEEDED"
+    elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientResponseError)):
+        code = "DATA_LOSS"
+    elif isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        code = "INVALID_ARGUMENT"
+    else:
+        code = "UNAVAILABLE"
+    return failure(code, str(error) or type(error).__name__, address=address, model=model, answered=False)

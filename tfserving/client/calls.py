@@ -1,0 +1,308 @@
+"""Every call of the client as a plan, for all four clients: blocking or asyncio, gRPC or REST."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tfserving.client.codec import Codec, Inference
+from tfserving.client.examples import Features
+from tfserving.client.failures import worth_retrying
+from tfserving.client.inputs import arrays_for, check_outputs, choose
+from tfserving.client.options import UNSET, Retry, Timeout
+from tfserving.client.plan import Exchange, Pause, Plan, Send
+from tfserving.client.results import Classification, VersionStatus
+from tfserving.client.signature_cache import Known, SignatureCache
+from tfserving.errors import (
+    ConfigError,
+    DeadlineError,
+    InvalidInputError,
+    NotFoundError,
+    TfServingError,
+)
+from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.predict import Arrays
+from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
+
+T = TypeVar("T")
+
+# Between two looks at the status of a model that is waited for.
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
+# One look must not hang for as long as the wait may take: the server may come up meanwhile.
+_LOOK_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model a call is for, as the caller said it."""
+
+    model: str | None = None
+    version: int | None = None
+    label: str | None = None
+    signature: str | None = None
+
+
+class Calls:
+    """Makes plans. Holds what they share: defaults, and the signatures learned so far.
+
+    Args:
+        codec: how questions are written and answers read.
+        address: for error messages.
+        model: the model of calls that name none.
+        timeout: seconds for calls that give none; None for no limit.
+        retry: when to ask again.
+        clock, chance: time in seconds and a number in [0, 1), for tests to replace.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        address: str,
+        model: str | None,
+        *,
+        timeout: float | None,
+        retry: Retry,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._codec = codec
+        self._address = address
+        self._model = model
+        self._timeout = timeout
+        self._retry = retry
+        self._clock = clock
+        self._chance = chance
+        self._cache = SignatureCache()
+
+    def predict(
+        self, inputs: Any, choice: Choice, outputs: str | Sequence[str] | None, timeout: Timeout
+    ) -> Plan[Arrays]:
+        """Inputs to outputs by way of the signature.
+
+        What is known of the signature may be of a version that is gone. So nothing is refused, here or by the
+        server, before the signature has been asked for anew; when it did change, the call is made again with
+        it.
+        """
+        spec = self._spec(choice)
+        names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+        deadline = self._deadline(timeout)
+        known = self._cache.get(spec)
+        fresh = known is None
+        if known is None:
+            known = yield from self._learn(spec, deadline)
+        while True:
+            try:
+                signature = choose(known.signatures, spec.signature)
+                check_outputs(signature, names)
+                arrays = arrays_for(signature, inputs)
+                exchange = self._codec.predict(spec, signature, arrays, names)
+                answered, results = yield from self._ask(exchange, deadline)
+            except TfServingError as error:
+                self._place(error, spec.name)
+                if fresh or not _may_be_stale(error):
+                    raise
+                newer = yield from self._learn_again(spec, deadline)
+                if newer is None or known.same_as(newer, spec.signature):
+                    raise
+                known, fresh = newer, True
+            else:
+                self._cache.seen(spec, known, answered.version)
+                return results
+
+    def classify(
+        self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
+    ) -> Plan[list[list[Classification]]]:
+        spec = self._spec(choice)
+        exchange = self._codec.classify(spec, examples, context)
+        return (yield from self._ask(exchange, self._deadline(timeout)))
+
+    def regress(
+        self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
+    ) -> Plan[np.ndarray[Any, Any]]:
+        spec = self._spec(choice)
+        exchange = self._codec.regress(spec, examples, context)
+        return (yield from self._ask(exchange, self._deadline(timeout)))
+
+    def multi_inference(
+        self,
+        examples: Sequence[Features],
+        signatures: Sequence[str],
+        choice: Choice,
+        context: Features | None,
+        timeout: Timeout,
+    ) -> Plan[Inference]:
+        spec = self._spec(choice)
+        deadline = self._deadline(timeout)
+        known = self._cache.get(spec)
+        if known is None or any(name not in known.signatures for name in signatures):
+            known = yield from self._learn(spec, deadline)
+        tasks = []
+        for name in signatures:
+            method = choose(known.signatures, name).method_name
+            if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
+                raise InvalidInputError(
+                    f"signature {name!r} is called by {method}: multi_inference takes signatures for "
+                    "classify and regress"
+                )
+            tasks.append((ModelSpec(spec.name, spec.version, spec.label, name), method))
+        exchange = self._codec.multi_inference(tasks, examples, context)
+        return (yield from self._ask(exchange, deadline))
+
+    def metadata(self, choice: Choice, timeout: Timeout) -> Plan[dict[str, Signature]]:
+        known = yield from self._learn(self._spec(choice), self._deadline(timeout))
+        return dict(known.signatures)
+
+    def status(self, choice: Choice, timeout: Timeout) -> Plan[list[VersionStatus]]:
+        exchange = self._codec.status(self._spec(choice))
+        return (yield from self._ask(exchange, self._deadline(timeout)))
+
+    def wait_until_available(self, choice: Choice, timeout: float | None) -> Plan[None]:
+        """Look at the status, ever less often, until it is good. A label is good once it leads to a
+        version."""
+        spec = self._spec(choice)
+        deadline = self._deadline(timeout)
+        pause = _FIRST_LOOK
+        while True:
+            cause: TfServingError | None = None
+            try:
+                saw = yield from self._look(spec, deadline)
+            except TfServingError as error:
+                if not _may_pass(error, spec):
+                    raise
+                saw, cause = str(error), error
+            if saw is None:
+                return
+            left = math.inf if deadline is None else deadline - self._clock()
+            yield Pause(max(0.0, min(pause, left)))
+            if left <= pause:
+                raise DeadlineError(
+                    f"{self._address}: model {spec.name!r} is not available after {timeout} s; "
+                    f"last seen: {saw}",
+                    address=self._address,
+                    model=spec.name,
+                    server_message=cause.server_message if cause else None,
+                ) from cause
+            pause = min(pause * 1.5, _LONGEST_LOOK)
+
+    def reload_config(self, config: Any, timeout: Timeout) -> Plan[None]:
+        exchange = self._codec.reload_config(_config(config))
+        yield from self._ask(exchange, self._deadline(timeout))
+
+    def _look(self, spec: ModelSpec, deadline: float | None) -> Plan[str | None]:
+        """None when the model can be called; else what stands in its way."""
+        now = self._clock()
+        until = now + _LOOK_TIMEOUT if deadline is None else min(deadline, now + _LOOK_TIMEOUT)
+        versions = yield from self._ask(self._codec.status(spec), until, patient=False)
+        if not any(version.state == "AVAILABLE" for version in versions):
+            return "; ".join(
+                f"version {one.version} {one.state} {one.error_message}".rstrip() for one in versions
+            )
+        if spec.label is not None:  # status ignores labels
+            yield from self._ask(self._codec.metadata(spec), until, patient=False)
+        return None
+
+    def _spec(self, choice: Choice) -> ModelSpec:
+        model = choice.model or self._model
+        if not model:
+            raise InvalidInputError(
+                "which model? give model= with the call, or model_name to the client", address=self._address
+            )
+        if choice.version is not None and choice.label is not None:
+            raise InvalidInputError(
+                f"version={choice.version} and label={choice.label!r}: a call can name one of them, not both"
+            )
+        return ModelSpec(model, choice.version, choice.label, choice.signature or "")
+
+    def _deadline(self, timeout: Timeout) -> float | None:
+        seconds = self._timeout if timeout is UNSET else timeout
+        return None if seconds is None else self._clock() + seconds
+
+    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Known]:
+        answered, signatures = yield from self._ask(
+            self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label)), deadline
+        )
+        return self._cache.learn(spec, answered.version, signatures)
+
+    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Known | None]:
+        """As `_learn`; None when that fails: the error that made it necessary is the one to tell."""
+        self._cache.forget(spec)
+        try:
+            return (yield from self._learn(spec, deadline))
+        except TfServingError:
+            return None
+
+    def _ask(self, exchange: Exchange[T], deadline: float | None, *, patient: bool = True) -> Plan[T]:
+        """Send, and send again where that may help and the deadline allows."""
+        failures = 0
+        while True:
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                raise DeadlineError(
+                    f"{self._address}: the deadline passed before the call was made; raise timeout=",
+                    address=self._address,
+                    model=exchange.model,
+                )
+            try:
+                data = yield Send(exchange.path, exchange.body, left, exchange.model)
+            except TfServingError as error:
+                failures += 1
+                pause = self._retry.pause(failures, self._chance())
+                tired = failures >= self._retry.attempts or (left is not None and pause >= left)
+                if tired or not patient or not worth_retrying(error):
+                    raise
+                yield Pause(pause)
+            else:
+                try:
+                    return exchange.decode(data)
+                except TfServingError as error:
+                    self._place(error, exchange.model)
+                    raise
+
+    def _place(self, error: TfServingError, model: str | None) -> None:
+        """Give address and model to an error that arose without knowing them."""
+        if error.address is None:
+            error.address, error.model = self._address, model
+            about = f", model {model!r}" if model else ""
+            error.args = (f"{self._address}{about}: {error}",)
+
+
+def _may_be_stale(error: TfServingError) -> bool:
+    """Whether a changed signature can be the reason."""
+    return error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS")
+
+
+def _may_pass(error: TfServingError, spec: ModelSpec) -> bool:
+    """Whether waiting can help: no server yet, no such model yet, a label that leads nowhere yet."""
+    if isinstance(error, (NotFoundError, DeadlineError)) or worth_retrying(error):
+        return True
+    return spec.label is not None and error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
+
+
+def _config(config: Any) -> Any:
+    """A ModelServerConfig message from one, or from protobuf text format.
+
+    Raises:
+        ConfigError: the text does not parse; with line and column.
+    """
+    if isinstance(config, messages.ModelServerConfig):
+        return config
+    if not isinstance(config, str):
+        raise InvalidInputError(
+            "reload_config takes the text of a models.config or a ModelServerConfig, "
+            f"not {type(config).__name__}"
+        )
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(config, messages.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise ConfigError(
+            f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}"
+        ) from error

@@ -1,0 +1,46 @@
+"""What the gRPC and the REST client differ in: how a question is written and its answer read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfserving.client.examples import Features
+from tfserving.client.plan import Exchange
+from tfserving.client.results import Classification, VersionStatus
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.predict import Arrays
+from tfserving.wire.signatures import Signature
+
+Inference = Mapping[str, "list[list[Classification]] | np.ndarray[Any, Any]"]
+
+
+class Codec(Protocol):
+    """One method a call. Answers carry the spec that answered where the transport tells it."""
+
+    def predict(
+        self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
+    ) -> Exchange[tuple[ModelSpec, Arrays]]: ...
+
+    def classify(
+        self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
+    ) -> Exchange[list[list[Classification]]]: ...
+
+    def regress(
+        self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
+    ) -> Exchange[np.ndarray[Any, Any]]: ...
+
+    def multi_inference(
+        self,
+        tasks: Sequence[tuple[ModelSpec, str]],
+        examples: Sequence[Features],
+        context: Features | None,
+    ) -> Exchange[Inference]: ...
+
+    def metadata(self, spec: ModelSpec) -> Exchange[tuple[ModelSpec, dict[str, Signature]]]: ...
+
+    def status(self, spec: ModelSpec) -> Exchange[list[VersionStatus]]: ...
+
+    def reload_config(self, config: Any) -> Exchange[None]: ...

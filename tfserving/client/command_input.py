@@ -1,0 +1,93 @@
+"""What the command's values stand for: JSON, files, and either by an input's name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfserving.errors import InvalidInputError
+
+_SUFFIXES = (".npy", ".npz", ".json")
+# Anything but what JSON can begin with: JSON text may hold a "=" too.
+_NAMED = re.compile(r'([^=\[{"]+)=(.*)', re.DOTALL)
+
+
+def read_inputs(values: Sequence[str]) -> Any:
+    """The inputs for `infer`: a mapping, or the value of the only input; None when nothing was given.
+
+    Raises:
+        InvalidInputError: text that is neither JSON nor a file, a file that cannot be read, several values
+            without names.
+    """
+    named: dict[str, Any] = {}
+    bare: list[Any] = []
+    for text in values:
+        match = None if _is_file(text) else _NAMED.fullmatch(text)
+        if match is None:
+            bare.append(_read(text))
+        elif match[1] in named:
+            raise InvalidInputError(f"input {match[1]!r} is given twice")
+        else:
+            named[match[1]] = _read(match[2])
+    if not bare:
+        return named or None
+    if named or len(bare) > 1:
+        raise InvalidInputError(
+            "several values need the names of the inputs they are for, as NAME=VALUE (--show prints them)"
+        )
+    return bare[0]
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return text.endswith(_SUFFIXES) and Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read(text: str) -> Any:
+    if text.endswith(_SUFFIXES) and text[:1] not in '["{':
+        return _read_file(Path(text))
+    try:
+        return _decoded(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        mend = "" if text[:1] in '["{' else f"; text needs its own quotes: '\"{text:.20}\"'"
+        raise InvalidInputError(
+            f"{text!r:.60} is neither JSON ({error}) nor a .npy, .npz or .json file{mend}"
+        ) from error
+
+
+def _read_file(path: Path) -> Any:
+    try:
+        if path.suffix == ".json":
+            return _decoded(json.loads(path.read_text(encoding="utf-8")))
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, RecursionError) as error:
+        raise InvalidInputError(f"{path} is no {path.suffix} file that can be read: {error}") from error
+
+
+def _decoded(value: Any) -> Any:
+    """The value with bytes where REST's {"b64": ...} stands."""
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"b64"} and isinstance(value["b64"], str):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except binascii.Error as error:
+            raise InvalidInputError(f"{value!r:.60} is no base64: {error}") from error
+    return {name: _decoded(item) for name, item in value.items()}

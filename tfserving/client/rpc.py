@@ -1,0 +1,55 @@
+"""The blocking gRPC client."""
+
+from __future__ import annotations
+
+import grpc
+
+from tfserving.client.blocking import BlockingClient
+from tfserving.client.plan import Send
+from tfserving.client.rpc_transport import RpcTransport
+
+
+def _nobody() -> None:
+    """Channels of the blocking client belong to no one."""
+
+
+class TfRpcClient(RpcTransport, BlockingClient):
+    """A client over gRPC. Connects with the first call, and again by itself; close it, or use `with`.
+
+        with TfRpcClient("127.0.0.1:8500", "digits") as client:
+            outputs = client.infer({"image": images})
+
+    Args:
+        address: "host:port"; or several, as a comma list or a sequence: calls go to them in turn, past those
+            that do not answer. The port may be left out (8500). "unix:PATH" for a socket.
+        model_name: the model of calls that name none.
+        timeout: seconds for calls that give none; None for no limit.
+        retry: when to ask again.
+        keepalive: how a frozen server is noticed; None not to look.
+        tls: for an encrypted connection.
+        metadata: pairs to send with each call, or a function that gives them,
+            e.g. `{"authorization": "Bearer ..."}`.
+        channels: how many connections to use in turn: several carry large tensors faster.
+        channel_options: more of gRPC's own, (name, value); these win.
+
+    Raises:
+        InvalidInputError: an address or option that cannot be right.
+    """
+
+    _api = grpc
+    _owner = _nobody
+
+    def _send(self, step: Send) -> bytes:
+        call = self._channels.lane().call(step.path)
+        try:
+            reply: bytes = call(step.body, timeout=step.timeout, metadata=self._call_metadata())
+        except grpc.RpcError as error:
+            raise self._failure(error, step) from error
+        except ValueError as error:  # gRPC's word for a closed channel
+            raise self._closed(error, step) from error
+        return reply
+
+    def close(self) -> None:
+        """See `BlockingClient.close`."""
+        for lane in self._channels.close():
+            lane.channel.close()
