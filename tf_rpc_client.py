@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Calls a served model: `python tf_rpc_client.py --help`.
+
+In Python: `from tf_rpc_client import TfRpcClient`; all public names are those of `tfserving.client`.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+try:
+    import tfserving.client
+    from tfserving.client import __all__  # noqa: F401
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(
+        f"tf_rpc_client.py: error: {error}: run it with .venv/bin/python (made by bash quickstart.sh), "
+        "or pip install -r requirements.txt first"
+    )
+
+if TYPE_CHECKING:
+    from tfserving.client import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(tfserving.client, name)
+
+
+if __name__ == "__main__":
+    RPC_ADDRESS = "127.0.0.1:8500"
+    REST_ADDRESS = "127.0.0.1:8501"  # for --rest
+    MODEL_NAME = "digits"
+
+    from tfserving.client.command import main
+
+    sys.exit(main(prog="tf_rpc_client.py", address=RPC_ADDRESS, rest_address=REST_ADDRESS, model=MODEL_NAME))
