@@ -51,7 +51,7 @@ class GrpcOptions:
 
 
 class GrpcServer:
-    """Serves until stopped. `availability` gives for each model in the configuration whether it can be called."""
+    """Serves until stopped. `availability` tells for each configured model whether it can be called."""
 
     def __init__(
         self, api: GrpcApi, options: GrpcOptions, availability: Callable[[], dict[str, bool]]
