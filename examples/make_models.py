@@ -24,13 +24,13 @@ HALF_PLUS = ("half_plus_latest", "half_plus_all", "half_plus_pinned")
 HALF_PLUS_VERSIONS = (1, 2, 3)
 
 
-def make_digits(models_dir: Path) -> Path:
-    """Trains and exports `digits` 1, warmed up with real scans."""
+def make_digits(models_dir: Path, name: str, version: int) -> Path:
+    """Trains the digits and exports them, warmed up with real scans; takes image files as well."""
     scans, _ = load_scans()
     return export_saved_model(
         train(scans),
-        "digits",
-        version=1,
+        name,
+        version=version,
         models_dir=models_dir,
         image_bytes=True,
         warmup_data={"image": scans.images[:3]},
@@ -41,11 +41,11 @@ def make_half_plus(models_dir: Path, name: str, version: int) -> Path:
     """Exports y = x / 2 + version for float32 x of any length."""
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def half_plus(x: Any) -> dict[str, Any]:
         return {"y": x / 2 + version}
 
-    return export_saved_model(half_plus, name, version=version, models_dir=models_dir, warmup=1)
+    function = tf.function(half_plus, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    return export_saved_model(function, name, version=version, models_dir=models_dir, warmup=1)
 
 
 def main() -> int:
@@ -55,10 +55,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes what is half-made, as Ctrl-C does
     try:
-        make("digits", 1, models_dir, lambda: make_digits(models_dir))
+        make(models_dir, "digits", 1, make_digits)
         for name in HALF_PLUS:
             for version in HALF_PLUS_VERSIONS:
-                make(name, version, models_dir, lambda n=name, v=version: make_half_plus(models_dir, n, v))
+                make(models_dir, name, version, make_half_plus)
     except TfServingError as error:
         print(f"make_models: error: {error}", file=sys.stderr)
         return 1
@@ -68,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def make(name: str, version: int, models_dir: Path, export: Callable[[], Path]) -> None:
+def make(models_dir: Path, name: str, version: int, export: Callable[[Path, str, int], Path]) -> None:
     """Calls `export` unless the version is there, and says which it was."""
     path = models_dir / name / str(version)
     if path.exists():
@@ -78,7 +78,7 @@ def make(name: str, version: int, models_dir: Path, export: Callable[[], Path]) 
     print(f"  {path} ... ", end="", flush=True)
     start = time.monotonic()
     with quiet_tensorflow():
-        export()
+        export(models_dir, name, version)
     print(f"made in {time.monotonic() - start:.1f} s", flush=True)
 
 
