@@ -254,11 +254,7 @@ def _convert(leaves: Leaves, dtype: DType) -> Array | None:
     if dtype in _FLOATS:
         return _convert_floats(leaves, dtype)
     if dtype in _INTEGERS:
-        types = frozenset(map(type, values)) if float in leaves.types else leaves.types
-        array = np.array(values) if types == {int} else np.empty(0)
-        low, high = _INTEGERS[dtype]
-        fits = array.dtype.kind in "iu" and int(array.min()) >= low and int(array.max()) <= high
-        return array.astype(dtype.numpy) if fits else None
+        return _convert_integers(leaves, dtype)
     if dtype is DType.DT_BOOL:
         return np.array(values) if leaves.types == {bool} else None
     if not leaves.types <= {str, dict}:
@@ -269,6 +265,16 @@ def _convert(leaves: Leaves, dtype: DType) -> Array | None:
     except ValueError:
         return None
     return array
+
+
+def _convert_integers(leaves: Leaves, dtype: DType) -> Array | None:
+    values = leaves.values
+    types = frozenset(map(type, values)) if float in leaves.types else leaves.types
+    low, high = _INTEGERS[dtype]
+    if types != {int} or min(values) < low or max(values) > high:
+        return None
+    holder = np.uint64 if dtype is DType.DT_UINT64 else np.int64
+    return np.fromiter(values, holder, len(values)).astype(dtype.numpy)
 
 
 def _convert_floats(leaves: Leaves, dtype: DType) -> Array | None:
