@@ -110,5 +110,6 @@ def either(numbers: Iterable[int]) -> str:
 def export_command(name: str, models_dir: str | os.PathLike[str]) -> str:
     """The command that makes a model, for the mend of a missing one."""
     where = os.fspath(models_dir)
-    option = "" if where == "models" else f" --models-dir {shlex.quote(where)}"
+    default = os.path.abspath(where) == os.path.abspath("models")
+    option = "" if default else f" --models-dir {shlex.quote(where)}"
     return f"python export_saved_model.py SOURCE --name {name if is_name(name) else 'NAME'}{option}"
