@@ -17,8 +17,13 @@ add_version() {
   unfit=$(find -L "$3" ! -type d ! -type f 2>&1 | head -n 1) || true
   [[ -z $unfit ]] || misuse "$(quoted "$3") holds something that is neither a file nor a directory, or a link that" \
     "leads nowhere: $unfit; remove it"
-  SOURCES+=("$3")
-  TARGETS+=("models/$4")
+  case " ${TARGETS[*]:-} " in
+    *" models/$4 "*) ;; # models of one base_path may have versions in common
+    *)
+      SOURCES+=("$3")
+      TARGETS+=("models/$4")
+      ;;
+  esac
   case " $MODELS" in
     *" $1:"*) MODELS+=",$2" ;; # a model's versions come one after the other
     *) MODELS+="${MODELS:+ }$1:$2" ;;
