@@ -25,7 +25,8 @@ from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
 from tfserving.server.manager import LoadOptions, Manager
-from tfserving.server.rest import RestOptions, rest_app, rest_runner
+from tfserving.server.rest import RestOptions
+from tfserving.server.rest_runner import rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
 from tfserving.server.service import Service
 from tfserving.server.source import FileSystemSource
@@ -207,11 +208,11 @@ def _grpc_server(arguments: argparse.Namespace, service: Service, core: ServerCo
 
 async def _start_rest(
     arguments: argparse.Namespace, service: Service, bound: socket.socket | None
-) -> web.AppRunner:
+) -> web.BaseRunner:
     options = RestOptions(
         timeout_in_ms=arguments.rest_api_timeout_in_ms, cors=arguments.rest_api_enable_cors_support
     )
-    runner = rest_runner(rest_app(service, options), shutdown_timeout=GRACE_SECONDS)
+    runner = rest_runner(service, options, shutdown_timeout=GRACE_SECONDS)
     await runner.setup()
     if bound is not None:
         await web.SockSite(runner, bound).start()

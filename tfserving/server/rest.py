@@ -53,66 +53,39 @@ class RestService(Protocol):
     async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T: ...
 
 
-def rest_app(service: RestService, options: RestOptions | None = None) -> web.Application:
-    """The REST API as an aiohttp application; `rest_runner` runs it.
+class RestApi:
+    """Answers HTTP requests; whatever is asked, a refusal is a JSON object with the key "error"."""
 
-    Whatever is asked, a refusal is a JSON object with the key "error".
-    """
-    api = _RestApi(service, options or RestOptions())
-    app = web.Application(client_max_size=0)
-    app.router.add_route("*", "/{path:.*}", api.handle)
-    app.on_response_prepare.append(_hide_software)
-    return app
-
-
-def rest_runner(app: web.Application, *, shutdown_timeout: float = 10.0) -> web.AppRunner:
-    """Runs a `rest_app`.
-
-    Bodies arrive as they were sent, so that they are decompressed in a worker and within a bound.
-
-    Args:
-        shutdown_timeout: seconds that `cleanup` gives the requests in flight.
-    """
-    return web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        read_bufsize=1 << 20,
-        shutdown_timeout=shutdown_timeout,
-    )
-
-
-class _RestApi:
     def __init__(self, service: RestService, options: RestOptions) -> None:
         self._service = service
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers any request."""
         try:
             response = await self._answer(request)
         except TfServingError as error:
-            response = _json(rest_answers.error(str(error)), status_of(error.code))
+            response = json_response(rest_answers.error(str(error)), status_of(error.code))
         except Exception as error:
             log.exception("answering %s %s", request.method, request.path)
-            response = _json(rest_answers.error(f"{type(error).__name__}: {error}"), 500)
+            response = json_response(rest_answers.error(f"{type(error).__name__}: {error}"), 500)
         if self._options.cors:
             response.headers.update(_CORS)
         return response
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS" and self._options.cors:
-            return web.Response()
+            return json_response(b"")
         target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
         if target.call is Call.STATUS:
-            return _json(rest_answers.status(self._service.status(target.spec)))
+            return json_response(rest_answers.status(self._service.status(target.spec)))
         if target.call is Call.METADATA:
-            return _json(rest_answers.metadata(*self._service.metadata(target.spec)))
+            return json_response(rest_answers.metadata(*self._service.metadata(target.spec)))
         # read to its end before a worker is taken: a slow client must not hold one
         return await self._in_worker(request, target, await _body(request))
 
-    async def _in_worker(self, request: web.Request, target: Target, body: bytes) -> web.Response:
+    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytes) -> web.Response:
         compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
@@ -131,7 +104,7 @@ class _RestApi:
             raise DeadlineError(
                 f"no answer within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
             ) from error
-        response = _json(answer)
+        response = json_response(answer)
         if compressed:
             response.headers.update(_GZIP)
         return response
@@ -157,15 +130,22 @@ _ACCEPTS_GZIP = re.compile(
 )
 
 
-async def _body(request: web.Request) -> bytes:
+def json_response(body: bytes, status: int = 200) -> web.Response:
+    """A response that does not tell which software gives it, as aiohttp otherwise would."""
+    return web.Response(
+        body=body, status=status, content_type="application/json", headers={"Server": "tfserving"}
+    )
+
+
+async def _body(request: web.BaseRequest) -> bytes:
     try:
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # that was not yet the response
+            request.writer.output_size = 0
         return await request.read()
     except (web.RequestPayloadError, ConnectionError) as error:
         raise InvalidInputError(f"the body ended before its end: {error}") from error
-
-
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def _accepts_gzip(header: str) -> bool:
@@ -176,8 +156,3 @@ def _gzipped(data: bytes) -> bytes:
     # the quickest level: digits of floats hardly get smaller with a better one
     compressor = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
     return compressor.compress(data) + compressor.flush()
-
-
-async def _hide_software(request: web.Request, response: web.StreamResponse) -> None:
-    """aiohttp would tell Python's version and its own to whoever asks."""
-    response.headers.pop("Server", None)

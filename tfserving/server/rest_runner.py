@@ -1,0 +1,80 @@
+"""The HTTP server under the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import http_exceptions, web
+
+from tfserving.server import rest_answers
+from tfserving.server.rest import RestApi, RestOptions, RestService, json_response
+
+log = logging.getLogger(__name__)
+
+READ_BUFFER_BYTES = 1 << 20
+
+
+def rest_runner(
+    service: RestService, options: RestOptions | None = None, *, shutdown_timeout: float = 10.0
+) -> web.BaseRunner:
+    """The REST API, ready for `setup()` and a site that listens.
+
+    Args:
+        service: what answers.
+        shutdown_timeout: seconds that `cleanup()` gives the requests in flight.
+    """
+    return web.ServerRunner(
+        _Server(RestApi(service, options or RestOptions()).handle, request_factory=_request),
+        shutdown_timeout=shutdown_timeout,
+    )
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]
+            # bodies are decompressed in a worker and within a bound
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+        )
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP as the API answers any refusal, and without a traceback in the log."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answers in place of the API: the request could not be parsed."""
+        super().handle_error(request, status, exc, message)
+        what = "the request is not HTTP/1.1" if status < 500 else "the server failed"
+        text = (message or str(exc)).partition("\n")[0]
+        response = json_response(rest_answers.error(f"{what}: {text}"), status)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Logs one line of what anyone who sends garbage can bring about."""
+        error = kw.get("exc_info")
+        if isinstance(error, http_exceptions.HttpProcessingError):
+            log.info("%s: %s", args[0] % args[1:], error.message.partition("\n")[0])
+        else:
+            super().log_exception(*args, **kw)
+
+
+def _request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
+) -> web.BaseRequest:
+    # bodies may have any size
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=0)
