@@ -271,7 +271,7 @@ wait_until_available() {
     [[ -z $ended ]] || break
     [[ $missing == "$said" ]] || note "waiting for $missing"
     said=$missing
-    sleep 0.3
+    sleep 0.2
   done
   note "the end of the server's log:"
   "${ENGINE}_log" >&2 || true

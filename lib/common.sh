@@ -81,30 +81,45 @@ door_command() {
   printf '%sbash %s' "$line" "$(quoted "$door")"
 }
 
-# split_words TEXT: sets WORDS to its words, with quotes and backslashes as in a shell and nothing expanded.
+# split_words TEXT: sets WORDS to its words, with quotes and backslashes as in a shell and nothing expanded. Fails at
+# a quote without its partner.
 split_words() {
-  local word
+  local text=$1 char word='' begun='' quote='' i
   WORDS=()
-  [[ $1 == *[![:space:]]* ]] || return 0
-  printf '%s' "$1" | xargs printf '' 2>/dev/null || return 1
-  while IFS= read -r -d '' word; do
-    WORDS+=("$word")
-  done < <(printf '%s' "$1" | xargs printf '%s\0')
+  for ((i = 0; i < ${#text}; i++)); do
+    char=${text:i:1}
+    case $quote$char in
+      \'\' | \"\") quote='' ;;
+      \'? | \"[!\\]) word+=$char ;;
+      \' | \") quote=$char begun=yes ;;
+      \\ | \"\\)
+        i=$((i + 1))
+        word+=${text:i:1} begun=yes
+        ;;
+      [[:space:]])
+        [[ -z $begun ]] || WORDS+=("$word")
+        word='' begun=''
+        ;;
+      *) word+=$char begun=yes ;;
+    esac
+  done
+  [[ -z $begun ]] || WORDS+=("$word")
+  [[ -z $quote ]]
 }
 
 # within SECONDS COMMAND...: its exit code, 124 when it was ended for taking longer. Not every system has timeout.
 within() {
-  local tenths=$(($1 * 10)) process
+  local ticks=$(($1 * 50)) process
   shift
   "$@" &
   process=$!
   while kill -0 "$process" 2>/dev/null; do
-    if ((tenths-- == 0)); then
+    if ((ticks-- == 0)); then
       kill -KILL "$process" 2>/dev/null || true
       wait "$process" 2>/dev/null || true
       return 124
     fi
-    sleep 0.1
+    sleep 0.02
   done
   wait "$process"
 }

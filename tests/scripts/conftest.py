@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -64,15 +65,16 @@ class Checkout:
     def __init__(self, directory: Path) -> None:
         self.root = directory / "checkout"
         self.models = self.root / "models"
-        self.world = directory / "docker"
+        self.world = directory / "world"
         self.tmp = directory / "tmp"
+        self.stubs = directory / "stubs"
         binaries = directory / "bin"
         for made in (self.models, self.world, self.tmp, binaries):
             made.mkdir(parents=True)
         for name in (*DOORS, "Dockerfile"):
             shutil.copy(ROOT / name, self.root)
         shutil.copytree(ROOT / "lib", self.root / "lib")
-        (self.root / "tfserving").symlink_to(ROOT / "tfserving")
+        self._add_package()
         docker = binaries / "docker"
         docker.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "fake_docker.py"} "$@"\n')
         docker.chmod(0o755)
@@ -85,13 +87,27 @@ class Checkout:
             "containers": {},
         }
         self.environment = {
-            # The rest of PATH has no Python but this one, so that what a machine has installed does not matter.
+            # This Python comes first, whatever else the machine has.
             "PATH": f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(directory),
             "TMPDIR": str(self.tmp),
-            "FAKE_DOCKER": str(self.world),
+            "PYTHONPATH": str(self.stubs),
+            "FAKE_WORLD": str(self.world),
         }
         self.serve({})
+        self.let_server("works")
+
+    def _add_package(self) -> None:
+        """tfserving with a fake server, and packages that the real one needs, for the door to find."""
+        package = self.root / "tfserving"
+        (package / "server").mkdir(parents=True)
+        for name in ("__init__.py", "errors.py", "repository", "wire"):
+            (package / name).symlink_to(ROOT / "tfserving" / name)
+        (package / "server" / "__init__.py").touch()
+        shutil.copy(HERE / "fake_server.py", package / "server" / "__main__.py")
+        for name in ("tensorflow", "grpc", "aiohttp"):
+            (self.stubs / name).mkdir(parents=True)
+            (self.stubs / name / "__init__.py").touch()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -130,6 +146,15 @@ class Checkout:
         """What the fake server says from now on: model → {version: state}."""
         (self.world / "models").write_text(json.dumps(models))
 
+    def let_server(self, behaviour: str) -> None:
+        """How servers that are started from now on behave: see fake_server.py."""
+        (self.world / "server").write_text(behaviour)
+
+    def served(self) -> dict[str, Any]:
+        """The arguments and environment of the server that was started last."""
+        served: dict[str, Any] = json.loads((self.world / "argv").read_text())
+        return served
+
     def add_version(self, name: str, *versions: int | str) -> Path:
         """Makes models/NAME/VERSION/saved_model.pb; returns the model's directory."""
         for version in versions:
@@ -143,7 +168,9 @@ class Checkout:
         path.write_text(text)
         return path
 
-    def start(self, door: str, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, door: str, *arguments: str, cwd: Path | None = None, **variables: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             ["bash", str(self.root / door), *arguments],
             env={**self.environment, **variables},
@@ -166,7 +193,14 @@ class Checkout:
         calls = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [call for call in calls if call[: len(beginning)] == list(beginning)]
 
+    def processes(self) -> list[int]:
+        """The embedded servers that were started here and not stopped."""
+        return [int(file.read_text()) for file in self.root.glob(".run/*.pid")]
+
     def clean(self) -> None:
+        for process in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         for container in self.state["containers"].values():
             if container["pid"]:
                 os.kill(container["pid"], signal.SIGKILL)

@@ -1,8 +1,8 @@
 """A stand-in for the docker command, for tests of the doors.
 
-The directory FAKE_DOCKER holds its world: `calls`, one JSON list of arguments a line; `state`, the images and
-containers as JSON; `context`, what the last build was given. A container "runs" as a fake_server.py on the REST
-port that it publishes.
+The directory FAKE_WORLD holds its world: `calls`, one JSON list of arguments a line; `state`, the images and
+containers as JSON; `context`, what the last build was given. A container "runs" as a fake_server.py on the
+REST port that it publishes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-WORLD = Path(os.environ["FAKE_DOCKER"])
+WORLD = Path(os.environ["FAKE_WORLD"])
 
 
 class Options:
-    """`docker run` arguments: the image, what comes after it, and the options before it, each a list of values."""
+    """The arguments of `docker run`: options with all their values, the image, and what comes after it."""
 
     WITHOUT_VALUE = ("--detach", "--read-only", "--init")
 
@@ -58,7 +58,7 @@ def info(state: dict[str, Any]) -> None:
     if state["engine"] == "hangs":
         signal.pause()
     if state["engine"] == "down":
-        fail("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+        fail("Cannot connect to the Docker daemon. Is the docker daemon running?")
     print(f"engine 20.10.24 {state['log_driver']}")
 
 
@@ -112,7 +112,7 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         port = options.given["--publish"][1].split(":")[-2]
         server = Path(__file__).with_name("fake_server.py")
         container["pid"] = subprocess.Popen(
-            [sys.executable, "-S", str(server), port, str(WORLD / "models")],
+            [sys.executable, "-S", str(server), f"--rest_api_port={port}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -139,8 +139,9 @@ def stop(state: dict[str, Any], name: str) -> None:
 def ps(state: dict[str, Any], filter_: str) -> None:
     kind, _, value = filter_.partition("=")
     for name, container in state["containers"].items():
-        ports = [container["labels"].get(f"tfserving.{api}", "").rpartition(":")[2] for api in ("grpc", "rest")]
-        wanted = value in ports if kind == "publish" else value in container["labels"]
+        labels = container["labels"]
+        ports = [labels.get(f"tfserving.{api}", "").rpartition(":")[2] for api in ("grpc", "rest")]
+        wanted = value in (ports if kind == "publish" else labels)
         if wanted and container["status"] == "running":
             print(name)
 

@@ -1,20 +1,26 @@
-"""The REST status of a model server: fake_server.py PORT FILE.
+"""A model server that only tells the status of models by REST: fake_server.py --rest_api_port=PORT ...
 
-FILE holds JSON, model → {version: state}; what it does not name is AVAILABLE in version 1. It is read at every call.
+In the directory FAKE_WORLD, `models` holds JSON, model → {version: state}, read at every call; what it does
+not name is AVAILABLE in version 1. `server` says whether it works, dies at the start or ignores SIGTERM. What
+the server was started with is left in `argv`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+WORLD = Path(os.environ["FAKE_WORLD"])
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         model = self.path.removeprefix("/v1/models/")
-        versions = json.loads(Path(sys.argv[2]).read_text()).get(model, {"1": "AVAILABLE"})
+        versions = json.loads((WORLD / "models").read_text()).get(model, {"1": "AVAILABLE"})
         statuses = [
             {"version": version, "state": state, "status": {"error_code": "OK", "error_message": ""}}
             for version, state in versions.items()
@@ -29,5 +35,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def main(argv: list[str]) -> None:
+    behaviour = (WORLD / "server").read_text()
+    environment = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES",)}
+    (WORLD / "argv").write_text(json.dumps({"argv": argv, "environment": environment}))
+    if behaviour == "dies":
+        sys.exit("what the server logged: no such model")
+    if behaviour == "ignores SIGTERM":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (port,) = [flag.rpartition("=")[2] for flag in argv if flag.startswith("--rest_api_port=")]
+    HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+
+
 if __name__ == "__main__":
-    HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    main(sys.argv[1:])

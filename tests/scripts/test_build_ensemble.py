@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+TENSORFLOW = "model_platform: 'tensorflow'"
 BASE = "tensorflow/serving:2.20.0"
 
 
@@ -42,7 +43,8 @@ def test_exactly(models: Any) -> None:
         *(f"models/{name}/saved_model.pb" for name in ("digits/2", "half/1", "half/3")),
         "models/models.config",
     ]
-    assert (models.world / "context/models/models.config").read_bytes() == (models.models / "models.config").read_bytes()
+    config = (models.world / "context/models/models.config").read_bytes()
+    assert config == (models.models / "models.config").read_bytes()
     assert list(models.tmp.iterdir()) == []
 
 
@@ -68,7 +70,8 @@ def test_two_models_of_one_base_path(models: Any) -> None:
         """model_config_list {
           config { name: "stable" base_path: "/models/digits" model_platform: "tensorflow"
                    model_version_policy { specific { versions: 1 } } }
-          config { name: "newest" base_path: "/models/digits/" model_platform: "tensorflow" }
+          config { name: "every" base_path: "/models/digits/" model_platform: "tensorflow"
+                   model_version_policy { all {} } }
         }"""
     )
     done = models.run("build_ensemble.sh")
@@ -76,6 +79,7 @@ def test_two_models_of_one_base_path(models: Any) -> None:
     assert [name for name in baked(models) if "saved_model" in name] == [
         *("models/digits/1/saved_model.pb", "models/digits/2/saved_model.pb")
     ]
+    assert "MODELS=stable:1 every:1,2" in models.calls("build")[0]
 
 
 def test_other_places(models: Any, tmp_path: Path) -> None:
@@ -100,9 +104,15 @@ class TestRefuses:
         ("config", "message"),
         [
             ("model_config_list {", "models.config:1: error:"),
-            ("model_config_list {\n  config { name: 'digits' base_path: 'digits' } }", "models.config:2: error:"),
-            ("model_config_list { config { name: '../digits' base_path: '/models/digits' model_platform: 'tensorflow' } }", "../digits"),
-            ("model_config_list { config { name: 'a' base_path: '/srv/a' model_platform: 'tensorflow' } }", "/srv/a"),
+            (
+                f"model_config_list {{\n  config {{ {TENSORFLOW} name: 'digits' base_path: 'digits' }} }}",
+                "config:2: error:",
+            ),
+            (
+                f"model_config_list {{ config {{ {TENSORFLOW} name: '../a' base_path: '/models/digits' }} }}",
+                "../a",
+            ),
+            (f"model_config_list {{ config {{ {TENSORFLOW} name: 'a' base_path: '/srv/a' }} }}", "/srv/a"),
             ("", "models.config"),
         ],
     )
@@ -123,7 +133,7 @@ class TestRefuses:
         (tmp_path / "a" / "1").mkdir(parents=True)
         (tmp_path / "a" / "1" / "saved_model.pb").write_bytes(b"a")
         models.add_config(
-            f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}/a' model_platform: 'tensorflow' }} }}"
+            f"model_config_list {{ config {{ {TENSORFLOW} name: 'a' base_path: '{tmp_path}/a' }} }}"
         )
         done = models.run("build_ensemble.sh")
         assert done.refusal
@@ -131,7 +141,8 @@ class TestRefuses:
         assert "/models/a" in done.err
 
     def test_no_config(self, models: Any) -> None:
-        assert "git checkout models/models.config" in models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").refusal
+        refusal = models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").refusal
+        assert "git checkout models/models.config" in refusal
 
     def test_no_python(self, models: Any) -> None:
         tools = models.tmp.parent / "tools"
@@ -140,4 +151,5 @@ class TestRefuses:
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
         done = models.run("build_ensemble.sh", PATH=str(tools))
         assert done.code == 1
-        assert "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt" in done.err
+        mend = "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+        assert mend in done.err
