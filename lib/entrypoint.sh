@@ -121,7 +121,6 @@ cancel_timer() {
 # Returns the server's exit code, 128 + N when signal N ended it.
 serve() {
   local code=0
-  trap stop TERM INT
   "${COMMAND[@]}" &
   SERVER=$!
   # A trapped signal ends `wait` with that signal's code while the server runs on; only the `wait` after
@@ -138,6 +137,7 @@ main() {
   if [[ $# -gt 0 && $1 != -* ]]; then
     exec "$@"
   fi
+  trap stop TERM INT # before all else, since PID 1 never hears of a signal that it has no handler for
   check_settings
   build_command "$@"
   write_state

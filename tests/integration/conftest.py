@@ -134,7 +134,8 @@ class Container:
         self.docker = docker
         self.name = docker.name("container")
         ports = ("--publish", "127.0.0.1::8500", "--publish", "127.0.0.1::8501")
-        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *options, image, *args)
+        often = ("--health-interval", "1s")
+        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *often, *options, image, *args)
 
     def inspect(self, template: str) -> str:
         return self.docker("inspect", "--format", template, self.name)

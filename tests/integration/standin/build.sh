@@ -83,8 +83,16 @@ make_image() { # BASE TAG
     tf_serving_entrypoint.sh | docker build --quiet --build-arg "BASE=$1" --tag "$2" - >/dev/null
 }
 
+# What an earlier run left under the same names; 2 GB each, so gone unless a container needs it.
+remove_leftovers() { # IMAGE_ID... BASE_TAG
+  local base=${*: -1}
+  docker rmi "${@:1:$#-1}" >/dev/null 2>&1 || true
+  docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=tfserving-standin-base' | grep -vxF "$base" \
+    | xargs --no-run-if-empty docker rmi >/dev/null 2>&1 || true
+}
+
 main() {
-  local base
+  local base before
   case ${1:-} in
     -h | --help)
       usage
@@ -97,7 +105,9 @@ main() {
   if [[ -z $(docker images --quiet "$base") ]]; then
     make_base "$base"
   fi
+  before=$(docker images --quiet "$1")
   make_image "$base" "$1"
+  [[ $before == "$(docker images --quiet "$1")" ]] || remove_leftovers ${before:+"$before"} "$base"
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
