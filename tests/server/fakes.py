@@ -7,6 +7,7 @@ import threading
 import numpy as np
 
 from tfserving.errors import TfServingError, UnavailableError
+from tfserving.server.servable import check_dtypes
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Signature, TensorInfo
@@ -58,6 +59,7 @@ class FakeServable:
 
     def run(self, signature, inputs, outputs):
         assert not self.closed, "used after close"
+        check_dtypes(signature, inputs)
         if "inputs" in inputs:
             return {name: self._of_examples(inputs["inputs"])[name] for name in outputs}
         if np.isnan(inputs["x"]).any():

@@ -33,15 +33,20 @@ FLAGS = (
     Flag("rest_api_num_threads", int, 4 * CPUS),
     Flag("rest_api_timeout_in_ms", int, 30000, "deadline of a REST call in milliseconds"),
     Flag("rest_api_enable_cors_support", bool, False, "allow browsers of any origin to call the REST API"),
-    Flag("enable_batching", bool, False),
+    Flag("enable_batching", bool, False, "run calls that arrive together as one"),
     Flag(
         "allow_version_labels_for_unavailable_models",
         bool,
         False,
         "let labels name versions that are not in service yet, as a config with labels needs at the start",
     ),
-    Flag("batching_parameters_file", str, ""),
-    Flag("enable_per_model_batching_parameters", bool, False),
+    Flag("batching_parameters_file", str, "", "how, a BatchingParameters in protobuf text format"),
+    Flag(
+        "enable_per_model_batching_parameters",
+        bool,
+        False,
+        "batch only versions with a batching_params.pbtxt, and as it says; the file above gives the threads",
+    ),
     Flag("model_config_file", str, "", "the models to serve, a ModelServerConfig in protobuf text format"),
     Flag(
         "model_config_file_poll_wait_seconds",

@@ -21,6 +21,12 @@ from tfserving import __version__
 from tfserving.errors import ConfigError, InvalidInputError, TfServingError, UnavailableError
 from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
+from tfserving.server.batching import (
+    BatchingLoader,
+    BatchingParameters,
+    BatchScheduler,
+    read_parameters,
+)
 from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
@@ -28,6 +34,7 @@ from tfserving.server.manager import LoadOptions, Manager
 from tfserving.server.rest import RestOptions
 from tfserving.server.rest_runner import rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
+from tfserving.server.servable import Loader
 from tfserving.server.service import Service
 from tfserving.server.source import FileSystemSource
 from tfserving.server.workers import Workers
@@ -91,6 +98,16 @@ def _config_reader(arguments: argparse.Namespace) -> Callable[[], ServerConfig]:
     return lambda: config
 
 
+def _batching(arguments: argparse.Namespace, loader: Loader) -> Loader:
+    """The loader, with batching around it when that is asked for."""
+    if not arguments.enable_batching:
+        return loader
+    path = arguments.batching_parameters_file
+    parameters = read_parameters(path) if path else BatchingParameters()
+    scheduler = BatchScheduler(parameters.num_batch_threads)
+    return BatchingLoader(loader, parameters, scheduler, arguments.enable_per_model_batching_parameters)
+
+
 def _core(
     arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]
 ) -> tuple[ServerCore, Manager]:
@@ -104,7 +121,7 @@ def _core(
         warmup_iterations=arguments.num_request_iterations_for_warmup or 1,
     )
     manager = Manager(
-        partial(load, options=runtime),
+        _batching(arguments, partial(load, options=runtime)),
         LoadOptions(
             threads=arguments.num_load_threads or flags.CPUS,
             max_retries=arguments.max_num_load_retries,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
 from tfserving.repository.warmup import read_warmup
-from tfserving.server.servable import Arrays
+from tfserving.server.servable import Arrays, check_dtypes
 from tfserving.wire import messages, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, signatures_of
@@ -100,12 +100,13 @@ class SavedModel:
     def run(
         self, signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
     ) -> Arrays:
-        """The named outputs; inputs must have the signature's names and dtypes.
+        """The named outputs; inputs must have the signature's names.
 
         Raises:
-            InvalidInputError: a shape that the graph refuses.
+            InvalidInputError: another dtype than the signature's, or a shape that the graph refuses.
             TfServingError: the graph failed, with TensorFlow's own code and text.
         """
+        check_dtypes(signature, inputs)
         call = self._callable(signature.name, tuple(inputs), tuple(outputs))
         try:
             values = call(*inputs.values())

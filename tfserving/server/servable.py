@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfserving.errors import InvalidInputError
+from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -27,9 +29,10 @@ class Servable(Protocol):
     def run(
         self, signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
     ) -> Arrays:
-        """The named outputs for inputs that have been checked against the signature.
+        """The named outputs for inputs whose names are the signature's.
 
         Raises:
+            InvalidInputError: an input of another dtype than the signature's.
             TfServingError: the graph failed; the code is the one that TensorFlow gave.
         """
 
@@ -46,3 +49,18 @@ class Loader(Protocol):
         Raises:
             TfServingError: the version cannot be loaded.
         """
+
+
+def check_dtypes(signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Makes sure that every input has the dtype of the signature.
+
+    Raises:
+        InvalidInputError: names the input, what is expected and what was given.
+    """
+    for alias, array in inputs.items():
+        expected, given = signature.inputs[alias].dtype, DType.of(array.dtype)
+        if expected is not given:
+            raise InvalidInputError(
+                f"input {alias!r} of signature {signature.name!r} is {expected.label}, "
+                f"the request has {given.label}"
+            )

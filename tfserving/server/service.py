@@ -15,7 +15,6 @@ from tfserving.server.servable import Arrays
 from tfserving.server.states import VersionStatus
 from tfserving.server.workers import Workers
 from tfserving.wire import messages
-from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
@@ -125,7 +124,7 @@ def _add_status(response: Any, status: VersionStatus) -> None:
 
 
 def _checked_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
-    """The inputs with the signature's defaults filled in, once names and dtypes are known to fit."""
+    """The inputs with the signature's defaults filled in, once the names are known to fit."""
     missing = signature.inputs.keys() - inputs.keys() - signature.defaults.keys()
     unknown = inputs.keys() - signature.inputs.keys()
     if missing or unknown:
@@ -135,13 +134,6 @@ def _checked_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
             + (f"; not known: {_names(unknown)}" if unknown else ""),
             model=model,
         )
-    for alias, array in inputs.items():
-        expected, given = signature.inputs[alias].dtype, DType.of(array.dtype)
-        if expected is not given:
-            raise InvalidInputError(
-                f"input {alias!r} of model {model!r} is {expected.label}, the request has {given.label}",
-                model=model,
-            )
     return {**signature.defaults, **inputs} if signature.defaults else inputs
 
 
