@@ -65,7 +65,7 @@ export_settings() {
     ! chosen "$name" || export "${name?}"
   done
   export VENV GRPC_PORT REST_PORT
-  export CONTAINER_NAME=tfserving-quickstart-$$ BIND_ADDRESS=127.0.0.1 RESTART_POLICY=no
+  export CONTAINER_NAME=tfserving-quickstart-$$ BIND_ADDRESS=127.0.0.1
   # It would be looked for beside the models.
   ! chosen MODELS_DIR || chosen MODELS_CONFIG || export MODELS_CONFIG=$ROOT/models/models.config
 }
@@ -127,6 +127,7 @@ print(*(each.getsockname()[1] for each in sockets))'
 start_server() {
   choose_ports
   if [[ $ENGINE == docker ]]; then
+    export RESTART_POLICY=no # it is to end with this script
     bash "$ROOT/build_ensemble.sh"
   fi
   STARTED=yes
