@@ -56,8 +56,8 @@ def parse(text: str, default_port: int) -> Address:
     if "://" in text:
         raise InvalidInputError(f"{text!r}: gRPC takes host:port, without a scheme (REST is TfRestClient)")
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest[1:] if rest.startswith(":") else rest and "?"
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else "?" if rest or not bracket else ""
     elif text.count(":") > 1:
         host, port = text, ""
     else:

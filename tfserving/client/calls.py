@@ -14,11 +14,10 @@ import numpy as np
 from tfserving.client.codec import Codec, Inference
 from tfserving.client.examples import Features
 from tfserving.client.failures import worth_retrying
-from tfserving.client.inputs import arrays_for, check_outputs, choose
+from tfserving.client.inputs import arrays_for, check_answered, check_outputs, choose
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.plan import Exchange, Pause, Plan, Send
 from tfserving.client.results import Classification, VersionStatus
-from tfserving.client.signature_cache import Known, SignatureCache
 from tfserving.errors import (
     ConfigError,
     DeadlineError,
@@ -29,9 +28,10 @@ from tfserving.errors import (
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
-from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
+from tfserving.wire.signatures import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD, Signature
 
 T = TypeVar("T")
+Signatures = dict[str, Signature]
 
 # Between two looks at the status of a model that is waited for.
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
@@ -79,7 +79,9 @@ class Calls:
         self._retry = retry
         self._clock = clock
         self._chance = chance
-        self._cache = SignatureCache()
+        # By model, version and label, as callers chose them. Plain dict operations: threads may learn the
+        # same twice, which does no harm.
+        self._learned: dict[tuple[str, int | None, str | None], Signatures] = {}
 
     def predict(
         self, inputs: Any, choice: Choice, outputs: str | Sequence[str] | None, timeout: Timeout
@@ -93,28 +95,27 @@ class Calls:
         spec = self._spec(choice)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
         deadline = self._deadline(timeout)
-        known = self._cache.get(spec)
+        known = self._learned.get(_key(spec))
         fresh = known is None
         if known is None:
             known = yield from self._learn(spec, deadline)
         while True:
             try:
-                signature = choose(known.signatures, spec.signature)
+                signature = choose(known, spec.signature)
                 check_outputs(signature, names)
                 arrays = arrays_for(signature, inputs)
                 exchange = self._codec.predict(spec, signature, arrays, names)
-                answered, results = yield from self._ask(exchange, deadline)
+                results = yield from self._ask(exchange, deadline)
+                check_answered(results, names or signature.outputs)
+                return results
             except TfServingError as error:
                 self._place(error, spec.name)
                 if fresh or not _may_be_stale(error):
                     raise
                 newer = yield from self._learn_again(spec, deadline)
-                if newer is None or known.same_as(newer, spec.signature):
+                if newer is None or _same(known, newer, spec.signature):
                     raise
                 known, fresh = newer, True
-            else:
-                self._cache.seen(spec, known, answered.version)
-                return results
 
     def classify(
         self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
@@ -140,12 +141,12 @@ class Calls:
     ) -> Plan[Inference]:
         spec = self._spec(choice)
         deadline = self._deadline(timeout)
-        known = self._cache.get(spec)
-        if known is None or any(name not in known.signatures for name in signatures):
+        known = self._learned.get(_key(spec))
+        if known is None or any(name not in known for name in signatures):
             known = yield from self._learn(spec, deadline)
         tasks = []
         for name in signatures:
-            method = choose(known.signatures, name).method_name
+            method = choose(known, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
                     f"signature {name!r} is called by {method}: multi_inference takes signatures for "
@@ -155,9 +156,8 @@ class Calls:
         exchange = self._codec.multi_inference(tasks, examples, context)
         return (yield from self._ask(exchange, deadline))
 
-    def metadata(self, choice: Choice, timeout: Timeout) -> Plan[dict[str, Signature]]:
-        known = yield from self._learn(self._spec(choice), self._deadline(timeout))
-        return dict(known.signatures)
+    def metadata(self, choice: Choice, timeout: Timeout) -> Plan[Signatures]:
+        return dict((yield from self._learn(self._spec(choice), self._deadline(timeout))))
 
     def status(self, choice: Choice, timeout: Timeout) -> Plan[list[VersionStatus]]:
         exchange = self._codec.status(self._spec(choice))
@@ -169,14 +169,18 @@ class Calls:
         spec = self._spec(choice)
         deadline = self._deadline(timeout)
         pause = _FIRST_LOOK
+        saw: str | None = None
+        cause: TfServingError | None = None
         while True:
-            cause: TfServingError | None = None
             try:
                 saw = yield from self._look(spec, deadline)
             except TfServingError as error:
                 if not _may_pass(error, spec):
                     raise
-                saw, cause = str(error), error
+                if saw is None or not isinstance(error, DeadlineError):
+                    saw, cause = str(error), error
+            else:
+                cause = None
             if saw is None:
                 return
             left = math.inf if deadline is None else deadline - self._clock()
@@ -224,15 +228,14 @@ class Calls:
         seconds = self._timeout if timeout is UNSET else timeout
         return None if seconds is None else self._clock() + seconds
 
-    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Known]:
-        answered, signatures = yield from self._ask(
-            self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label)), deadline
-        )
-        return self._cache.learn(spec, answered.version, signatures)
+    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Signatures]:
+        exchange = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))
+        known = self._learned[_key(spec)] = yield from self._ask(exchange, deadline)
+        return known
 
-    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Known | None]:
+    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Signatures | None]:
         """As `_learn`; None when that fails: the error that made it necessary is the one to tell."""
-        self._cache.forget(spec)
+        self._learned.pop(_key(spec), None)
         try:
             return (yield from self._learn(spec, deadline))
         except TfServingError:
@@ -254,8 +257,8 @@ class Calls:
             except TfServingError as error:
                 failures += 1
                 pause = self._retry.pause(failures, self._chance())
-                tired = failures >= self._retry.attempts or (left is not None and pause >= left)
-                if tired or not patient or not worth_retrying(error):
+                late = deadline is not None and self._clock() + pause >= deadline
+                if late or failures >= self._retry.attempts or not patient or not worth_retrying(error):
                     raise
                 yield Pause(pause)
             else:
@@ -271,6 +274,22 @@ class Calls:
             error.address, error.model = self._address, model
             about = f", model {model!r}" if model else ""
             error.args = (f"{self._address}{about}: {error}",)
+
+
+def _key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
+    return spec.name, spec.version, spec.label
+
+
+def _same(one: Signatures, other: Signatures, name: str) -> bool:
+    """Whether calls of this signature look the same by both."""
+    first, second = (known.get(name or DEFAULT_SIGNATURE) for known in (one, other))
+    if first is None or second is None:
+        return first is second
+    return (first.inputs, first.outputs, first.defaults.keys()) == (
+        second.inputs,
+        second.outputs,
+        second.defaults.keys(),
+    )
 
 
 def _may_be_stale(error: TfServingError) -> bool:

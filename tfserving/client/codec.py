@@ -18,11 +18,11 @@ Inference = Mapping[str, "list[list[Classification]] | np.ndarray[Any, Any]"]
 
 
 class Codec(Protocol):
-    """One method a call. Answers carry the spec that answered where the transport tells it."""
+    """One method a call."""
 
     def predict(
         self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[tuple[ModelSpec, Arrays]]: ...
+    ) -> Exchange[Arrays]: ...
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
@@ -39,7 +39,7 @@ class Codec(Protocol):
         context: Features | None,
     ) -> Exchange[Inference]: ...
 
-    def metadata(self, spec: ModelSpec) -> Exchange[tuple[ModelSpec, dict[str, Signature]]]: ...
+    def metadata(self, spec: ModelSpec) -> Exchange[dict[str, Signature]]: ...
 
     def status(self, spec: ModelSpec) -> Exchange[list[VersionStatus]]: ...
 

@@ -65,7 +65,7 @@ def _base_url(text: str, tls: bool) -> str:
         return f"{'https' if tls else 'http'}://{parse(text, DEFAULT_REST_PORT)}"
     try:
         url = urlsplit(text)
-        good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         good = False
     if not good or url.query or url.fragment:

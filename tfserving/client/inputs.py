@@ -7,12 +7,12 @@ uint8, "a" no float. A numpy array says what it is, so one of another dtype is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfserving.errors import InvalidInputError, NotFoundError
+from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
@@ -62,6 +62,13 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         raise InvalidInputError(
             f"signature {signature.name!r} has no output {unknown[0]!r}; it has: {_names(signature.outputs)}"
         )
+
+
+def check_answered(results: Mapping[str, Array], outputs: Iterable[str]) -> None:
+    """Raises ProtocolError when an output is not among the results: bytes that broke off can still parse."""
+    for name in outputs:
+        if name not in results:
+            raise ProtocolError(f"the answer lacks output {name!r}, it has: {', '.join(map(repr, results))}")
 
 
 def _only_input(signature: Signature) -> str:

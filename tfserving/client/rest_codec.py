@@ -35,7 +35,7 @@ class RestCodec:
 
     def predict(
         self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[tuple[ModelSpec, Arrays]]:
+    ) -> Exchange[Arrays]:
         values, finite = {}, True
         for alias, array in arrays.items():
             values[alias], is_finite = to_json(array)
@@ -46,10 +46,10 @@ class RestCodec:
         else:
             body["inputs"] = values
 
-        def decode(data: bytes) -> tuple[ModelSpec, Arrays]:
+        def decode(data: bytes) -> Arrays:
             found = _outputs(loads(data), signature)
             # the REST API has no output filter
-            return ModelSpec(spec.name), {name: found[name] for name in outputs} if outputs else found
+            return {name: found[name] for name in outputs} if outputs else found
 
         return Exchange(f"{_path(spec)}:predict", dumps(body, plain=finite), decode, spec.name)
 
@@ -79,7 +79,7 @@ class RestCodec:
             "the REST API has no multi_inference: call classify and regress, or use TfRpcClient"
         )
 
-    def metadata(self, spec: ModelSpec) -> Exchange[tuple[ModelSpec, dict[str, Signature]]]:
+    def metadata(self, spec: ModelSpec) -> Exchange[dict[str, Signature]]:
         return Exchange(f"{_path(spec)}/metadata", None, _read_metadata, spec.name)
 
     def status(self, spec: ModelSpec) -> Exchange[list[VersionStatus]]:
@@ -154,19 +154,16 @@ def _features(features: Features) -> dict[str, Any]:
     }
 
 
-def _read_metadata(data: bytes) -> tuple[ModelSpec, dict[str, Signature]]:
+def _read_metadata(data: bytes) -> dict[str, Signature]:
     from google.protobuf import json_format
 
-    def read(reply: Any) -> tuple[ModelSpec, dict[str, Signature]]:
+    def read(reply: Any) -> dict[str, Signature]:
         found = messages.SignatureDefMap()
         try:
             json_format.ParseDict(reply["metadata"]["signature_def"], found, ignore_unknown_fields=True)
         except json_format.ParseError as error:
             raise ProtocolError(f"metadata that is no SignatureDefMap: {error}") from error
-        version = reply["model_spec"]["version"]
-        return ModelSpec(str(reply["model_spec"]["name"]), int(version) if version else None), signatures_of(
-            found.signature_def
-        )
+        return signatures_of(found.signature_def)
 
     return _read(data, read)
 

@@ -28,9 +28,9 @@ class RpcCodec:
 
     def predict(
         self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[tuple[ModelSpec, Arrays]]:
+    ) -> Exchange[Arrays]:
         body = predict.encode_request(spec, arrays, outputs)
-        return Exchange(_PREDICT_PATH, body, predict.decode_response, spec.name)
+        return Exchange(_PREDICT_PATH, body, _read_predict, spec.name)
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
@@ -64,7 +64,7 @@ class RpcCodec:
 
         return _exchange(services.MULTI_INFERENCE, request, tasks[0][0].name if tasks else None, read)
 
-    def metadata(self, spec: ModelSpec) -> Exchange[tuple[ModelSpec, dict[str, Signature]]]:
+    def metadata(self, spec: ModelSpec) -> Exchange[dict[str, Signature]]:
         request = messages.GetModelMetadataRequest(
             model_spec=spec.to_message(), metadata_field=[_SIGNATURE_DEF]
         )
@@ -112,7 +112,11 @@ def _inference(result: Any) -> list[list[Classification]] | np.ndarray[Any, Any]
     raise ProtocolError("a result that is neither a classification nor a regression")
 
 
-def _read_metadata(reply: Any) -> tuple[ModelSpec, dict[str, Signature]]:
+def _read_predict(data: bytes) -> Arrays:
+    return predict.decode_response(data)[1]
+
+
+def _read_metadata(reply: Any) -> dict[str, Signature]:
     packed = reply.metadata.get(_SIGNATURE_DEF)
     if packed is None:
         raise ProtocolError(f"the reply has no {_SIGNATURE_DEF!r}, only {sorted(reply.metadata)}")
@@ -123,7 +127,7 @@ def _read_metadata(reply: Any) -> tuple[ModelSpec, dict[str, Signature]]:
         raise ProtocolError(f"{_SIGNATURE_DEF!r} does not parse: {error}") from error
     if not unpacked:
         raise ProtocolError(f"{_SIGNATURE_DEF!r} is a {packed.type_url}, not a SignatureDefMap")
-    return ModelSpec.from_message(reply.model_spec), signatures_of(found.signature_def)
+    return signatures_of(found.signature_def)
 
 
 def _read_status(reply: Any) -> list[VersionStatus]:

@@ -1,0 +1,38 @@
+"""The four clients under one surface."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from tfserving import client
+
+
+def make_client(kind: str, address: Any, model: str | None, **options: Any) -> Any:
+    classes = {
+        "rpc": client.TfRpcClient,
+        "aio": client.AsyncTfRpcClient,
+        "rest": client.TfRestClient,
+        "aio_rest": client.AsyncTfRestClient,
+    }
+    return classes[kind](address, model, **options)
+
+
+class Blocking:
+    """A client whose methods have been awaited, if they must be."""
+
+    def __init__(self, wrapped: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.wrapped = wrapped
+        self.loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.wrapped, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = value(*args, **kwargs)
+            return self.loop.run_until_complete(result) if inspect.isawaitable(result) else result
+
+        return call

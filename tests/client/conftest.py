@@ -1,0 +1,64 @@
+import asyncio
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from clients import Blocking, make_client
+from fakes import FakeRestServer, FakeRpcServer, FakeService
+
+from tfserving.client import Retry
+
+
+@pytest.fixture
+def service():
+    """A model "half" with y = x / 2 + version, and its versions 1 and 2; tests change it as they need."""
+    return FakeService()
+
+
+@pytest.fixture
+def rpc_server(service):
+    with FakeRpcServer(service) as server:
+        yield server
+
+
+@pytest.fixture
+def rest_server(service):
+    with FakeRestServer(service) as server:
+        yield server
+
+
+@pytest.fixture(params=["rpc", "aio", "rest", "aio_rest"])
+def client(request, rpc_server, rest_server):
+    """Each of the four clients; the asyncio ones behind methods that wait."""
+    address = rest_server.address if "rest" in request.param else rpc_server.address
+    loop = asyncio.new_event_loop()
+    wrapped = Blocking(make_client(request.param, address, "half", retry=Retry(first_pause=0.001)), loop)
+    yield wrapped
+    wrapped.close()
+    loop.close()
+
+
+@pytest.fixture
+def blocked():
+    """A hook for `FakeService.before` that holds the call until the test is over."""
+    over = threading.Event()
+    yield lambda method: over.wait(60)
+    over.set()
+
+
+@pytest.fixture
+def eventually():
+    """Waits for something that another thread or process brings about; fails after 30 s without it."""
+
+    def wait(condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "did not come about within 30 s"
+            time.sleep(0.002)
+
+    return wait

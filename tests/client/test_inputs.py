@@ -1,0 +1,210 @@
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tfserving.client.inputs import arrays_for, check_outputs, choose
+from tfserving.errors import InvalidInputError, NotFoundError
+from tfserving.wire.dtypes import DType
+from tfserving.wire.signatures import Signature, TensorInfo
+
+
+def signature(dtype=DType.DT_FLOAT, shape=None, defaults=None):
+    return Signature("s", "m", {"x": TensorInfo("x", dtype, shape)}, {}, defaults or {})
+
+
+def one(value, dtype, shape=None):
+    return arrays_for(signature(dtype, shape), value)["x"]
+
+
+NUMBERS = [
+    DType.DT_FLOAT,
+    DType.DT_DOUBLE,
+    DType.DT_HALF,
+    DType.DT_BFLOAT16,
+    DType.DT_INT8,
+    DType.DT_INT16,
+    DType.DT_INT32,
+    DType.DT_INT64,
+    DType.DT_UINT8,
+    DType.DT_UINT16,
+    DType.DT_UINT32,
+    DType.DT_UINT64,
+    DType.DT_BOOL,
+    DType.DT_COMPLEX64,
+    DType.DT_COMPLEX128,
+]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_lists_numbers_and_empty_lists_take_the_dtype(dtype):
+    assert one([[0, 1], [1, 0]], dtype).dtype == dtype.numpy
+    assert one([[0, 1], [1, 0]], dtype).astype(complex).real.tolist() == [[0, 1], [1, 0]]
+    assert one(1, dtype).shape == ()
+    assert (one([], dtype).dtype, one([], dtype).shape) == (dtype.numpy, (0,))
+    assert one([True, False], dtype).astype(complex).real.tolist() == [1, 0]
+    assert one([np.float64(1), np.int8(0)], dtype).astype(complex).real.tolist() == [1, 0]
+    assert one(np.float64(1), dtype).dtype == dtype.numpy, "a numpy scalar is a number"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (1.5, DType.DT_INT32),
+        ([1, 2.5], DType.DT_INT64),
+        (300, DType.DT_UINT8),
+        (-1, DType.DT_UINT64),
+        (2**63, DType.DT_INT64),
+        (2**64, DType.DT_UINT64),
+        (float("nan"), DType.DT_INT32),
+        (float("inf"), DType.DT_INT32),
+        (1e30, DType.DT_INT64),
+        (1e39, DType.DT_FLOAT),
+        (70000, DType.DT_HALF),
+        (2, DType.DT_BOOL),
+        (0.5, DType.DT_BOOL),
+        (1j, DType.DT_FLOAT),
+        ("1.5", DType.DT_FLOAT),
+        (b"1", DType.DT_INT32),
+        (None, DType.DT_FLOAT),
+        ([1, None], DType.DT_FLOAT),
+        ([[1], [1, 2]], DType.DT_FLOAT),
+        ({"a": 1}, DType.DT_FLOAT),
+        (1, DType.DT_STRING),
+        ([b"a", 1], DType.DT_STRING),
+        (None, DType.DT_STRING),
+        (object(), DType.DT_FLOAT),
+        (np.datetime64("2020-01-01"), DType.DT_INT64),
+    ],
+)
+def test_values_that_the_dtype_cannot_hold_are_refused(value, dtype):
+    with pytest.raises(
+        InvalidInputError, match=f"input 'x' of signature 's': expected {dtype.label}"
+    ) as caught:
+        arrays_for(signature(dtype), {"x": value})
+    assert "given" in str(caught.value)
+
+
+@given(st.integers(-(2**70), 2**70), st.sampled_from(["int8", "int64", "uint8", "uint64"]))
+def test_an_integer_passes_exactly_when_it_fits(value, name):
+    limits = np.iinfo(name)
+    dtype = DType.of(np.dtype(name))
+    if limits.min <= value <= limits.max:
+        assert int(one([value, 0], dtype)[0]) == value
+    else:
+        with pytest.raises(InvalidInputError):
+            one([value, 0], dtype)
+
+
+def test_special_floats_pass():
+    got = one([float("nan"), float("inf"), -float("inf"), -0.0], DType.DT_FLOAT)
+    assert np.isnan(got[0])
+    assert got[1:].tolist() == [float("inf"), -float("inf"), 0.0]
+    assert np.signbit(got[3])
+
+
+@given(hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(max_side=3)), st.sampled_from(NUMBERS))
+def test_an_array_passes_untouched_or_not_at_all(array, dtype):
+    try:
+        given_dtype = DType.of(array.dtype)
+    except InvalidInputError:
+        given_dtype = None
+    if given_dtype is dtype:
+        assert one(array, dtype) is array
+    else:
+        with pytest.raises(InvalidInputError, match="array"):
+            one(array, dtype)
+
+
+def test_the_refusal_of_an_array_says_how_to_convert_it():
+    with pytest.raises(InvalidInputError, match=r"float64 array; convert it: array.astype\('float32'\)"):
+        one(np.zeros(2), DType.DT_FLOAT)
+    with pytest.raises(InvalidInputError, match="bfloat16 array"):
+        one(np.zeros(2, ml_dtypes.bfloat16), DType.DT_FLOAT)
+
+
+def test_strings_of_every_kind():
+    assert one("ä", DType.DT_STRING).tolist() == "ä"
+    assert one([["a", b"b"]], DType.DT_STRING).shape == (1, 2)
+    for array in (np.array(["a"]), np.array([b"a"]), np.array(["a"], object)):
+        assert one(array, DType.DT_STRING) is array
+    with pytest.raises(InvalidInputError, match="int 1; give str or bytes"):
+        one(np.array(["a", 1], object), DType.DT_STRING)
+
+
+def test_what_numpy_reads_as_an_array_is_one():
+    class Series:
+        def __array__(self, dtype=None, copy=None):
+            return np.zeros(3, np.float32)
+
+    assert one(Series(), DType.DT_FLOAT).shape == (3,)
+    with pytest.raises(InvalidInputError, match="a float32 array"):
+        one(Series(), DType.DT_INT32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "good", "bad"),
+    [
+        ((None, 2), (5, 2), (5, 3)),
+        ((None, None), (0, 0), (3,)),
+        ((), (), (1,)),
+        ((3,), (3,), (4,)),
+        (None, (1, 2, 3), None),
+    ],
+)
+def test_shapes(shape, good, bad):
+    assert one(np.zeros(good, np.float32), DType.DT_FLOAT, shape).shape == good
+    if bad is not None:
+        with pytest.raises(InvalidInputError, match="given shape"):
+            one(np.zeros(bad, np.float32), DType.DT_FLOAT, shape)
+
+
+def test_a_forgotten_batch_dimension_is_recognised():
+    with pytest.raises(InvalidInputError, match="the first dimension is the batch"):
+        one(np.zeros((28, 28), np.float32), DType.DT_FLOAT, (None, 28, 28))
+
+
+TWO = Signature(
+    "two",
+    "m",
+    {"a": TensorInfo("a", DType.DT_FLOAT, None), "b": TensorInfo("b", DType.DT_INT32, None)},
+    {"y": TensorInfo("y", DType.DT_FLOAT, None)},
+)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([1], "has 2 inputs, 'a', 'b': give a mapping"),
+        ({"a": 1}, "needs input 'b', which was not given"),
+        ({"a": 1, "b": 2, "c": 3}, "has no input 'c'; it takes: 'a', 'b'"),
+        ({"a": 1, 3: 2}, "has no input 3"),
+    ],
+)
+def test_names(inputs, words):
+    with pytest.raises(InvalidInputError, match=words):
+        arrays_for(TWO, inputs)
+
+
+def test_inputs_with_a_default_may_be_left_out():
+    with_default = Signature("two", "m", TWO.inputs, {}, {"b": np.array(1, np.int32)})
+    assert arrays_for(with_default, {"a": 1}).keys() == {"a"}
+    assert arrays_for(with_default, 1).keys() == {"a"}
+    assert arrays_for(with_default, {"a": 1, "b": 2}).keys() == {"a", "b"}
+
+
+def test_a_signature_without_inputs_takes_an_empty_mapping():
+    assert arrays_for(Signature("none", "m", {}, {}), {}) == {}
+
+
+def test_choose_and_check_outputs():
+    assert choose({"serving_default": TWO}, "") is TWO
+    with pytest.raises(NotFoundError, match="no signature 'x'; the model has: 'serving_default'"):
+        choose({"serving_default": TWO}, "x")
+    with pytest.raises(NotFoundError, match="the model has: none"):
+        choose({}, "")
+    check_outputs(TWO, ["y"])
+    with pytest.raises(InvalidInputError, match="no output 'z'; it has: 'y'"):
+        check_outputs(TWO, ["y", "z"])
