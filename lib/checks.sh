@@ -14,6 +14,7 @@ is_version() {
   local LC_ALL=C number
   [[ $1 =~ ^0*([0-9]{1,19})$ ]] || return 1
   number=${BASH_REMATCH[1]}
+  # shellcheck disable=SC2071 # as text: it may be more than bash can count to
   [[ ${#number} -lt 19 || ! $number > 9223372036854775807 ]]
 }
 
@@ -87,7 +88,7 @@ check_bind_address() {
 check_ports() {
   local name
   for name in GRPC_PORT REST_PORT; do
-    is_whole_number "${!name}" && ((10#${!name} >= 1 && 10#${!name} <= 65535)) \
+    { is_whole_number "${!name}" && ((10#${!name} >= 1 && 10#${!name} <= 65535)); } \
       || misuse "$name=$(quoted "${!name}") is no port; give a number from 1 to 65535"
     printf -v "$name" '%d' "$((10#${!name}))"
   done

@@ -163,6 +163,7 @@ docker_find() {
   local answer state mode
   FOUND='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   answer=$(docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
+  # shellcheck disable=SC2034 # no door needs all of them
   IFS='|' read -r state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$answer"
   case $state in
     created | exited | dead) FOUND=dead ;;

@@ -50,6 +50,7 @@ setting SSL_CONFIG_FILE ''
 setting_of_image() {
   local model # docker takes no capitals in a repository's name
   model=$(printf '%s' "$MODEL_NAME" | tr '[:upper:]' '[:lower:]')
+  # shellcheck disable=SC2153 # setting gives MODE its value
   case $MODE in
     multi) setting IMAGE_NAME tfserving-ensemble ;;
     *) setting IMAGE_NAME "tfserving-$model" ;;
