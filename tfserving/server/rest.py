@@ -85,7 +85,7 @@ class RestApi:
         # read to its end before a worker is taken: a slow client must not hold one
         return await self._in_worker(request, target, await _body(request))
 
-    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytes) -> web.Response:
+    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytearray) -> web.Response:
         compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
@@ -109,7 +109,7 @@ class RestApi:
             response.headers.update(_GZIP)
         return response
 
-    def _called(self, target: Target, body: bytes) -> bytes:
+    def _called(self, target: Target, body: bytes | bytearray) -> bytes:
         """Blocks for as long as the model takes."""
         if target.call is not Call.PREDICT:
             raise UnsupportedError(f"{target.call.value} is not served here")
@@ -137,13 +137,16 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _body(request: web.BaseRequest) -> bytes:
+async def _body(request: web.BaseRequest) -> bytearray:
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # that was not yet the response
             request.writer.output_size = 0
-        return await request.read()
+        body = bytearray()
+        while chunk := await request.content.readany():
+            body += chunk
+        return body
     except (web.RequestPayloadError, ConnectionError) as error:
         raise InvalidInputError(f"the body ended before its end: {error}") from error
 

@@ -28,7 +28,7 @@ class ExamplesBody:
     input: Any
 
 
-def parse_examples(body: bytes) -> ExamplesBody:
+def parse_examples(body: bytes | bytearray) -> ExamplesBody:
     """Reads a classify or regress request.
 
     Raises:
