@@ -50,6 +50,8 @@ parse_arguments() {
 }
 
 check_settings() {
+  MODE=multi
+  setting_of_image
   check_control_characters
   check_engine
   check_ports
@@ -67,7 +69,10 @@ export_settings() {
   export VENV GRPC_PORT REST_PORT
   export CONTAINER_NAME=tfserving-quickstart-$$ BIND_ADDRESS=127.0.0.1
   # It would be looked for beside the models.
-  ! chosen MODELS_DIR || chosen MODELS_CONFIG || export MODELS_CONFIG=$ROOT/models/models.config
+  if chosen MODELS_DIR && ! chosen MODELS_CONFIG; then
+    export MODELS_CONFIG=$ROOT/models/models.config
+    CHOSEN+='MODELS_CONFIG '
+  fi
 }
 
 make_models() {
@@ -150,7 +155,7 @@ classify() {
 
 next_steps() {
   local run
-  run="$(door_command run_tf_serving.sh MODELS_DIR) multi"
+  run="$(door_command run_tf_serving.sh IMAGE_NAME MODELS_DIR MODELS_CONFIG) multi"
   [[ $ENGINE == docker ]] || run="ENGINE=embedded $run"
   cat <<END
 

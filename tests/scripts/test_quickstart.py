@@ -331,13 +331,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def whole_run(checkout: Path) -> subprocess.CompletedProcess[str]:
+def whole_run(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     grpc_port, rest_port = free_ports()
     settings = {
         "VENV": str(checkout / ".venv"),
         "ENGINE": "embedded",
         "GRPC_PORT": str(grpc_port),
         "REST_PORT": str(rest_port),
+        **variables,
     }
     return subprocess.run(
         ["bash", "quickstart.sh"],
@@ -400,3 +401,26 @@ class TestForReal:
         assert {path: path.stat().st_mtime_ns for path in models.rglob("*")} == before
         assert again.stdout.count("is there already") == first_run.stdout.count("made in") == 10
         assert not list((checkout / ".run").glob("*.pid"))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.docker
+@pytest.mark.usefixtures("first_run")
+def test_the_whole_of_it_on_docker(checkout):
+    image = os.environ.get("TFSERVING_TEST_IMAGE") or IMAGE
+    if shutil.which("docker") is None or docker("image", "inspect", image) != 0:
+        not_here = pytest.fail if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1" else pytest.skip
+        not_here(f"needs an engine that has {image}")
+    name = f"tfserving-quickstart-test-{os.getpid()}"
+    try:
+        result = whole_run(checkout, ENGINE="docker", TF_SERVING_IMAGE=image, IMAGE_NAME=name)
+    finally:
+        docker("rmi", "--force", name)
+    assert result.returncode == 0, result.stdout + result.stderr
+    over_grpc, over_http = re.findall(r"(?:gRPC|HTTP) +(0\.\d{4}) ", result.stdout)
+    assert over_grpc == over_http
+    assert f"IMAGE_NAME={name} bash run_tf_serving.sh multi" in result.stdout
+
+
+def docker(*arguments: str) -> int:
+    return subprocess.run(["docker", *arguments], capture_output=True, check=False).returncode
