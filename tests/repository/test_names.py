@@ -19,7 +19,24 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".a", "-a", "a/b", "a b", "a;b", "a'b", 'a"b', "a\n", "a\tb", "é", "a:b", "$a", "a" * 129],
+    [
+        "",
+        ".",
+        "..",
+        ".a",
+        "-a",
+        "a/b",
+        "a b",
+        "a;b",
+        "a'b",
+        'a"b',
+        "a\n",
+        "a\tb",
+        "é",
+        "a:b",
+        "$a",
+        "a" * 129,
+    ],
 )
 def test_no_names(name: str) -> None:
     with pytest.raises(InvalidInputError, match=re.escape(f"{name!r} is no model name: use letters, digits")):
