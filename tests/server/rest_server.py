@@ -29,6 +29,21 @@ DOUBLE = Signature(
 )
 
 
+FROM_EXAMPLES = Signature(
+    "from_examples",
+    "",
+    {"inputs": TensorInfo("inputs", DType.DT_STRING, (None,), "inputs:0")},
+    {
+        name: TensorInfo(name, dtype, None, f"{name}:0")
+        for name, dtype in {
+            "classes": DType.DT_STRING,
+            "scores": DType.DT_FLOAT,
+            "outputs": DType.DT_FLOAT,
+        }.items()
+    },
+)
+
+
 class FakeService:
     """Serves one model "m", which doubles; `run` may be replaced. `specs` are those that were asked for."""
 
@@ -44,7 +59,8 @@ class FakeService:
 
     def predict(self, spec, read, outputs=()):
         self._check(spec)
-        return Prediction(ModelSpec(spec.name, 7), DOUBLE, self.run(read(DOUBLE)))
+        signature = FROM_EXAMPLES if spec.signature == FROM_EXAMPLES.name else DOUBLE
+        return Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature)))
 
     def metadata(self, spec):
         self._check(spec)

@@ -18,6 +18,7 @@ from tfserving.errors import (
     UnsupportedError,
 )
 from tfserving.server.rest import RestOptions
+from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
 STATUS = {
@@ -45,6 +46,27 @@ def test_predict_in_row_and_in_column_format(server, service):
     assert (column.status, column.json) == (200, {"outputs": [3.0]})
     server.ask("POST", "/v1/models/m/labels/stable:predict", {"inputs": [1.5]})
     assert service.specs == [ModelSpec("m"), ModelSpec("m", 7, signature="s"), ModelSpec("m", label="stable")]
+
+
+def test_classify_and_regress(server, service):
+    def run(inputs):
+        values = [
+            [messages.Example.FromString(data).features.feature["x"].float_list.value[0]]
+            for data in inputs["inputs"]
+        ]
+        scores = np.array(values, np.float32)
+        return {"scores": scores, "classes": scores.astype(int).astype("S").astype(object), "outputs": scores}
+
+    service.run = run
+    request = {"signature_name": "from_examples", "examples": [{"x": 0.1}, {"x": 5.0}]}
+    classified = server.ask("POST", "/v1/models/m:classify", request)
+    assert (classified.status, classified.json) == (200, {"results": [[["0", 0.1]], [["5", 5.0]]]})
+    regressed = server.ask("POST", "/v1/models/m/versions/7:regress", request)
+    assert (regressed.status, regressed.json) == (200, {"results": [0.1, 5.0]})
+    assert service.specs == [ModelSpec("m", version, signature="from_examples") for version in (None, 7)]
+    refused = server.ask("POST", "/v1/models/m:regress", {"examples": [{"x": 1.0}]})
+    assert refused.status == 400
+    assert "regress" in refused.error
 
 
 def test_status_and_metadata(server, service):

@@ -23,7 +23,7 @@ def parse(request):
 
 
 def test_the_kind_of_a_feature_is_how_its_values_are_written():
-    parsed = parse(
+    signature, given = parse(
         {
             "signature_name": "s",
             "examples": [
@@ -41,8 +41,8 @@ def test_the_kind_of_a_feature_is_how_its_values_are_written():
             ],
         }
     )
-    assert parsed.signature == "s"
-    (example,) = parsed.input.example_list.examples
+    assert signature == "s"
+    (example,) = given.example_list.examples
     found = features(example)
     assert repr(found.pop("fs")) == "('float_list', [1.5, inf, nan])"
     assert found == {
@@ -58,9 +58,9 @@ def test_the_kind_of_a_feature_is_how_its_values_are_written():
 
 
 def test_every_object_is_an_example():
-    parsed = parse({"examples": [{"x": 1}, {}, {"x": 2}]})
-    assert parsed.signature == ""
-    assert [features(example) for example in parsed.input.example_list.examples] == [
+    signature, given = parse({"examples": [{"x": 1}, {}, {"x": 2}]})
+    assert signature == ""
+    assert [features(example) for example in given.example_list.examples] == [
         {"x": ("int64_list", [1])},
         {},
         {"x": ("int64_list", [2])},
@@ -68,8 +68,8 @@ def test_every_object_is_an_example():
 
 
 def test_a_context_stands_beside_the_examples():
-    parsed = parse({"context": {"c": 1.0}, "examples": [{"x": 2.0}]})
-    assert json_format.MessageToDict(parsed.input)["exampleListWithContext"] == {
+    _, given = parse({"context": {"c": 1.0}, "examples": [{"x": 2.0}]})
+    assert json_format.MessageToDict(given)["exampleListWithContext"] == {
         "context": {"features": {"feature": {"c": {"floatList": {"value": [1.0]}}}}},
         "examples": [{"features": {"feature": {"x": {"floatList": {"value": [2.0]}}}}}],
     }

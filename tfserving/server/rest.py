@@ -6,22 +6,18 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
-from tfserving.errors import DeadlineError, InvalidInputError, TfServingError, UnsupportedError
-from tfserving.server import rest_answers, rest_body, rest_json, rest_paths
+from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
+from tfserving.server import inference, rest_answers, rest_body, rest_examples, rest_json, rest_paths
 from tfserving.server.rest_paths import Call, Target
+from tfserving.server.service import Service
+from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
-from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import Signature
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,22 +37,10 @@ class RestOptions:
     min_compressed_bytes: int = 1 << 14
 
 
-class RestService(Protocol):
-    """What the REST API needs of the service (`tfserving.server.service.Service`)."""
-
-    def predict(self, spec: ModelSpec, read: Callable[[Signature], Any]) -> Any: ...
-
-    def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]: ...
-
-    def status(self, spec: ModelSpec) -> Any: ...
-
-    async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T: ...
-
-
 class RestApi:
     """Answers HTTP requests; whatever is asked, a refusal is a JSON object with the key "error"."""
 
-    def __init__(self, service: RestService, options: RestOptions) -> None:
+    def __init__(self, service: Service, options: RestOptions) -> None:
         self._service = service
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
@@ -111,11 +95,17 @@ class RestApi:
 
     def _called(self, target: Target, body: bytes | bytearray) -> bytes:
         """Blocks for as long as the model takes."""
-        if target.call is not Call.PREDICT:
-            raise UnsupportedError(f"{target.call.value} is not served here")
-        call = rest_json.parse_predict(body)
-        answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
-        return rest_answers.predictions(answer.outputs, call.format)
+        if target.call is Call.PREDICT:
+            call = rest_json.parse_predict(body)
+            answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
+            return rest_answers.predictions(answer.outputs, call.format)
+        signature, examples = rest_examples.parse_examples(body)
+        spec = replace(target.spec, signature=signature).to_message()
+        if target.call is Call.CLASSIFY:
+            request = messages.ClassificationRequest(model_spec=spec, input=examples)
+            return rest_answers.classifications(inference.classify(self._service, request).result)
+        request = messages.RegressionRequest(model_spec=spec, input=examples)
+        return rest_answers.regressions(inference.regress(self._service, request).result)
 
 
 _GZIP = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}

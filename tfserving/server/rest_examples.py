@@ -7,7 +7,6 @@ comes from how its values are written, 80.0 for a float and 80 for an int64.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,8 @@ from tfserving.wire import messages
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True)
-class ExamplesBody:
-    """A classify or regress request: the signature that it names ("" for none) and an `Input` message."""
-
-    signature: str
-    input: Any
-
-
-def parse_examples(body: bytes | bytearray) -> ExamplesBody:
-    """Reads a classify or regress request.
+def parse_examples(body: bytes | bytearray) -> tuple[str, Any]:
+    """The signature that a classify or regress request names, "" for none, and its `Input` message.
 
     Raises:
         InvalidInputError: no JSON object, no examples in it, or a value that a feature cannot hold.
@@ -45,7 +36,7 @@ def parse_examples(body: bytes | bytearray) -> ExamplesBody:
         into = message.example_list_with_context
         into.context.CopyFrom(_example(request["context"], "context"))
     into.examples.extend(_example(value, f"examples[{index}]") for index, value in enumerate(examples))
-    return ExamplesBody(signature, message)
+    return signature, message
 
 
 def _example(value: Any, place: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import http_exceptions, web
 
 from tfserving.server import rest_answers
-from tfserving.server.rest import RestApi, RestOptions, RestService, json_response
+from tfserving.server.rest import RestApi, RestOptions, json_response
+from tfserving.server.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ READ_BUFFER_BYTES = 1 << 20
 
 
 def rest_runner(
-    service: RestService, options: RestOptions | None = None, *, shutdown_timeout: float = 10.0
+    service: Service, options: RestOptions | None = None, *, shutdown_timeout: float = 10.0
 ) -> web.BaseRunner:
     """The REST API, ready for `setup()` and a site that listens.
 
