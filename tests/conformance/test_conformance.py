@@ -30,36 +30,6 @@ ASK = 300.0
 PLAIN = compare.load(compare.GOLDEN)
 BATCHING = compare.load(compare.GOLDEN_BATCHING)
 
-_REST_EXAMPLES = frozenset(
-    {
-        "rest: classify",
-        "rest: classify on a regress signature",
-        "rest: classify on predict default",
-        "rest: classify with context",
-        "rest: classify with labels",
-        "rest: regress",
-        "rest: regress by version",
-        "rest: regress without examples",
-        "rest: regress, examples empty",
-        "rest: regress, feature missing",
-        "rest: regress, feature of wrong kind",
-    }
-)
-
-# What the embedded server does not answer yet. A case that begins to pass fails the run until it is taken
-# off the list.
-TODO: dict[str, frozenset[str]] = {
-    "plain": _REST_EXAMPLES,
-    "batching": _REST_EXAMPLES,
-}
-
-
-def cases(kind: str, golden: dict[str, Answer]) -> list[object]:
-    unknown = TODO[kind] - golden.keys()
-    assert not unknown, f"TODO names cases that are not recorded: {sorted(unknown)}"
-    todo = pytest.mark.xfail(strict=True, reason="not answered yet")
-    return [pytest.param(name, marks=[todo] if name in TODO[kind] else []) for name in golden]
-
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,12 +52,12 @@ def batching(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return answers(zoo, tmp_path_factory.mktemp("batching"), *flags)
 
 
-@pytest.mark.parametrize("name", cases("plain", PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 def test_answer(name: str, plain: dict[str, Answer]) -> None:
     assert_agrees(PLAIN[name], plain[name])
 
 
-@pytest.mark.parametrize("name", cases("batching", BATCHING))
+@pytest.mark.parametrize("name", BATCHING)
 def test_answer_with_batching(name: str, batching: dict[str, Answer]) -> None:
     assert_agrees(BATCHING[name], batching[name])
 
