@@ -110,6 +110,7 @@ def test_no_answer_tells_what_runs_the_server(server):
         ("POST", "/v1/models/m:predict", b"\x00\xff" * 1000, 400, "the body is not JSON"),
         ("POST", "/v1/models/m:predict", {"instances": ["a"]}, 400, 'instances[0] is "a"'),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_refusals_are_json(server, method, path, body, status, text):
     answer = server.ask(method, path, body)
@@ -309,6 +310,7 @@ def test_the_server_says_to_go_on_when_asked(server):
         b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n0\r\n\r\n",
         b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_garbage_gets_a_400_and_does_no_harm(server, garbage, caplog):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:

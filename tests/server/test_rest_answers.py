@@ -215,3 +215,7 @@ def test_metadata():
 def test_error_texts_can_hold_anything():
     text = 'a "quoted" \n \udcff \ud800 \0 é'
     assert json.loads(rest_answers.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
+
+
+def test_error_texts_are_cut():
+    assert len(rest_answers.error("x" * 10**6)) < 5000

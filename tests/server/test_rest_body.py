@@ -17,6 +17,11 @@ def place(indices):
     return f"at {list(indices)}"
 
 
+def short(value):
+    """A name for a test case."""
+    return repr(value)[:40]
+
+
 def nested(value):
     """A JSON value with `Leaves` put together again."""
     if isinstance(value, Leaves):
@@ -65,9 +70,9 @@ def test_json_is_read_with_the_numbers_that_rapidjson_knows(text, value):
         b"[1e999]",
         b"[1e999, NaN]",
         b"[NaN" * 3,
-        b"[" * 100_000,
-        b"[" * 100_000 + b"NaN",
-        b"[" + b"1" * 5000 + b", NaN]",
+        b"[" * 2000,
+        b"[" * 2000 + b"NaN",
+        b"[" + b"1" * 400 + b", NaN]",
         b'["\xff", NaN]',
         b"null null",
         b"\x00",
@@ -79,6 +84,7 @@ def test_json_is_read_with_the_numbers_that_rapidjson_knows(text, value):
         b'["\x01"]',
         b'["\\ud800"]',
     ],
+    ids=short,
 )
 def test_what_is_not_json_is_invalid(text):
     with pytest.raises(InvalidInputError, match=r"the body is (not JSON|empty)"):
@@ -127,6 +133,7 @@ def test_lists_that_are_not_rectangular_are_named(value, message):
         b'{"inputs": {"x": 1, "y": [[1], [2]], "z": "s"}}',
         b'{"instances":[' + b",".join([b"[" + b",".join([b"1"] * 3) + b"]"] * 200) + b"]}",
     ],
+    ids=short,
 )
 def test_arrays_of_numbers_come_flat(body):
     read = loads_dense(body)
@@ -183,6 +190,25 @@ def test_a_number_on_the_wrong_side_of_a_bracket_is_no_array(body):
 )
 def test_everything_else_is_read_as_ever(body):
     assert nested(loads_dense(body)) == loads(body)
+
+
+MANY = 10**6
+LONG = {
+    "deep": b"[" * MANY + b"1" + b"]" * MANY,
+    "opening": b"[" * MANY,
+    "closing": b"[" + b"]" * MANY,
+    "escaped quotes": b'[NaN, "' + b'\\"' * MANY,
+    "quotes": b"[NaN, " + b'"' * (MANY + 1),
+    "gap": b"[[1]," + b" " * MANY + b"[2]," + b"[3]," * (MANY // 10) + b"[4]",
+    "integer": b"[" + b"1" * MANY + b"]",
+    "integer beside NaN": b"[" + b"1" * MANY + b", NaN]",
+}
+
+
+@pytest.mark.parametrize("array", LONG.values(), ids=LONG)
+def test_no_text_takes_long(array):
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        loads_dense(b'{"instances": ' + array + b"}")
 
 
 NUMBER = st.one_of(

@@ -260,6 +260,7 @@ def test_lists_can_be_too_deep():
         (b'{"signature_name": [1], "instances": 5}', "'signature_name' is a list"),
         (b'{"instances": [1], "signature_name": null}', "'signature_name' is null"),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_requests_of_another_form(body, message):
     with pytest.raises(InvalidInputError, match=message):

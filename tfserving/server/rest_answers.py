@@ -33,6 +33,8 @@ _WRITTEN = frozenset(
         DType.DT_STRING,
     )
 )
+# What a caller names can be of any length, and stands in the error that says that it is not known.
+_MAX_ERROR = 4000
 _FOR_PEOPLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -98,7 +100,8 @@ def metadata(spec: ModelSpec, signatures: Any) -> bytes:
 def error(text: str) -> bytes:
     """What every refusal carries: {"error": "..."}."""
     # a path or a name in the text can hold what came as bytes that are not UTF-8
-    clean = text.encode("utf-8", "backslashreplace").decode()
+    cut = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}..."
+    clean = cut.encode("utf-8", "backslashreplace").decode()
     return orjson.dumps({"error": clean}, option=orjson.OPT_APPEND_NEWLINE)
 
 

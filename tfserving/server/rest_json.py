@@ -20,14 +20,11 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest_body import NUMBERS, Leaves, Place, flatten, loads_dense
+from tfserving.server.rest_body import MAX_RANK, NUMBERS, Leaves, Place, flatten, loads_dense
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
 
 Array = np.ndarray[Any, Any]
-
-# numpy 1.26 stops here; TensorFlow's kernels do well before.
-MAX_RANK = 32
 
 
 class Format(enum.Enum):
