@@ -125,7 +125,6 @@ check_settings() {
   check_file SSL_CONFIG_FILE
   check_model_name "$MODEL_NAME" MODEL_NAME
   setting_of_image
-  check_image_reference IMAGE_NAME
   check_server_flags
 }
 
@@ -158,14 +157,17 @@ check_config() {
   repository "${arguments[@]}" >/dev/null || misuse "nothing is started; mend what is named above"
 }
 
-# What has no effect is said, for it may have been meant to have one.
-note_what_has_no_effect() {
+# What has no effect, or more than one might think, is said.
+note_effects() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
   case $ENGINE in embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;; esac
   for name in $names; do
     ! chosen "$name" || note "note: $name has no effect here ($MODE, $ENGINE)"
   done
+  [[ $MODE == single || $ENGINE == embedded ]] || ! chosen MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
+    || chosen MODELS_DIR || chosen MODELS_CONFIG \
+    || note "note: the config in the image never changes; give MODELS_DIR or MODELS_CONFIG to poll one that does"
   case $BIND_ADDRESS in
     127.* | ::1) ;;
     *) note "note: $BIND_ADDRESS can be reached from other machines, and the server has no authentication" ;;
@@ -228,14 +230,17 @@ check_name_is_free() {
   case $FOUND in
     running) misuse "$CONTAINER_NAME runs already (docker, gRPC $FOUND_GRPC, REST $FOUND_REST); $mend" ;;
     foreign) misuse "there is a container $CONTAINER_NAME that is not ours; give another CONTAINER_NAME" ;;
-    dead) docker_remove ;;
+    dead)
+      note "replacing container $CONTAINER_NAME, which has ended"
+      docker_remove
+      ;;
   esac
 }
 
 port_taken() { # PORT BY_WHOM
   local name=GRPC_PORT
   [[ $1 == "$GRPC_PORT" ]] || name=REST_PORT
-  misuse "port $1 is in use by $2; stop that, or give another: $name=$(($1 + 100))"
+  misuse "port $1 is in use by $2; stop that, or give another: $name=$(($1 < 65000 ? $1 + 100 : $1 - 100))"
 }
 
 check_ports_are_free() {
@@ -283,7 +288,7 @@ run() {
   local where
   choose_engine
   check_models
-  note_what_has_no_effect
+  note_effects
   if [[ -z $DRY_RUN ]]; then
     check_name_is_free
     "${ENGINE}_prepare"

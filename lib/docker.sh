@@ -72,6 +72,7 @@ mount_models() {
 # docker_command FLAG...: sets COMMAND.
 docker_command() {
   local where
+  check_image_reference IMAGE_NAME
   MOUNTS=() FLAGS=()
   where=$(host_port "$BIND_ADDRESS" '')
   mount_models
@@ -85,8 +86,10 @@ docker_command() {
   COMMAND+=(--read-only --cap-drop ALL --security-opt no-new-privileges)
   # The calls in flight get their time after the drain.
   COMMAND+=(--restart "$RESTART_POLICY" --stop-timeout "$((DRAIN_SECONDS + 15))")
-  case ${LOG_DRIVER:-json-file} in
-    json-file | local) COMMAND+=(--log-opt max-size=10m --log-opt max-file=3) ;;
+  # Other log drivers refuse these, that of the engine or one that the user asks for.
+  case "${LOG_DRIVER:-json-file} $DOCKER_ARGS" in
+    *--log-driver*) ;;
+    json-file* | local*) COMMAND+=(--log-opt max-size=10m --log-opt max-file=3) ;;
   esac
   # The quotes are docker's: without them the comma of a list would begin another field.
   [[ -z $GPU ]] || COMMAND+=(--gpus "\"device=$GPU\"")
@@ -99,8 +102,8 @@ docker_command() {
 
 build_command() {
   case $MODE in
-    single) door_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR IMAGE_NAME "$@" ;;
-    multi) door_command build_ensemble.sh MODELS_DIR MODELS_CONFIG IMAGE_NAME "$@" ;;
+    single) door_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR IMAGE_NAME ;;
+    multi) door_command build_ensemble.sh MODELS_DIR MODELS_CONFIG IMAGE_NAME ;;
   esac
 }
 
@@ -112,7 +115,7 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 docker_prepare() {
   local answer mode model variables other
   answer=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
-    || misuse "no image $IMAGE_NAME here; build it: $(build_command)"
+    || misuse "no image $IMAGE_NAME here; $(chosen IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
   IFS='|' read -r mode model variables <<<"$answer"
   [[ -n $mode ]] || misuse "image $IMAGE_NAME was not made by build.sh or build_ensemble.sh; build one: $(build_command)"
   [[ $mode == "$MODE" ]] \
@@ -202,4 +205,4 @@ docker_discard() {
 docker_remove() { docker rm --force "$CONTAINER_NAME" >/dev/null 2>&1 || true; }
 
 # docker_others: the containers of ours that run, one a line.
-docker_others() { docker ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true; }
+docker_others() { within 5 docker ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true; }

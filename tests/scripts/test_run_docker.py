@@ -105,6 +105,9 @@ class TestCommand:
         command = dry(checkout, DOCKER_ARGS="--memory 4g\n--env 'A=b c' --restart no")
         assert command[-7:-1] == ["--memory", "4g", "--env", "A=b c", "--restart", "no"]
 
+    def test_another_log_driver(self, checkout: Any) -> None:
+        assert "--log-opt" not in dry(checkout, DOCKER_ARGS="--log-driver=journald")
+
     def test_without_an_engine(self, checkout: Any) -> None:
         checkout.change(engine="down")
         assert "max-size=10m" in dry(checkout, ENGINE="docker")
@@ -317,7 +320,7 @@ class TestRefuses:
             ({}, "tfserving-digits here; build it: bash build.sh"),
             ({"MODEL_NAME": "flowers"}, "tfserving-flowers here; build it: MODEL_NAME=flowers bash build.sh"),
             ({"MODE": "multi"}, "tfserving-ensemble here; build it: bash build_ensemble.sh"),
-            ({"IMAGE_NAME": "me/x"}, "me/x here; build it: IMAGE_NAME=me/x bash build.sh"),
+            ({"IMAGE_NAME": "me/x"}, "me/x here; pull it, or build it: IMAGE_NAME=me/x bash build.sh"),
         ],
     )
     def test_a_missing_image(self, checkout: Any, variables: dict[str, str], mend: str) -> None:

@@ -347,6 +347,28 @@ class TestAuto:
         assert "ENGINE=docker, but docker info says: Cannot connect" in done.err
 
 
+def test_polling_what_never_changes_is_noted(checkout: Any) -> None:
+    checkout.add_version("digits", 1)
+    checkout.add_version("half", 1)
+    checkout.add_config()
+    poll = {"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "1"}
+    note = (
+        "note: the config in the image never changes; give MODELS_DIR or MODELS_CONFIG to poll one that does"
+    )
+    assert note in checkout.run("run_tf_serving.sh", "multi", "--dry-run", **poll).err
+    assert (
+        note not in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models", **poll).err
+    )
+
+
+def test_names_that_make_no_image_are_fine_without_docker(checkout: Any) -> None:
+    checkout.add_version("a..b", 1)
+    done = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
+    assert "--model_name=a..b" in done.command
+    refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").refusal
+    assert "IMAGE_NAME=tfserving-a..b is no image reference" in refusal
+
+
 def test_an_open_address_is_noted(checkout: Any) -> None:
     done = checkout.run("run_tf_serving.sh", "--dry-run", BIND_ADDRESS="0.0.0.0")
     assert "note: 0.0.0.0 can be reached from other machines" in done.err
