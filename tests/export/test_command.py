@@ -116,6 +116,11 @@ def test_a_session(keras_file, tmp_path):
     assert "pixels stay 0 to 255" in first.stdout
     assert f"MODELS_DIR='{tmp_path}/my models' MODEL_NAME=digits bash build.sh" in first.stdout
 
+    older = run(*arguments, "--models-dir", tmp_path / "my models", "--version", "0")
+    assert (
+        f"MODEL_VERSIONS=0 MODELS_DIR='{tmp_path}/my models' MODEL_NAME=digits bash build.sh" in older.stdout
+    )
+
     again = run(*arguments, "--models-dir", tmp_path / "my models", "--version", "1")
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("export_saved_model.py: error: ")

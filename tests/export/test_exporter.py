@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +88,13 @@ class TestKeras:
         with pytest.raises(ExportError, match="Keras cannot export the model: "):
             export_saved_model(keras.Sequential([keras.layers.Dense(1)]), "m", models_dir=models_dir)
         assert tree(models_dir) == []
+
+    def test_an_input_whose_name_no_signature_can_carry_is_explained(self, models_dir):
+        import keras
+
+        image = keras.Input((2,), name="my image")
+        with pytest.raises(ExportError, match="give the Input layers names of letters"):
+            export_saved_model(keras.Model(image, keras.layers.Dense(1)(image)), "m", models_dir=models_dir)
 
     def test_a_file_of_weights_alone_is_refused(self, keras_model, models_dir, tmp_path):
         keras_model.save_weights(tmp_path / "model.weights.h5")
@@ -272,10 +283,18 @@ class TestSavedModels:
         assert tree(models_dir) == []
 
     def test_a_broken_one_is_refused(self, models_dir, tmp_path):
-        (tmp_path / "saved_model.pb").write_bytes(b"garbage")
-        with pytest.raises(RepositoryError):
-            export_saved_model(tmp_path, "m", models_dir=models_dir)
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken" / "saved_model.pb").write_bytes(b"garbage")
+        with pytest.raises(RepositoryError, match="is no SavedModel"):
+            export_saved_model(tmp_path / "broken", "m", models_dir=models_dir)
         assert tree(models_dir) == []
+
+    def test_one_around_its_own_destination_is_refused(self, tensorflow_1_model, models_dir):
+        shutil.copytree(tensorflow_1_model, models_dir / "half")
+        before = tree(models_dir)
+        with pytest.raises(InvalidInputError, match="move it elsewhere"):
+            export_saved_model(models_dir / "half", "half", models_dir=models_dir)
+        assert tree(models_dir) == before
 
     def test_a_model_directory_names_the_version_that_is_meant(self, models_dir):
         for version in (9, 10):
@@ -283,6 +302,35 @@ class TestSavedModels:
             (models_dir / "m" / str(version) / "saved_model.pb").touch()
         with pytest.raises(InvalidInputError, match=r"did you mean .*/m/10"):
             export_saved_model(models_dir / "m", "other", models_dir=models_dir)
+
+
+def test_names_are_those_of_saved_model_cli(words_module, models_dir):
+    path = export_saved_model(
+        words_module,
+        "words",
+        models_dir=models_dir,
+        input_names={"words": "fruits"},
+        output_names={"ids": "numbers"},
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", path, "--all"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    ).stdout
+    theirs, ours = [], []
+    for part in re.split(r"(?=signature_def\[')", shown)[1:]:
+        name = part.split("'")[1]
+        for kind, alias, dtype, shape, tensor in re.findall(
+            r"(inputs|outputs)\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (.*)\s+name: (.*)", part
+        ):
+            theirs.append((name, kind, alias, dtype, shape, tensor))
+    for name, signature in read_saved_model(path).items():
+        for kind, infos in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+            ours += [(name, kind, i.name, i.dtype.name, i.shape_text, i.tensor_name) for i in infos.values()]
+    assert ours == [line for line in theirs if line[0] != "__saved_model_init_op"]
+    assert ours[0][:3] == ("double", "inputs", "x")
 
 
 class TestVersions:

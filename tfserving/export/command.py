@@ -16,6 +16,7 @@ from tfserving.errors import InvalidInputError, RepositoryError, TfServingError
 from tfserving.export import images
 from tfserving.export.exporter import export_saved_model
 from tfserving.export.quiet import quiet_tensorflow
+from tfserving.repository.versions import list_versions
 from tfserving.wire.signatures import describe, read_saved_model
 
 DESCRIPTION = "Exports a model as a version that TensorFlow Serving loads: MODELS_DIR/NAME/VERSION/."
@@ -106,9 +107,11 @@ def next_commands(path: Path) -> str:
     """What to do with the version at `path`: build an image, start a server."""
     name, models_dir = path.parent.name, path.parent.parent
     settings = f"MODEL_NAME={shlex.quote(name)}"
+    # build.sh takes the newest when it is not told
+    version = "" if path.name == str(list_versions(path.parent)[-1]) else f"MODEL_VERSIONS={path.name} "
     if models_dir != Path(DEFAULT_MODELS_DIR):
         settings = f"MODELS_DIR={shlex.quote(str(models_dir))} {settings}"
-    return f"  {settings} bash build.sh\n  {settings} bash run_tf_serving.sh"
+    return f"  {version}{settings} bash build.sh\n  {settings} bash run_tf_serving.sh"
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "export_saved_model.py") -> int:

@@ -67,8 +67,8 @@ def export_saved_model(
     if warmup and warmup_data is not None:
         raise InvalidInputError("warmup requests are either made or taken from samples: give one of the two")
     samples = None if warmup_data is None else load_samples(warmup_data)
-    sources.check_source(source)
     base = Path(models_dir) / name
+    sources.check_source(source, base)
     _check_version(base, version)
 
     with quiet_logs(), versions.staged(base) as staging:

@@ -18,17 +18,20 @@ KERAS_SUFFIXES = (".keras", ".h5")
 _REASON_LENGTH = 300
 
 
-def check_source(source: Any) -> None:
-    """Refuses what cannot be a source, before TensorFlow is imported and anything is written.
+def check_source(source: Any, base: Path) -> None:
+    """Refuses what cannot be a source of a version under `base`, before TensorFlow is imported.
 
     Raises:
-        InvalidInputError: a path to nothing, or to something that is neither a Keras file nor a SavedModel.
+        InvalidInputError: a path to nothing, to something that is neither a Keras file nor a SavedModel, or to
+            a SavedModel that `base` lies in.
     """
     if not isinstance(source, str | os.PathLike):
         return
     path = Path(source)
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
+            if base.resolve().is_relative_to(path.resolve()):
+                raise InvalidInputError(f"{path} would hold its own copy {base}: move it elsewhere first")
             return
         there = [str(path / str(version)) for version in versions.list_versions(path)]
         hint = f": did you mean {there[-1]}?" if there else ": a SavedModel has one"
@@ -136,7 +139,10 @@ def _write_keras(model: Any, directory: Path) -> None:
     try:
         model.export(str(directory), format="tf_saved_model", verbose=False)
     except Exception as error:
-        raise ExportError(f"Keras cannot export the model: {reason(error)}") from error
+        hint = ""
+        if "argument names" in str(error):
+            hint = " (give the Input layers names of letters, digits and '_')"
+        raise ExportError(f"Keras cannot export the model: {reason(error)}{hint}") from error
 
 
 def _around(function: Any) -> tuple[Any, dict[str, Any]]:
