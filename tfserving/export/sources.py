@@ -22,7 +22,7 @@ def check_source(source: Any, base: Path) -> None:
     """Refuses what cannot be a source of a version under `base`, before TensorFlow is imported.
 
     Raises:
-        InvalidInputError: a path to nothing, to something that is neither a Keras file nor a SavedModel, or to
+        InvalidInputError: a path to nothing, to what is neither a Keras file nor a SavedModel, or to
             a SavedModel that `base` lies in.
     """
     if not isinstance(source, str | os.PathLike):
