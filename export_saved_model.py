@@ -20,4 +20,4 @@ except ModuleNotFoundError as error:
 __all__ = ["export_saved_model"]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="export_saved_model.py"))

@@ -76,7 +76,7 @@ def test_misuse_is_2_and_says_what_to_mend(arguments, message, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").touch()
     try:
-        status = main(arguments)
+        status = main(arguments, prog="export_saved_model.py")
     except SystemExit as stop:
         status = stop.code
     printed = capfd.readouterr()

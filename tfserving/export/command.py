@@ -23,10 +23,10 @@ DESCRIPTION = "Exports a model as a version that TensorFlow Serving loads: MODEL
 
 EPILOG = """\
 examples:
-  python export_saved_model.py model.keras --name digits
-  python export_saved_model.py model.keras --name digits --output-name output_0=probabilities --warmup 2
-  python export_saved_model.py model.keras --name photos --image-bytes --warmup-data samples.npz
-  python export_saved_model.py /tmp/saved_model --name ranker --version 20260101
+  %(call)s model.keras --name digits
+  %(call)s model.keras --name digits --output-name output_0=probabilities --warmup 2
+  %(call)s model.keras --name photos --image-bytes --warmup-data samples.npz
+  %(call)s /tmp/saved_model --name ranker --version 20260101
 
 Keras 3 calls outputs output_0, output_1, ... whatever their layers are called: rename them for your callers.
 The version appears by one rename when it is whole, and is never overwritten; a running server then loads it.
@@ -114,12 +114,12 @@ def next_commands(path: Path) -> str:
     return f"  {version}{settings} bash build.sh\n  {settings} bash run_tf_serving.sh"
 
 
-def main(argv: Sequence[str] | None = None, *, prog: str = "export_saved_model.py") -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving export") -> int:
     """The whole command; returns the exit status: 2 for what the caller has to change, 1 for a failure."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=EPILOG % {"call": f"python {prog}" if prog.endswith(".py") else prog},
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
