@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # as with shutil and subprocess below: it is started often, and should start quickly
+    from typing import Any, NoReturn
 
 WORLD = Path(os.environ["FAKE_WORLD"])
 
@@ -63,6 +64,8 @@ def info(state: dict[str, Any]) -> None:
 
 
 def build(state: dict[str, Any], arguments: list[str]) -> None:
+    import shutil
+
     shutil.rmtree(WORLD / "context", ignore_errors=True)
     shutil.copytree(arguments[-1], WORLD / "context", symlinks=True)
     if state["build"] == "hangs":
@@ -90,6 +93,8 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:
+    import subprocess
+
     options = Options(arguments)
     name = options.one("--name")
     image = state["images"][options.image]

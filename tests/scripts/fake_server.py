@@ -10,29 +10,34 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 WORLD = Path(os.environ["FAKE_WORLD"])
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        model = self.path.removeprefix("/v1/models/")
-        versions = json.loads((WORLD / "models").read_text()).get(model, {"1": "AVAILABLE"})
-        statuses = [
-            {"version": version, "state": state, "status": {"error_code": "OK", "error_message": ""}}
-            for version, state in versions.items()
-        ]
-        body = json.dumps({"model_version_status": statuses}, indent=1).encode()
-        self.send_response(200 if statuses else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def answer(request: str) -> bytes:
+    model = request.split()[1].removeprefix("/v1/models/")
+    versions = json.loads((WORLD / "models").read_text()).get(model, {"1": "AVAILABLE"})
+    statuses = [
+        {"version": version, "state": state, "status": {"error_code": "OK", "error_message": ""}}
+        for version, state in versions.items()
+    ]
+    line = "200 OK" if statuses else "404 Not Found"
+    return f"HTTP/1.1 {line}\r\n\r\n{json.dumps({'model_version_status': statuses}, indent=1)}".encode()
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+def serve(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        while True:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("r", newline="\r\n") as lines:
+                request = next(lines, "")
+                while request and next(lines, "") not in ("", "\r\n"):
+                    pass
+                if request:  # who only looks whether the port is open sends none
+                    connection.sendall(answer(request))
 
 
 def main(argv: list[str]) -> None:
@@ -44,7 +49,7 @@ def main(argv: list[str]) -> None:
     if behaviour == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (port,) = [flag.rpartition("=")[2] for flag in argv if flag.startswith("--rest_api_port=")]
-    HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    serve(int(port))
 
 
 if __name__ == "__main__":
