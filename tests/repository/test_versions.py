@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,6 +240,21 @@ class TestStaging:
 
         with pytest.raises(KeyboardInterrupt):
             interrupted_export()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_interrupt_right_after_it_is_made_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = Path.mkdir
+
+        def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+            original(path, *args, **kwargs)
+            if path.name.startswith("."):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        with pytest.raises(KeyboardInterrupt), staged(tmp_path / "digits"):
+            pass
         assert list(tmp_path.iterdir()) == []
 
     def test_the_block_keeps_what_was_there(self, tmp_path: Path, fill_version: Fill) -> None:

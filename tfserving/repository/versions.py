@@ -144,25 +144,18 @@ def staging_dir(base_path: str | os.PathLike[str]) -> Path:
     Raises:
         RepositoryError: the directory cannot be made.
     """
-    base = Path(base_path)
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(base)
-        staging = base / f"{_staging_prefix(base)}{secrets.token_hex(4)}"
-        # Not tempfile.mkdtemp: its mode 0700 would keep a container's user from reading the version.
-        staging.mkdir()
-    except OSError as error:
-        raise RepositoryError(
-            f"{base}: cannot be written ({error.strerror}): choose another directory"
-        ) from error
+    staging = _staging_path(base_path)
+    _make_staging(staging)
     return staging
 
 
 @contextlib.contextmanager
 def staged(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     """A `staging_dir` that is gone when the block ends without having published it, Ctrl-C included."""
-    staging = staging_dir(base_path)
+    staging = _staging_path(base_path)
+    # Named before it is made, so that an interrupt right after it is made finds it.
     try:
+        _make_staging(staging)
         yield staging
     finally:
         _discard(staging)
@@ -229,6 +222,24 @@ def remove_leftovers(
     return tuple(removed)
 
 
+def _staging_path(base_path: str | os.PathLike[str]) -> Path:
+    base = Path(base_path)
+    return base / f"{_staging_prefix(base)}{secrets.token_hex(4)}"
+
+
+def _make_staging(staging: Path) -> None:
+    base = staging.parent
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(base)
+        # Not tempfile.mkdtemp: its mode 0700 would keep a container's user from reading the version.
+        staging.mkdir()
+    except OSError as error:
+        raise RepositoryError(
+            f"{base}: cannot be written ({error.strerror}): choose another directory"
+        ) from error
+
+
 def _staging_prefix(base: Path) -> str:
     return f".{base.absolute().name}.staging-"
 
@@ -274,8 +285,6 @@ def _last_change(path: Path) -> float:
 
 
 def _discard(staging: Path) -> None:
-    if not staging.is_dir():
-        return
     shutil.rmtree(staging, ignore_errors=True)
     # The base path too when nothing else is in it: the failed export made it.
     with contextlib.suppress(OSError):
