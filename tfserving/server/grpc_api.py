@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository.config import ServerConfig, from_message
-from tfserving.server import inference
+from tfserving.server import calls, inference
+from tfserving.server.calls import Observer
 from tfserving.server.service import METADATA_FIELD, Service
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
@@ -39,6 +40,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         *,
         reload: Callable[[ServerConfig, float], None] | None = None,
         tensor_content: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._service = service
         self._reload_config = reload
@@ -55,7 +57,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
             services.RELOAD_CONFIG.path: self._reload,
         }
         self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_guarded(handler)) for path, handler in handlers.items()
+            path: grpc.unary_unary_rpc_method_handler(_guarded(_observed(path, handler, observers)))
+            for path, handler in handlers.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -69,6 +72,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             call = predict.decode_request(data)
         except ProtocolError as error:
+            calls.current().asked = ModelSpec(predict.peek_model(data))
             raise InvalidInputError(str(error)) from error
         answer = self._service.predict(call.spec, lambda _: call.inputs, call.outputs)
         return predict.encode_response(answer.spec, answer.outputs, tensor_content=self._tensor_content)
@@ -115,6 +119,23 @@ def _parsed(kind: Any, data: bytes) -> Any:
         return kind.FromString(data)
     except DecodeError as error:
         raise InvalidInputError(f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _observed(path: str, handler: Handler, observers: Sequence[Observer]) -> Handler:
+    """The handler with its calls told to observers; itself where there are none."""
+    if not observers:
+        return handler
+    method = path.rpartition("/")[2]
+
+    async def handle(data: bytes, context: Any) -> bytes:
+        # asked for now: once the call is over, context.peer() takes the process down
+        with calls.Call(observers, calls.GRPC, method, peer=context.peer()) as call:
+            call.request_bytes = len(data)
+            answer = await handler(data, context)
+            call.response_bytes = len(answer)
+            return answer
+
+    return handle
 
 
 def _guarded(handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:

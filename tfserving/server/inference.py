@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
+from tfserving.server import calls
 from tfserving.server.service import Inputs, Prediction, Service
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
@@ -122,6 +123,7 @@ def _serialized(examples: Any) -> np.ndarray[Any, Any]:
     """
     if not _size(examples):
         raise InvalidInputError("Input is empty: send at least one example")
+    calls.current().examples = _size(examples)
     context = b""
     if examples.WhichOneof("kind") == "example_list_with_context":
         context = examples.example_list_with_context.context.SerializeToString()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
-from tfserving.server import inference, rest_answers, rest_body, rest_examples, rest_json, rest_paths
+from tfserving.server import calls, inference, rest_answers, rest_body, rest_examples, rest_json, rest_paths
 from tfserving.server.rest_paths import Call, Target
 from tfserving.server.service import Service
 from tfserving.wire import messages
@@ -50,8 +50,10 @@ class RestApi:
         try:
             response = await self._answer(request)
         except TfServingError as error:
+            calls.current().failed(error)
             response = json_response(rest_answers.error(str(error)), status_of(error.code))
         except Exception as error:
+            calls.current().failed(error)
             log.exception("answering %s %s", request.method, request.path)
             response = json_response(rest_answers.error(f"{type(error).__name__}: {error}"), 500)
         if self._options.cors:
@@ -62,12 +64,16 @@ class RestApi:
         if request.method == "OPTIONS" and self._options.cors:
             return json_response(b"")
         target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
+        observed = calls.current()
+        observed.method, observed.asked = target.call.method, target.spec
         if target.call is Call.STATUS:
             return json_response(rest_answers.status(self._service.status(target.spec)))
         if target.call is Call.METADATA:
             return json_response(rest_answers.metadata(*self._service.metadata(target.spec)))
         # read to its end before a worker is taken: a slow client must not hold one
-        return await self._in_worker(request, target, await _body(request))
+        body = await _body(request)
+        observed.request_bytes = len(body)
+        return await self._in_worker(request, target, body)
 
     async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytearray) -> web.Response:
         compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))

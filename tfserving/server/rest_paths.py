@@ -20,6 +20,11 @@ class Call(enum.Enum):
     CLASSIFY = ":classify"
     REGRESS = ":regress"
 
+    @property
+    def method(self) -> str:
+        """The name of the call in the gRPC API."""
+        return _METHODS[self]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -28,6 +33,14 @@ class Target:
     call: Call
     spec: ModelSpec
 
+
+_METHODS = {
+    Call.STATUS: "GetModelStatus",
+    Call.METADATA: "GetModelMetadata",
+    Call.PREDICT: "Predict",
+    Call.CLASSIFY: "Classify",
+    Call.REGRESS: "Regress",
+}
 
 # After http_rest_api_util.cc: the path's words are matched without regard to case, the call's are not.
 _MODELS = r"(?i:/v1/models)"

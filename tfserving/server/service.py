@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError
+from tfserving.server import calls
 from tfserving.server.manager import Manager
 from tfserving.server.servable import Arrays
 from tfserving.server.states import VersionStatus
@@ -46,7 +49,8 @@ class Service:
 
     async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T:
         """Awaits `function(*args)` in a thread of the model, so that it keeps nobody else waiting."""
-        return await self._workers.run(model, function, *args)
+        # with the context goes the call that is being answered
+        return await self._workers.run(model, copy_context().run, function, *args)
 
     def predict(
         self, spec: ModelSpec, read: Callable[[Signature], Inputs], outputs: Sequence[str] = ()
@@ -64,7 +68,10 @@ class Service:
             InvalidInputError: names or dtypes do not fit the signature, or an output is not known.
             TfServingError: the graph failed, with the code that TensorFlow gave.
         """
+        call = calls.current()
+        call.asked = spec
         with self._manager.acquire(spec) as harness:
+            call.version = harness.version
             servable = harness.servable
             name = spec.signature or DEFAULT_SIGNATURE
             signature = servable.signatures.get(name)
@@ -74,12 +81,16 @@ class Service:
                     f"(signatures: {', '.join(servable.signatures) or 'none'})",
                     model=spec.name,
                 )
+            call.signature = name
             inputs = _checked_inputs(signature, read(signature), spec.name)
             wanted = _checked_outputs(signature, outputs, spec.name)
+            began = time.perf_counter()
+            answer = servable.run(signature, inputs, wanted)
+            call.run_seconds = time.perf_counter() - began
             return Prediction(
                 ModelSpec(spec.name, harness.version, signature=name),
                 signature,
-                servable.run(signature, inputs, wanted),
+                answer,
             )
 
     @contextmanager
@@ -98,7 +109,10 @@ class Service:
         Raises:
             NotFoundError: the model or version is not served.
         """
+        call = calls.current()
+        call.asked = spec
         with self._manager.acquire(spec) as harness:
+            call.version = harness.version
             return ModelSpec(spec.name, harness.version), harness.servable.signature_def_map
 
     def status(self, spec: ModelSpec) -> Any:
@@ -107,6 +121,7 @@ class Service:
         Raises:
             NotFoundError: no such model or version.
         """
+        calls.current().asked = spec
         if not spec.name:
             raise InvalidInputError("the request names no model: set model_spec.name")
         response = messages.GetModelStatusResponse()

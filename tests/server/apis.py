@@ -1,0 +1,83 @@
+"""Both APIs on ports of 127.0.0.1, over a manager of fake servables."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+from aiohttp import web
+from fakes import FakeLoader
+from rest_server import Running
+
+from tfserving.server.grpc_api import GrpcApi
+from tfserving.server.manager import Manager
+from tfserving.server.rest_runner import rest_runner
+from tfserving.server.service import Service
+from tfserving.server.workers import Workers
+from tfserving.wire import messages, predict
+from tfserving.wire.model_spec import ModelSpec
+
+
+class Apis:
+    """What is served, and a way to call it over each API."""
+
+    def __init__(self, loader, manager, channel, port):
+        self.loader = loader
+        self.manager = manager
+        self.rest = Running(port)
+        self._channel = channel
+
+    def call(self, method, request):
+        """The answer to a request, serialized or not; None when it was refused."""
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        try:
+            return self._channel.unary_unary(method.path)(data, timeout=30)
+        except grpc.RpcError:
+            return None
+
+
+@contextmanager
+def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
+    """Serves version 3 of the models as long as the context lasts."""
+    loader = loader or FakeLoader()
+    manager = Manager(loader)
+    manager.start()
+    for model in models:
+        manager.aspire(model, {3: Path(f"/models/{model}/3")})
+    manager.wait_until_available(models)
+    workers = Workers(4, lambda name: name in models)
+    service = Service(manager, workers)
+
+    async def start():
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((GrpcApi(service, observers=observers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        runner = rest_runner(service, shutdown_timeout=0.1, observers=observers, pages=pages)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return server, port, runner
+
+    server, port, runner = in_loop(start())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Apis(loader, manager, channel, runner.addresses[0][1])
+    in_loop(server.stop(0))
+    in_loop(runner.cleanup())
+    workers.close()
+    manager.stop()
+
+
+def predict_request(name="m", x=(1.0, 2.0), **spec):
+    """A PredictRequest for the fake servable, serialized."""
+    return predict.encode_request(ModelSpec(name, **spec), {"x": np.asarray(x, np.float32)})
+
+
+def examples(*values):
+    """An Input with an example for each value."""
+    message = messages.Input()
+    for value in values:
+        message.example_list.examples.add().features.feature["x"].float_list.value.append(value)
+    return message
