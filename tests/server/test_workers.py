@@ -1,0 +1,101 @@
+import asyncio
+import threading
+
+import pytest
+
+from tfserving.server.workers import Workers
+
+
+@pytest.fixture
+def run():
+    """Runs a coroutine with workers for models "a" and "b", at most four threads each."""
+
+    def start(body):
+        async def main():
+            workers = Workers(4, lambda name: name in "ab")
+            try:
+                return await asyncio.wait_for(body(workers), 30)
+            finally:
+                workers.close()
+
+        return asyncio.run(main())
+
+    return start
+
+
+def test_results_and_errors_arrive(run):
+    async def body(workers):
+        assert await workers.run("a", lambda x, y: x + y, 1, 2) == 3
+        with pytest.raises(ZeroDivisionError):
+            await workers.run("a", lambda: 1 / 0)
+        answers = await asyncio.gather(*(workers.run("ab"[i % 2], lambda x: x, i) for i in range(500)))
+        assert answers == list(range(500))
+
+    run(body)
+
+
+def test_a_quick_model_is_served_by_one_thread(run):
+    async def body(workers):
+        names = [await workers.run("a", threading.get_ident) for _ in range(100)]
+        assert len(set(names)) == 1
+
+    run(body)
+
+
+def test_slow_calls_run_side_by_side_up_to_the_limit(run):
+    meet = threading.Barrier(4)
+
+    async def body(workers):
+        # four calls that wait for each other would never end in fewer threads
+        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(4)))
+        # and eight need two rounds of four
+        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(8)))
+
+    run(body)
+
+
+def test_threads_leave_when_there_is_nothing_to_do(run, eventually):
+    meet = threading.Barrier(4)
+
+    def threads():
+        return sum(thread.name == "run-a" for thread in threading.enumerate())
+
+    async def body(workers):
+        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(4)))
+        eventually(lambda: threads() == 1)
+
+    run(body)
+
+
+def test_a_model_with_all_its_threads_busy_leaves_others_theirs(run):
+    gate = threading.Event()
+
+    async def body(workers):
+        busy = [asyncio.ensure_future(workers.run("a", gate.wait, 30)) for _ in range(9)]
+        assert await workers.run("b", lambda: 1) == 1
+        assert await workers.run("invented", lambda: 2) == 2
+        gate.set()
+        await asyncio.gather(*busy)
+
+    run(body)
+
+
+def test_a_call_that_was_given_up_is_not_begun(run):
+    gate = threading.Event()
+    begun = []
+
+    async def body(workers):
+        busy = [asyncio.ensure_future(workers.run("a", gate.wait, 30)) for _ in range(4)]
+        await asyncio.sleep(0)
+        while workers._crews["a"]._threads < 4:
+            await asyncio.sleep(0)
+        late = asyncio.ensure_future(workers.run("a", begun.append, 1))
+        await asyncio.sleep(0)
+        late.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*busy)
+        await workers.run("a", begun.append, 2)
+
+    run(body)
+    assert begun == [2]
