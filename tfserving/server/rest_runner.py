@@ -78,10 +78,10 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Logs one line of what anyone who sends garbage can bring about."""
+        """Keeps out of the log what anyone who sends garbage can bring about."""
         error = kw.get("exc_info")
         if isinstance(error, http_exceptions.HttpProcessingError):
-            log.info("%s: %s", args[0] % args[1:], error.message.partition("\n")[0])
+            log.debug("%s: %s", args[0] % args[1:], error.message.partition("\n")[0])
         else:
             super().log_exception(*args, **kw)
 
