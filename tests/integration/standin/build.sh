@@ -18,7 +18,7 @@ set -Eeuo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../../.." && pwd)
 # What python -m tfserving.server imports. TensorFlow asks for more than that, which is weeded out below.
-PACKAGES=(tensorflow grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson)
+PACKAGES=(tensorflow grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson uvloop)
 # Of no use in a server: C++ headers, and packages that TensorFlow names but does not import by itself.
 WEEDS=(tensorflow/include clang tensorboard tensorboard_data_server bin)
 
