@@ -160,17 +160,26 @@ class FakeService:
 class FakeRpcServer(grpc.GenericRpcHandler):
     """Answers on a port of its own until the `with` ends."""
 
-    def __init__(self, service: FakeService, threads: int = 8, credentials: Any = None) -> None:
+    def __init__(
+        self,
+        service: FakeService,
+        threads: int = 8,
+        credentials: Any = None,
+        port: int = 0,
+        listen: str = "127.0.0.1",
+    ) -> None:
         self.service_ = service
+        self.peers: set[str] = set()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads),
             handlers=(self,),
             options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
         )
+        at = listen if listen.startswith("unix:") else f"{listen}:{port}"
         if credentials is None:
-            self.port = self._server.add_insecure_port("127.0.0.1:0")
+            self.port = self._server.add_insecure_port(at)
         else:
-            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self.port = self._server.add_secure_port(at, credentials)
         self.address = f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> FakeRpcServer:
@@ -184,6 +193,7 @@ class FakeRpcServer(grpc.GenericRpcHandler):
         method = handler_call_details.method
 
         def handle(data: bytes, context: Any) -> bytes:
+            self.peers.add(context.peer())
             self.service_.metadata.append(dict(context.invocation_metadata()))
             try:
                 self.service_.begin(method.rpartition("/")[2])

@@ -35,6 +35,15 @@ def test_metadata_in_any_form():
     assert pairs_of(()) == ()
 
 
+@pytest.mark.parametrize(
+    "metadata", [{"a b": "x"}, {"": "x"}, {"a": "secret\n"}, {"a": "secr\u00e9t"}, {"a": b"secret"}]
+)
+def test_metadata_that_no_header_can_hold(metadata):
+    with pytest.raises(InvalidInputError) as caught:
+        TfRpcClient("a:1", metadata=metadata)
+    assert "secr" not in str(caught.value)
+
+
 def options(address, keepalive=Keepalive(), tls=None, count=1):  # noqa: B008 - frozen
     return dict(options_for(Targets(address, 8500), keepalive, tls, count))
 

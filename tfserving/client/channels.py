@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,12 @@ from typing import Any
 import grpc
 
 from tfserving.client.addresses import Targets
-from tfserving.client.options import Keepalive, Tls
+from tfserving.client.forks import GATE
+from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, Tls
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 
 # Seconds until a lost server is tried again, first and at most; gRPC's own are 1 and 120.
-_RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 5.0
+_RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 1.0
 
 Option = tuple[str, Any]
 
@@ -32,6 +31,7 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # so gRPC calls this
         ("grpc.initial_reconnect_backoff_ms", round(_RECONNECT_FIRST * 1000)),
         ("grpc.max_reconnect_backoff_ms", round(_RECONNECT_LONGEST * 1000)),
         # The client asks again itself, large messages too, and knows which exhaustion is worth it.
@@ -115,7 +115,8 @@ class Channels:
         self._lanes: list[Lane] | None = None
         self._made_for: tuple[str, Hashable] | None = None
         self.closed = False
-        _alive.add(self)
+        self.broken_off = 0
+        GATE.tell(self)
 
     def lane(self) -> Lane:
         """The one whose turn it is.
@@ -148,6 +149,14 @@ class Channels:
                 self._made_for = wanted
             return self._lanes
 
+    def break_off(self) -> None:
+        """Before a fork: fail the calls under way; new channels are made after it."""
+        with self._lock:
+            lanes, self._lanes = self._lanes or [], None
+            self.broken_off += 1
+        for lane in lanes:
+            lane.channel.close()
+
     def after_fork(self) -> None:
         """In the child: gRPC's threads stayed with the parent, so the inherited channels are of no use."""
         if self._lanes is not None:
@@ -157,15 +166,5 @@ class Channels:
         self._targets.after_fork()
 
 
-_alive: weakref.WeakSet[Channels] = weakref.WeakSet()
 # Destroying an inherited channel can wait for a thread that is not there: keep them.
 _inherited: list[list[Lane]] = []
-
-
-def _after_fork() -> None:
-    for channels in list(_alive):
-        channels.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from tfserving.errors import InvalidInputError
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_RPC_PORT = 8500
 DEFAULT_REST_PORT = 8501
+# Seconds for making a connection, of a call's deadline: a frozen host must leave time to try another.
+CONNECT_TIMEOUT = 5.0
+
+_KEY = re.compile(r"[a-z0-9_.-]+")
+_VALUE = re.compile(r"[ -~]*")
 
 
 class Unset(enum.Enum):
@@ -103,7 +109,17 @@ class Tls:
 
 
 def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:
-    """Call metadata as gRPC wants it: (key, value) pairs with keys in lower case."""
+    """Call metadata as gRPC wants it: (key, value) pairs with keys in lower case.
+
+    Raises:
+        InvalidInputError: a key or value that cannot stand in a header. Values are not shown, being secrets.
+    """
     given = metadata() if callable(metadata) else metadata
     items = given.items() if isinstance(given, Mapping) else given
-    return tuple((key.lower(), value) for key, value in items)
+    pairs = tuple((key.lower(), value) for key, value in items)
+    for key, value in pairs:
+        if not _KEY.fullmatch(key):
+            raise InvalidInputError(f"metadata {key!r}: a key has only letters, digits, '_', '.' and '-'")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise InvalidInputError(f"metadata {key!r}: the value must be text of printable ASCII characters")
+    return pairs

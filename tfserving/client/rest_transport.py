@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tfserving.client.calls import Calls
 from tfserving.client.endpoints import Endpoints
 from tfserving.client.failures import failure
-from tfserving.client.options import DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
+from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
 from tfserving.client.plan import Send
 from tfserving.client.rest_codec import RestCodec
 from tfserving.client.rest_json import loads
@@ -16,8 +16,6 @@ from tfserving.wire.http_status import code_of
 
 # Idle connections that are kept for each server, as many as may be busy at once.
 POOL = 64
-# Seconds to wait for a connection, of the call's deadline, so that there is time to try another server.
-_CONNECT_TIMEOUT = 10.0
 
 
 class RestTransport:
@@ -51,7 +49,7 @@ class RestTransport:
         return headers
 
     def _connect_timeout(self, step: Send) -> float:
-        return _CONNECT_TIMEOUT if step.timeout is None else min(step.timeout, _CONNECT_TIMEOUT)
+        return CONNECT_TIMEOUT if step.timeout is None else min(step.timeout, CONNECT_TIMEOUT)
 
     def _body(self, status: int, body: bytes, base: str, step: Send) -> bytes:
         """The body of a good reply; raises for another."""

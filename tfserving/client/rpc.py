@@ -5,8 +5,10 @@ from __future__ import annotations
 import grpc
 
 from tfserving.client.blocking import BlockingClient
+from tfserving.client.forks import GATE
 from tfserving.client.plan import Send
 from tfserving.client.rpc_transport import RpcTransport
+from tfserving.errors import UnavailableError
 
 
 def _nobody() -> None:
@@ -40,13 +42,21 @@ class TfRpcClient(RpcTransport, BlockingClient):
     _owner = _nobody
 
     def _send(self, step: Send) -> bytes:
-        call = self._channels.lane().call(step.path)
+        me = GATE.enter()
+        channels = self._channels
+        broken_off = channels.broken_off
         try:
-            reply: bytes = call(step.body, timeout=step.timeout, metadata=self._call_metadata())
-        except grpc.RpcError as error:
+            reply: bytes = channels.lane().call(step.path)(
+                step.body, timeout=step.timeout, metadata=self._call_metadata()
+            )
+        except (grpc.RpcError, ValueError) as error:  # ValueError: a channel that is closed already
+            if channels.broken_off != broken_off:
+                raise UnavailableError("broken off by a fork", address=self.address) from error
+            if channels.closed or isinstance(error, ValueError):
+                raise self._closed(error, step) from error
             raise self._failure(error, step) from error
-        except ValueError as error:  # gRPC's word for a closed channel
-            raise self._closed(error, step) from error
+        finally:
+            GATE.leave(me)
         return reply
 
     def close(self) -> None:

@@ -1,0 +1,31 @@
+"""A fake server in a process of its own, to be killed and stopped: prints its port, serves until it ends.
+
+python server_process.py PORT [hold]        hold: the second Predict gets no answer; "held" is printed
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+from fakes import FakeRpcServer, FakeService  # noqa: E402
+
+
+def hold(method: str) -> None:
+    """Let the second Predict wait for ever."""
+    if method == "Predict" and service.asked.count("Predict") == 2:
+        print("held", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    service = FakeService()
+    if "hold" in sys.argv:
+        service.before = hold
+    with FakeRpcServer(service, port=int(sys.argv[1])) as server:
+        print(server.port, flush=True)
+        signal.pause()

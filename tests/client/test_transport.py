@@ -1,0 +1,354 @@
+"""Connections: several servers and channels, sockets, certificates, servers and clients that vanish."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from fakes import FakeRpcServer, FakeService
+
+from tfserving.client import AsyncTfRpcClient, Keepalive, Retry, TfRestClient, TfRpcClient, Tls, forks
+from tfserving.errors import FailedPreconditionError, TfServingError, UnavailableError
+
+SERVER = Path(__file__).with_name("server_process.py")
+
+
+class Process:
+    """A fake server that can be killed and stopped."""
+
+    def __init__(self, port=0, *options):
+        command = [sys.executable, str(SERVER), str(port), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+        self.address = f"127.0.0.1:{self.port}"
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start():
+    with contextlib.ExitStack() as ends:
+
+        def make(port=0, *options):
+            process = Process(port, *options)
+            ends.callback(process.end)
+            return process
+
+        yield make
+
+
+@pytest.fixture
+def two(start):
+    return start(), start()
+
+
+class Traffic:
+    """Threads that call until the `with` ends; errors are raised then."""
+
+    def __init__(self, client, threads=4):
+        self.client = client
+        self.calls = 0
+        self.errors = []
+        self._over = False
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def _run(self):
+        while not self._over:
+            try:
+                self.client.infer([1.0])
+            except TfServingError as error:
+                self.errors.append(error)
+            self.calls += 1
+
+    def more(self, count):
+        until = self.calls + count
+        deadline = time.monotonic() + 60
+        while self.calls < until:
+            assert time.monotonic() < deadline, f"{self.calls} calls, {self.errors}"
+            time.sleep(0.002)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._over = True
+        for thread in self._threads:
+            thread.join()
+
+
+def call_in_a_child(client):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        good = False
+        try:
+            good = client.infer([3])["y"].tolist() == [3.5]
+        finally:
+            os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_calls_go_to_all_servers_in_turn():
+    services = [FakeService(), FakeService()]
+    with FakeRpcServer(services[0]) as one, FakeRpcServer(services[1]) as other:
+        for address in ([one.address, other.address], f"localhost:{one.port},localhost:{other.port}"):
+            for service in services:
+                service.asked.clear()
+            with TfRpcClient(address, "half") as client:
+                for _ in range(200):
+                    client.infer([1])
+                    if all("Predict" in service.asked for service in services):
+                        break
+            assert all("Predict" in service.asked for service in services)
+
+
+def test_a_name_among_several_that_leads_nowhere_does_no_harm(rpc_server):
+    with TfRpcClient(f"nobody.invalid:1,{rpc_server.address},127.0.0.1:1", "half") as client:
+        for _ in range(10):
+            assert client.infer([1])["y"].tolist() == [2.5]
+
+
+def test_a_killed_server_costs_no_call_where_a_second_lives(two):
+    with TfRpcClient([server.address for server in two], "half") as client, Traffic(client) as traffic:
+        traffic.more(100)
+        two[0].signal(signal.SIGKILL)
+        traffic.more(500)
+    assert not traffic.errors
+
+
+def test_a_killed_server_costs_no_call_of_the_asyncio_client(two):
+    async def main():
+        async with AsyncTfRpcClient([server.address for server in two], "half") as client:
+
+            async def caller(count):
+                for _ in range(count):
+                    await client.infer([1.0])
+
+            await caller(20)
+            callers = [asyncio.create_task(caller(100)) for _ in range(8)]
+            await asyncio.sleep(0)
+            two[1].signal(signal.SIGKILL)
+            await asyncio.gather(*callers)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_comes_back_is_called_again(start):
+    server = start()
+    with TfRpcClient(server.address, "half", retry=Retry(attempts=2)) as client:
+        client.infer([1])
+        server.end()
+        with pytest.raises(UnavailableError):
+            client.infer([1])
+        start(server.port)
+        client.wait_until_available(30)
+        assert client.infer([1])["y"].tolist() == [2.5]
+
+
+def test_a_frozen_server_costs_no_more_than_the_keepalive(two):
+    keepalive = Keepalive(interval=0.3, timeout=0.3)
+    quick = [("grpc.min_reconnect_backoff_ms", 300), ("grpc.max_reconnect_backoff_ms", 300)]
+    addresses = [server.address for server in two]
+    with TfRpcClient(addresses, "half", keepalive=keepalive, channel_options=quick) as client:
+        with Traffic(client) as traffic:
+            traffic.more(100)
+            two[0].signal(signal.SIGSTOP)
+            # all callers wait on the frozen one in turn, until they notice
+            traffic.more(500)
+        assert not traffic.errors
+        two[1].signal(signal.SIGSTOP)
+        with pytest.raises(UnavailableError):
+            client.infer([1], timeout=30)
+        for server in two:
+            server.signal(signal.SIGCONT)
+        client.wait_until_available(30)
+        assert client.infer([1])["y"].tolist() == [2.5]
+
+
+# The servers are other processes: a gRPC server in the one that forks is always inside gRPC's library.
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_fork_in_the_middle_of_traffic(start, idle):
+    with TfRpcClient(start().address, "half", channels=2) as client:
+        client.infer([1])
+        with contextlib.nullcontext() if idle else Traffic(client) as traffic:
+            for _ in range(10):
+                if traffic is not None:
+                    traffic.more(10)
+                call_in_a_child(client)
+            assert client.infer([1])["y"].tolist() == [2.5]
+        assert traffic is None or not traffic.errors
+
+
+def test_a_fork_breaks_off_a_call_that_lasts(start, monkeypatch):
+    monkeypatch.setattr(forks, "_FINISH", 0.05)
+    server = start(0, "hold")
+    with TfRpcClient(server.address, "half") as client, ThreadPoolExecutor(1) as pool:
+        client.infer([1])
+        slow = pool.submit(client.infer, [1])
+        assert server.process.stdout.readline() == "held\n"
+        call_in_a_child(client)
+        assert slow.result()["y"].tolist() == [2.5], "sent again"
+
+
+def test_a_fork_of_the_rest_client(rest_server):
+    client = TfRestClient(rest_server.address, "half")
+    client.infer([1])
+    call_in_a_child(client)
+    assert client.infer([1])["y"].tolist() == [2.5]
+    client.close()
+
+
+def test_threads_share_a_client(rpc_server, rest_server):
+    for client in (TfRpcClient(rpc_server.address, "half"), TfRestClient(rest_server.address, "half")):
+        with client, ThreadPoolExecutor(8) as pool:
+            answers = pool.map(lambda n: (n, client.infer([n])["y"].tolist()), range(200))  # noqa: B023
+            assert all(got == [n / 2 + 2] for n, got in answers)
+
+
+def test_channels_are_connections(rpc_server):
+    for count in (1, 4):
+        rpc_server.peers.clear()
+        with TfRpcClient(rpc_server.address, "half", channels=count) as client:
+            for _ in range(8):
+                client.infer([1])
+        assert len(rpc_server.peers) == count
+
+
+def test_closing_breaks_off_calls_under_way(service, rpc_server, blocked):
+    client = TfRpcClient(rpc_server.address, "half")
+    held = threading.Event()
+
+    def hold(method):
+        held.set()
+        blocked(method)
+
+    service.before = hold
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.infer, [1])
+        held.wait()
+        client.close()
+        with pytest.raises(FailedPreconditionError, match="closed during the call"):
+            call.result()
+
+
+def test_closing_breaks_off_calls_under_way_in_asyncio(service, rpc_server, blocked):
+    async def main():
+        client = AsyncTfRpcClient(rpc_server.address, "half")
+        call = asyncio.create_task(client.infer([1]))
+        while not service.asked:
+            await asyncio.sleep(0.002)
+        await client.close()
+        with pytest.raises(FailedPreconditionError, match="closed during the call"):
+            await call
+
+    service.before = blocked
+    asyncio.run(main())
+
+
+def test_an_asyncio_call_can_be_cancelled(service, rpc_server, blocked):
+    async def main():
+        async with AsyncTfRpcClient(rpc_server.address, "half") as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.infer([1]), 0.05)
+            service.before = lambda method: None
+            assert (await client.infer([1]))["y"].tolist() == [2.5]
+
+    service.before = blocked
+    asyncio.run(main())
+
+
+def test_an_asyncio_client_follows_into_another_loop(rpc_server):
+    client = AsyncTfRpcClient(rpc_server.address, "half")
+    for _ in range(2):
+        assert asyncio.run(client.infer([1]))["y"].tolist() == [2.5]
+    asyncio.run(client.close())
+
+
+def test_a_unix_socket(tmp_path, service):
+    path = f"unix:{tmp_path}/socket"
+    with FakeRpcServer(service, listen=path), TfRpcClient(path, "half") as client:
+        assert client.infer([1])["y"].tolist() == [2.5]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority, and a server and a client that it vouches for; the server as "tf.example"."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    for name, extension in (
+        ("server", "subjectAltName=DNS:tf.example"),
+        ("client", "keyUsage=digitalSignature"),
+    ):
+        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "extensions").write_text(extension)
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", "extensions"),
+            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        )
+    return folder
+
+
+@pytest.fixture
+def tls_server(service, certificates, request):
+    """Encrypted; asks for the client's certificate too when given True."""
+    read = lambda name: (certificates / name).read_bytes()  # noqa: E731
+    credentials = grpc.ssl_server_credentials(
+        [(read("server.key"), read("server.pem"))], read("ca.pem"), request.param
+    )
+    with FakeRpcServer(service, credentials=credentials) as server:
+        yield server
+
+
+@pytest.mark.parametrize("tls_server", [False], indirect=True)
+def test_tls(tls_server, certificates):
+    tls = Tls(ca=certificates / "ca.pem", server_name="tf.example")
+    addresses = f"{tls_server.address},localhost:{tls_server.port}"
+    for address in (tls_server.address, addresses):
+        with TfRpcClient(address, "half", tls=tls) as client:
+            assert client.infer([1])["y"].tolist() == [2.5]
+    for wrong in (Tls(ca=certificates / "ca.pem"), Tls(server_name="tf.example"), None):
+        with TfRpcClient(tls_server.address, "half", tls=wrong, retry=Retry(attempts=1)) as client:
+            with pytest.raises(UnavailableError):
+                client.infer([1])
+
+
+@pytest.mark.parametrize("tls_server", [True], indirect=True)
+def test_mutual_tls(tls_server, certificates):
+    ca = certificates / "ca.pem"
+    tls = Tls(
+        ca=ca,
+        certificate=certificates / "client.pem",
+        key=certificates / "client.key",
+        server_name="tf.example",
+    )
+
+    async def ask():
+        async with AsyncTfRpcClient(tls_server.address, "half", tls=tls) as client:
+            return (await client.infer([1]))["y"].tolist()
+
+    assert asyncio.run(ask()) == [2.5]
+    without = Tls(ca=ca, server_name="tf.example")
+    with TfRpcClient(tls_server.address, "half", tls=without, retry=Retry(attempts=1)) as client:
+        with pytest.raises(UnavailableError):
+            client.infer([1])
