@@ -1,16 +1,14 @@
+import contextlib
 import gzip
-import json
 import math
 import zlib
 
-import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserving.errors import InvalidInputError
-from tfserving.server import rest_body
-from tfserving.server.rest_body import NUMBERS, Leaves, flatten, inflate, loads, loads_dense
+from tfserving.server.rest_body import Leaves, flatten, inflate, loads
 
 
 def place(indices):
@@ -20,17 +18,6 @@ def place(indices):
 def short(value):
     """A name for a test case."""
     return repr(value)[:40]
-
-
-def nested(value):
-    """A JSON value with `Leaves` put together again."""
-    if isinstance(value, Leaves):
-        array = np.empty(len(value.values), object)
-        array[:] = value.values
-        return array.reshape(value.shape).tolist()
-    if isinstance(value, dict):
-        return {key: nested(held) for key, held in value.items()}
-    return value
 
 
 @pytest.mark.parametrize(
@@ -123,75 +110,6 @@ def test_lists_that_are_not_rectangular_are_named(value, message):
         flatten(value, place)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"instances": [[1, 2.5], [-3e2, 4]]}',
-        b'{"signature_name": "s", "instances": [ 1 , 2\n,3 ] }',
-        b'{"inputs": [[[1]]], "signature_name": "s"}',
-        b'{"inputs": {"x": [1.0, 2.0]}}',
-        b'{"inputs": {"x": 1, "y": [[1], [2]], "z": "s"}}',
-        b'{"instances":[' + b",".join([b"[" + b",".join([b"1"] * 3) + b"]"] * 200) + b"]}",
-    ],
-    ids=short,
-)
-def test_arrays_of_numbers_come_flat(body):
-    read = loads_dense(body)
-    held = [held for part in (read, read.get("inputs")) if isinstance(part, dict) for held in part.values()]
-    assert [leaves.types for leaves in held if isinstance(leaves, Leaves)] == [NUMBERS]
-    assert nested(read) == json.loads(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"instances": [1[2]]}',
-        b'{"instances": [[1,]2,[3,4]]}',
-        b'{"instances": [[1,2],3[,4]]}',
-        b'{"instances": [[1,2] ,3 [,4]]}',
-        b'{"instances": [1][2]}',
-        b'{"instances": [1 2]}',
-        b'{"instances": [[1] 2]}',
-        b'{"instances": [1,,2]}',
-        b'{"instances": [-,1]}',
-        b'{"instances": []]}',
-        b'{"instances": [[1,2],[3,4]}',
-        b'{"instances" [1]}',
-    ],
-)
-def test_a_number_on_the_wrong_side_of_a_bracket_is_no_array(body):
-    with pytest.raises(InvalidInputError, match="not JSON"):
-        loads_dense(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"instances": [1, null]}',
-        b'{"instances": [], "x": null}',
-        b'{"x": null, "instances": [1]}',
-        b'{"signature_name": "a[1]", "instances": 5}',
-        b'{"instances": null, "signature_name": "[1]"}',
-        b'{"instances": [[1], [2, 3]]}',
-        b'{"instances": [true]}',
-        b'{"instances": ["[1]"]}',
-        b'{"instances": [[]]}',
-        b'{"instances": [[[]], [[]]]}',
-        b'{"inputs": {"a": [1], "b": [2]}}',
-        b'{"instances": [{"a": [1]}]}',
-        b"[1, 2]",
-        b"[]",
-        b"5",
-        b'"[1]"',
-        b'{"deep": {"deeper": [1]}}',
-        b'\xef\xbb\xbf{"instances": [1]}',
-        b'{"instances": [18446744073709551616]}',
-    ],
-)
-def test_everything_else_is_read_as_ever(body):
-    assert nested(loads_dense(body)) == loads(body)
-
-
 MANY = 10**6
 LONG = {
     "deep": b"[" * MANY + b"1" + b"]" * MANY,
@@ -199,82 +117,21 @@ LONG = {
     "closing": b"[" + b"]" * MANY,
     "escaped quotes": b'[NaN, "' + b'\\"' * MANY,
     "quotes": b"[NaN, " + b'"' * (MANY + 1),
-    "gap": b"[[1]," + b" " * MANY + b"[2]," + b"[3]," * (MANY // 10) + b"[4]",
     "integer": b"[" + b"1" * MANY + b"]",
     "integer beside NaN": b"[" + b"1" * MANY + b", NaN]",
 }
 
 
-@pytest.mark.parametrize("array", LONG.values(), ids=LONG)
-def test_no_text_takes_long(array):
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_no_text_takes_long(text):
     with pytest.raises(InvalidInputError, match="not JSON"):
-        loads_dense(b'{"instances": ' + array + b"}")
-
-
-NUMBER = st.one_of(
-    st.integers(-(2**70), 2**70).map(str),
-    st.floats(allow_nan=False, allow_infinity=False).map(repr),
-    st.just("-0"),
-)
-ARRAY = st.recursive(NUMBER, lambda inner: st.lists(inner, max_size=4), max_leaves=12)
-GAP = st.sampled_from(["", " ", "\n", "  "])
-
-
-@st.composite
-def regular(draw):
-    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
-    numbers = iter(draw(st.lists(NUMBER, min_size=math.prod(shape), max_size=math.prod(shape))))
-
-    def build(sizes):
-        return [build(sizes[1:]) for _ in range(sizes[0])] if sizes else next(numbers)
-
-    return build(shape)
-
-
-@st.composite
-def bodies(draw):
-    def write(value):
-        if isinstance(value, str):
-            return draw(GAP) + value + draw(GAP)
-        return draw(GAP) + "[" + ",".join(map(write, value)) + "]" + draw(GAP)
-
-    array = write(draw(st.one_of(regular(), ARRAY)))
-    frame = draw(
-        st.sampled_from(
-            [
-                '{"instances":%s}',
-                '{"signature_name":"s","inputs":%s}',
-                '{"inputs":{"x":%s}}',
-                '{"inputs":{"x":1,"y":%s}}',
-                "%s",
-            ]
-        )
-    )
-    text = frame % array
-    for _ in range(draw(st.integers(0, 2))):
-        at = draw(st.integers(0, len(text)))
-        text = (
-            text[:at] + draw(st.sampled_from(["", *'[]{},:"0 1.-en'])) + text[at + draw(st.integers(0, 1)) :]
-        )
-    return text.encode()
-
-
-def outcome(read, body):
-    try:
-        return repr(nested(read(body)))
-    except InvalidInputError:
-        return "refused"
-
-
-@given(bodies())
-@example(b'{"instances":[[1,]2,[3,4]]}')
-def test_dense_reading_agrees_with_plain_reading(body):
-    assert outcome(loads_dense, body) == outcome(loads, body)
+        loads(text)
 
 
 @given(st.binary(max_size=40))
-def test_garbage_is_refused_and_nothing_else(body):
-    assert outcome(loads_dense, body) == outcome(loads, body)
+def test_garbage_is_refused_or_read_and_nothing_else(body):
+    with contextlib.suppress(InvalidInputError):
+        loads(body)
 
 
 def test_a_body_without_an_encoding_stays_as_it_is():
@@ -311,8 +168,3 @@ def test_a_bomb_is_not_inflated():
     bomb = gzip.compress(bytes(10_000_000))
     with pytest.raises(InvalidInputError, match="more than 1000"):
         inflate(bomb, "gzip", 1000)
-
-
-def test_the_tables_tell_numbers_and_space_apart():
-    assert not (rest_body._IS_NUMBER & rest_body._IS_SPACE).any()
-    assert bytes(np.flatnonzero(rest_body._IS_NUMBER).astype(np.uint8)) == bytes(sorted(b"0123456789+-.eE"))

@@ -1,5 +1,6 @@
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server import rest_json
+from tfserving.server import rest_json, rest_numbers
 from tfserving.server.rest_body import flatten
 from tfserving.server.rest_json import Format, parse_predict
 from tfserving.wire.dtypes import DType
@@ -20,9 +21,29 @@ def signature(**dtypes):
     return Signature("serving_default", PREDICT_METHOD, infos, {})
 
 
+def outcome(body, dtypes):
+    try:
+        return parse_predict(body).read(signature(**dtypes)), None
+    except InvalidInputError as error:
+        return {}, error
+    except UnsupportedError as error:
+        return {}, error
+
+
 def read(request, **dtypes):
+    """What a request gives, or raises; the same with simdjson and without it."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
-    return parse_predict(body).read(signature(**dtypes))
+    arrays, error = outcome(body, dtypes)
+    with mock.patch.object(rest_numbers, "simdjson", None):
+        others, other_error = outcome(body, dtypes)
+    assert repr(error) == repr(other_error)
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype
+        np.testing.assert_array_equal(array, others[name])
+    if error:
+        raise error
+    return arrays
 
 
 def one(instances, dtype):
@@ -286,7 +307,7 @@ def test_signature_and_format_are_known_before_the_values_are_read():
 def test_arrays_survive_json(array):
     body = json.dumps({"instances": array.tolist()}).encode()
     dtype = DType.of(array.dtype)
-    arrived = parse_predict(body).read(signature(x=dtype))["x"]
+    arrived = read(body, x=dtype)["x"]
     assert arrived.dtype == array.dtype
     np.testing.assert_array_equal(arrived, array)
 

@@ -75,7 +75,7 @@ class RestApi:
         observed.request_bytes = len(body)
         return await self._in_worker(request, target, body)
 
-    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytearray) -> web.Response:
+    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytes) -> web.Response:
         compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
@@ -99,7 +99,7 @@ class RestApi:
             response.headers.update(_GZIP)
         return response
 
-    def _called(self, target: Target, body: bytes | bytearray) -> bytes:
+    def _called(self, target: Target, body: bytes) -> bytes:
         """Blocks for as long as the model takes."""
         if target.call is Call.PREDICT:
             call = rest_json.parse_predict(body)
@@ -133,16 +133,16 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _body(request: web.BaseRequest) -> bytearray:
+async def _body(request: web.BaseRequest) -> bytes:
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # that was not yet the response
             request.writer.output_size = 0
-        body = bytearray()
+        chunks = []
         while chunk := await request.content.readany():
-            body += chunk
-        return body
+            chunks.append(chunk)
+        return b"".join(chunks)
     except (web.RequestPayloadError, ConnectionError) as error:
         raise InvalidInputError(f"the body ended before its end: {error}") from error
 

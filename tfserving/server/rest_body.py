@@ -1,4 +1,4 @@
-"""JSON text to Python values, fast for what is long: arrays of numbers."""
+"""The bodies of REST requests: inflated, parsed, and nested lists taken apart."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ import orjson
 
 from tfserving.errors import InvalidInputError
 
-NUMBERS: frozenset[type] = frozenset({int, float})
-
-# numpy 1.26 stops here; TensorFlow's kernels do well before.
-MAX_RANK = 32
-
 Place = Callable[[tuple[int, ...]], str]
 
 
@@ -31,7 +26,7 @@ class Leaves:
     Attributes:
         shape: the lengths of the lists from the outermost in; () for a value that is no list.
         values: the values in order, none of them a list.
-        types: the Python types among the values; of int and float one too many may be named.
+        types: the Python types among the values.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +34,7 @@ class Leaves:
     types: frozenset[type]
 
 
-def loads(body: bytes | bytearray) -> Any:
+def loads(body: bytes) -> Any:
     """The value of a JSON text; NaN, Infinity and Inf, with a sign or not, are numbers too.
 
     So does RapidJSON read it as tensorflow_model_server configures it (json_tensor.cc, ParseJson). Integers
@@ -63,16 +58,6 @@ def loads(body: bytes | bytearray) -> Any:
         raise InvalidInputError(f"the body is not JSON: {error}") from error
 
 
-def loads_dense(body: bytes | bytearray) -> Any:
-    """As `loads`, but where all lists of the text are one array of numbers, `Leaves` stand in its place.
-
-    That is the common large request. Parsing it as one flat list takes half the time of parsing it nested and
-    taking it apart again.
-    """
-    found = _dense(body if isinstance(body, bytearray) else bytearray(body))
-    return loads(body) if found is None else found
-
-
 def flatten(value: Any, place: Place) -> Leaves:
     """Takes nested lists apart.
 
@@ -94,7 +79,7 @@ def flatten(value: Any, place: Place) -> Leaves:
     return Leaves(tuple(shape), level, types)
 
 
-def inflate(body: bytes | bytearray, encoding: str, limit: int) -> bytes | bytearray:
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     """The body without its Content-Encoding.
 
     Args:
@@ -157,94 +142,3 @@ def _ragged(level: list[Any], shape: tuple[int, ...], place: Place) -> InvalidIn
         f"{here} is {one} where {first} is {other}: lists of one level must be of one length, "
         "so pad them or send them in several requests"
     )
-
-
-_SPACE = b" \n\r\t"
-_NUMBER = b"0123456789+-.eE"
-_BRACKETS_TO_SPACE = bytes.maketrans(b"[]", b"  ")
-# Writers put at most one space between values; text that is indented is not worth the trouble.
-_MAX_GAP = 4
-_IS_SPACE, _IS_NUMBER = (
-    np.isin(np.arange(256), np.frombuffer(characters, np.uint8)) for characters in (_SPACE, _NUMBER)
-)
-
-
-def _dense(body: bytearray) -> dict[str, Any] | None:
-    """The object of a text whose lists are one array of numbers, or None: then `loads` must decide."""
-    start, end = body.find(b"["), body.rfind(b"]") + 1
-    head, tail = bytes(body[:start]), bytes(body[end:])
-    if not 0 < start < end or b"null" in head or b"null" in tail:
-        return None
-    leaves = _dense_array(body, start, end)
-    if leaves is None:
-        return None
-    # null is a value wherever the array was one; since there is no other null, it also says where that was
-    try:
-        value = orjson.loads(head + b"null" + tail)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(value, dict):
-        return None
-    inputs = value.get("inputs")
-    holders: list[dict[str, Any]] = [value, inputs] if isinstance(inputs, dict) else [value]
-    for holder in holders:
-        for key, held in holder.items():
-            if held is None:
-                holder[key] = leaves
-                return value
-    return None
-
-
-def _dense_array(body: bytearray, start: int, end: int) -> Leaves | None:
-    # no copy of the array here that can be avoided: each costs as much as a look at it
-    if body[start : start + 64].lstrip(b"[" + _SPACE)[:1].strip(b"-0123456789"):
-        return None
-    before, after = (len(part.translate(None, _NUMBER + _SPACE)) for part in (body[:start], body[end:]))
-    marks = bytes(body.translate(None, _NUMBER + _SPACE))
-    shape = _regular_shape(marks[before : len(marks) - after])
-    if shape is None or not _numbers_inside(np.frombuffer(body, np.uint8, end - start, start)):
-        return None
-    flat = body.translate(_BRACKETS_TO_SPACE)
-    flat[start], flat[end - 1] = b"[]"
-    try:
-        values = orjson.loads(memoryview(flat)[start:end])
-    except orjson.JSONDecodeError:
-        return None
-    return Leaves(shape, values, NUMBERS) if len(values) == math.prod(shape) else None
-
-
-def _numbers_inside(text: np.ndarray[Any, Any]) -> bool:
-    """Whether no number stands right before a "[" or right after a "]"; False, too, where gaps are wide.
-
-    Every other flaw of an array shows in the order of its brackets and commas, or in the flat list.
-    """
-    for bracket, step in ((ord("["), -1), (ord("]"), 1)):
-        places = np.flatnonzero(text == bracket)
-        places = (places[1:] if step < 0 else places[:-1]) + step
-        for _ in range(_MAX_GAP):
-            beside = text[places]
-            space = _IS_SPACE[beside]
-            if not space.any():
-                break
-            places = places + step * space
-        if (space | _IS_NUMBER[beside]).any():
-            return False
-    return True
-
-
-def _regular_shape(marks: bytes) -> tuple[int, ...] | None:
-    """The shape of an array of which only brackets and commas are left, or None if it is not rectangular."""
-    rank = len(marks) - len(marks.lstrip(b"["))
-    if rank > MAX_RANK:
-        return None
-    shape: list[int] = []
-    inner = b""
-    for level in range(1, rank + 1):
-        end = marks.find(b"]" * level) + level
-        block = marks[rank - level : end]
-        count, rest = divmod(len(block) - 1, len(inner) + 1)
-        if rest or block != b"[" + b",".join([inner] * count) + b"]":
-            return None
-        shape.append(count)
-        inner = block
-    return tuple(reversed(shape)) if inner == marks and rank else None

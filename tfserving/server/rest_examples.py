@@ -19,7 +19,7 @@ from tfserving.wire import messages
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def parse_examples(body: bytes | bytearray) -> tuple[str, Any]:
+def parse_examples(body: bytes) -> tuple[str, Any]:
     """The signature that a classify or regress request names, "" for none, and its `Input` message.
 
     Raises:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest_body import MAX_RANK, NUMBERS, Leaves, Place, flatten, loads_dense
+from tfserving.server.rest_body import Leaves, Place, flatten, loads
+from tfserving.server.rest_numbers import MAX_RANK, Numbers, loads_numbers
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
 
@@ -68,13 +69,15 @@ class PredictBody:
             raise InvalidInputError(str(error)) from error
 
 
-def parse_predict(body: bytes | bytearray) -> PredictBody:
+def parse_predict(body: bytes) -> PredictBody:
     """Reads as much of a predict request as needs no signature.
 
     Raises:
         InvalidInputError: no JSON object, or not exactly one of "instances" and "inputs" in it.
     """
-    request = loads_dense(body)
+    request = loads_numbers(body)
+    if request is None:
+        request = loads(body)
     signature = signature_name(request)
     formats = [form for form in Format if form.value in request]
     if len(formats) != 1:
@@ -83,7 +86,7 @@ def parse_predict(body: bytes | bytearray) -> PredictBody:
             f"the request has {count} of 'instances' (row format) and 'inputs' (column format): give one"
         )
     value = request[formats[0].value]
-    if formats[0] is Format.ROW and (not isinstance(value, (list, Leaves)) or not _length(value)):
+    if formats[0] is Format.ROW and (not isinstance(value, (list, Numbers)) or not _length(value)):
         given = "an empty list" if isinstance(value, list) else _spelled(value)
         raise InvalidInputError(f"'instances' is {given}: give a list with at least one instance")
     return PredictBody(signature, formats[0], value)
@@ -126,16 +129,16 @@ def from_base64(value: dict[str, Any]) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
-def _length(value: list[Any] | Leaves) -> int:
-    return value.shape[0] if isinstance(value, Leaves) else len(value)
+def _length(value: list[Any] | Numbers) -> int:
+    return value.shape[0] if isinstance(value, Numbers) else len(value)
 
 
 def _is_named(instance: Any) -> bool:
     return isinstance(instance, dict) and not is_base64(instance)
 
 
-def _read_rows(instances: list[Any] | Leaves, signature: Signature) -> dict[str, Array]:
-    if isinstance(instances, Leaves) or not _is_named(instances[0]):
+def _read_rows(instances: list[Any] | Numbers, signature: Signature) -> dict[str, Array]:
+    if isinstance(instances, Numbers) or not _is_named(instances[0]):
         info = _only_input(signature, Format.ROW)
         if isinstance(instances, list):
             for index, instance in enumerate(instances):
@@ -211,7 +214,11 @@ def _place_column(head: str, indices: tuple[int, ...]) -> str:
 
 
 def _read_tensor(value: Any, info: TensorInfo, place: Place) -> Array:
-    leaves = value if isinstance(value, Leaves) else flatten(value, place)
+    if isinstance(value, Numbers):
+        array = value.packed(_PACKED[info.dtype]) if info.dtype in _PACKED else None
+        if array is not None:
+            return array.astype(info.dtype.numpy, copy=False).reshape(value.shape)
+    leaves = value.leaves() if isinstance(value, Numbers) else flatten(value, place)
     if len(leaves.shape) > MAX_RANK:
         raise InvalidInputError(f"{place(())} has lists {len(leaves.shape)} deep: {MAX_RANK} is the most")
     if leaves.values and info.dtype not in _TAKEN:
@@ -238,6 +245,7 @@ _PACKED: Mapping[DType, str] = {
     DType.DT_INT64: "q",
     DType.DT_UINT64: "Q",
 }
+_NUMBERS = {int, float}
 _RANGES = {"i": (-(2**31), 2**31 - 1), "I": (0, 2**32 - 1), "q": (-(2**63), 2**63 - 1), "Q": (0, 2**64 - 1)}
 _TAKEN = frozenset((*_PACKED, DType.DT_BOOL, DType.DT_STRING))
 
@@ -251,7 +259,7 @@ def _convert(leaves: Leaves, dtype: DType) -> Array | None:
         return np.array(values) if leaves.types == {bool} else None
     if dtype is DType.DT_STRING:
         return _convert_strings(leaves)
-    if not leaves.types <= NUMBERS:
+    if not leaves.types <= _NUMBERS:
         return None
     code = _PACKED[dtype]
     try:
@@ -296,7 +304,7 @@ def _fault(value: Any, dtype: DType) -> str | None:
         return "send 1 or 0"
     if kind is str:
         return "send the number without quotes"
-    if kind not in NUMBERS:
+    if kind not in _NUMBERS:
         return "send a number"
     code = _PACKED[dtype]
     if code not in _RANGES:
@@ -331,7 +339,7 @@ def _string_fault(value: Any) -> str | None:
 
 def _spelled(value: Any) -> str:
     """A JSON value for an error message, cut where it is long."""
-    if isinstance(value, (list, Leaves)):
+    if isinstance(value, (list, Numbers)):
         return "a list"
     if isinstance(value, dict):
         return 'a {"b64": ...}' if is_base64(value) else "an object"
