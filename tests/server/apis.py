@@ -70,9 +70,9 @@ def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
     manager.stop()
 
 
-def predict_request(name="m", x=(1.0, 2.0), **spec):
+def predict_request(name="m", x=(1.0, 2.0), outputs=(), **spec):
     """A PredictRequest for the fake servable, serialized."""
-    return predict.encode_request(ModelSpec(name, **spec), {"x": np.asarray(x, np.float32)})
+    return predict.encode_request(ModelSpec(name, **spec), {"x": np.asarray(x, np.float32)}, outputs)
 
 
 def examples(*values):

@@ -28,6 +28,8 @@ from tfserving.errors import (
     TfServingError,
     UnavailableError,
 )
+from tfserving.server.exposition import Registry
+from tfserving.server.runtime_metrics import BatchingMetrics
 from tfserving.server.servable import Arrays, Loader, Servable, check_dtypes
 from tfserving.wire import messages
 from tfserving.wire.signatures import Signature
@@ -110,6 +112,7 @@ class _Task:
     inputs: Inputs
     rows: int
     answer: Future[Arrays] = field(default_factory=Future)
+    arrived: float = 0.0
 
 
 @dataclass
@@ -126,10 +129,23 @@ class _Batch:
 
 
 class BatchScheduler:
-    """Threads that run batches, shared by all versions; the batch that was begun first goes first."""
+    """Threads that run batches, shared by all versions; the batch that was begun first goes first.
 
-    def __init__(self, threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        threads: how many batches run at the same time.
+        metrics: counts calls and batches.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        metrics: BatchingMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self.metrics = metrics or BatchingMetrics(Registry())
         self._waiting: deque[_Batch] = deque()
         self._open: dict[Any, _Batch] = {}
         self._changed = threading.Condition()
@@ -156,6 +172,7 @@ class BatchScheduler:
                 batch = self._open[key] = make(self._clock() + parameters.batch_timeout_micros / 1e6)
                 self._waiting.append(batch)
                 owner.enqueued += 1
+            task.arrived = self._clock()
             batch.tasks.append(task)
             batch.rows += task.rows
             if batch.rows >= parameters.limit:
@@ -169,6 +186,9 @@ class BatchScheduler:
         while True:
             with self._changed:
                 batch = self._take()
+            taken = self._clock()
+            for task in batch.tasks:
+                self.metrics.waited(taken - task.arrived)
             batch.owner.run_batch(batch)
 
     def _take(self) -> _Batch:
@@ -216,6 +236,7 @@ class BatchingServable:
         rows = _rows(inputs)
         if not rows:
             return self._servable.run(signature, inputs, outputs)
+        self._scheduler.metrics.arrived(rows)
         limit = self.parameters.limit
         if rows > limit and not self.parameters.split_large:
             raise InvalidInputError(
@@ -259,6 +280,7 @@ class BatchingServable:
         inputs = {
             name: _joined([task.inputs[name] for task in batch.tasks], size) for name in batch.tasks[0].inputs
         }
+        self._scheduler.metrics.ran(rows, size)
         outputs = self._servable.run(batch.signature, inputs, batch.outputs)
         for name, array in outputs.items():
             if not array.ndim or array.shape[0] != size:

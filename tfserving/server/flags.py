@@ -1,4 +1,4 @@
-"""The command line: the flags of tensorflow_model_server 2.20, and two of our own."""
+"""The command line: the flags of tensorflow_model_server 2.20, and some of our own."""
 
 from __future__ import annotations
 
@@ -92,7 +92,12 @@ FLAGS = (
     Flag("enable_model_warmup", bool, True, "answer a version's warmup records before it comes into service"),
     Flag("num_request_iterations_for_warmup", int, 0, "how often to answer each warmup record; 0: once"),
     Flag("version", bool, False, "print the version and exit"),
-    Flag("monitoring_config_file", str, ""),
+    Flag(
+        "monitoring_config_file",
+        str,
+        "",
+        "metrics on the REST port, a MonitoringConfig in protobuf text format",
+    ),
     Flag("remove_unused_fields_from_bundle_metagraph", bool, True),
     Flag("prefer_tflite_model", bool, False),
     Flag("num_tflite_pools", int, CPUS),
@@ -118,6 +123,7 @@ FLAGS = (
     ),
     Flag("host", str, "0.0.0.0", "address to listen on", own=True),
     Flag("models_dir", str, "", "directory that stands for /models in base paths", own=True),
+    Flag("access_log", str, "", "file for a line of JSON for each call; -: standard output", own=True),
 )
 
 

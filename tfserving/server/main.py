@@ -31,6 +31,8 @@ from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
 from tfserving.server.manager import LoadOptions, Manager
+from tfserving.server.metrics import Metrics
+from tfserving.server.observation import Observation, observation
 from tfserving.server.rest import RestOptions
 from tfserving.server.rest_runner import rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
@@ -98,18 +100,18 @@ def _config_reader(arguments: argparse.Namespace) -> Callable[[], ServerConfig]:
     return lambda: config
 
 
-def _batching(arguments: argparse.Namespace, loader: Loader) -> Loader:
+def _batching(arguments: argparse.Namespace, loader: Loader, metrics: Metrics | None) -> Loader:
     """The loader, with batching around it when that is asked for."""
     if not arguments.enable_batching:
         return loader
     path = arguments.batching_parameters_file
     parameters = read_parameters(path) if path else BatchingParameters()
-    scheduler = BatchScheduler(parameters.num_batch_threads)
+    scheduler = BatchScheduler(parameters.num_batch_threads, metrics=metrics.batching if metrics else None)
     return BatchingLoader(loader, parameters, scheduler, arguments.enable_per_model_batching_parameters)
 
 
 def _core(
-    arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]
+    arguments: argparse.Namespace, read_config: Callable[[], ServerConfig], metrics: Metrics | None
 ) -> tuple[ServerCore, Manager]:
     parallelism = arguments.tensorflow_session_parallelism
     runtime = RuntimeOptions(
@@ -120,14 +122,17 @@ def _core(
         warmup=arguments.enable_model_warmup,
         warmup_iterations=arguments.num_request_iterations_for_warmup or 1,
     )
+    loader = partial(load, options=runtime, metrics=metrics.runtime if metrics else None)
     manager = Manager(
-        _batching(arguments, partial(load, options=runtime)),
+        _batching(arguments, loader, metrics),
         LoadOptions(
             threads=arguments.num_load_threads or flags.CPUS,
             max_retries=arguments.max_num_load_retries,
             retry_seconds=arguments.load_retry_interval_micros / 1e6,
         ),
     )
+    if metrics is not None:
+        metrics.watch(manager)
     models_dir = Path(arguments.models_dir).absolute() if arguments.models_dir else None
     core = ServerCore(
         manager,
@@ -143,20 +148,21 @@ def _core(
 
 async def _serve(arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]) -> None:
     """Startup, main loop, shutdown."""
+    watching = observation(arguments.monitoring_config_file, arguments.access_log)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     with _bound(arguments.host, arguments.port, "port") as grpc_socket:
         with _bound(arguments.host, arguments.rest_api_port, "rest_api_port") as rest_socket:
-            core, manager = _core(arguments, read_config)
+            core, manager = _core(arguments, read_config, watching.metrics)
             workers = Workers(arguments.grpc_max_threads, lambda name: name in manager.models())
             service = Service(manager, workers)
-            grpc_server = _grpc_server(arguments, service, core)
+            grpc_server = _grpc_server(arguments, service, core, watching)
             try:
                 if await _started(core, stopping):
                     await grpc_server.start(grpc_socket)
-                    rest_runner = await _start_rest(arguments, service, rest_socket)
+                    rest_runner = await _start_rest(arguments, service, watching, rest_socket)
                     await stopping.wait()
                     log.info("stopping: calls in flight get %g s", GRACE_SECONDS)
                     await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup())
@@ -165,6 +171,7 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
                     logging.shutdown()
                     os._exit(0)  # a load in progress cannot be broken off, and would be waited for
             finally:
+                watching.close()
                 await _stop(core, workers)
 
 
@@ -208,7 +215,9 @@ async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
     return False
 
 
-def _grpc_server(arguments: argparse.Namespace, service: Service, core: ServerCore) -> GrpcServer:
+def _grpc_server(
+    arguments: argparse.Namespace, service: Service, core: ServerCore, watching: Observation
+) -> GrpcServer:
     options = GrpcOptions(
         host=arguments.host,
         port=arguments.port,
@@ -217,23 +226,34 @@ def _grpc_server(arguments: argparse.Namespace, service: Service, core: ServerCo
         arguments=arguments.grpc_channel_arguments,
         health=arguments.enable_grpc_healthcheck_service,
     )
-    tensor_content = arguments.enable_serialization_as_tensor_content
-    return GrpcServer(
-        GrpcApi(service, reload=core.reload, tensor_content=tensor_content), options, core.availability
+    api = GrpcApi(
+        service,
+        reload=core.reload,
+        tensor_content=arguments.enable_serialization_as_tensor_content,
+        observers=watching.observers,
     )
+    return GrpcServer(api, options, core.availability)
 
 
 async def _start_rest(
-    arguments: argparse.Namespace, service: Service, bound: socket.socket | None
+    arguments: argparse.Namespace, service: Service, watching: Observation, bound: socket.socket | None
 ) -> web.BaseRunner:
     options = RestOptions(
         timeout_in_ms=arguments.rest_api_timeout_in_ms, cors=arguments.rest_api_enable_cors_support
     )
-    runner = rest_runner(service, options, shutdown_timeout=GRACE_SECONDS)
+    runner = rest_runner(
+        service,
+        options,
+        shutdown_timeout=GRACE_SECONDS,
+        observers=watching.observers,
+        pages=watching.pages,
+    )
     await runner.setup()
     if bound is not None:
         await web.SockSite(runner, bound).start()
         log.info("REST API at http://%s:%d", arguments.host, arguments.rest_api_port)
+    elif watching.pages:
+        log.warning("--monitoring_config_file: metrics are on the REST port, which is off (--rest_api_port)")
     return runner
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
 from tfserving.repository.warmup import read_warmup
+from tfserving.server.exposition import Registry
+from tfserving.server.runtime_metrics import RuntimeMetrics
 from tfserving.server.servable import Arrays, check_dtypes
 from tfserving.wire import messages, tensors
 from tfserving.wire.dtypes import DType
@@ -41,15 +44,28 @@ class RuntimeOptions:
     warmup_iterations: int = 1
 
 
-def load(model: str, version: int, path: Path, *, options: RuntimeOptions) -> SavedModel:
+def load(
+    model: str, version: int, path: Path, *, options: RuntimeOptions, metrics: RuntimeMetrics | None = None
+) -> SavedModel:
     """Loads a version and answers its warmup records.
+
+    Args:
+        metrics: counts that, and the runs of the graph.
 
     Raises:
         RepositoryError: the files are no SavedModel with these tags.
         TfServingError: TensorFlow cannot restore it, or a warmup record fails; as in the real server such a
             version does not come into service.
     """
-    saved_model = SavedModel(path, options)
+    metrics = metrics or RuntimeMetrics(Registry())
+    began = time.perf_counter()
+    try:
+        saved_model = SavedModel(path, options, metrics)
+    except Exception:
+        metrics.load_failed(path)
+        raise
+    loaded = time.perf_counter()
+    metrics.loaded(path, loaded - began)
     if options.warmup:
         try:
             count = saved_model.replay(read_warmup(path), options.warmup_iterations)
@@ -57,6 +73,7 @@ def load(model: str, version: int, path: Path, *, options: RuntimeOptions) -> Sa
             saved_model.close()
             raise type(error)(f"warmup of {model} version {version}: {error}", code=error.code) from error
         if count:
+            metrics.warmed_up(path, count, time.perf_counter() - loaded)
             log.info("%s version %d: %d warmup requests answered", model, version, count)
     return saved_model
 
@@ -64,12 +81,13 @@ def load(model: str, version: int, path: Path, *, options: RuntimeOptions) -> Sa
 class SavedModel:
     """A SavedModel in a session of its own: exports of TensorFlow 1 and 2 alike, with tables and state."""
 
-    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
         import tensorflow as tf
         from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
         self._errors = tf.errors
         self._callable_options = CallableOptions
+        self._metrics = metrics
         # It announces every restored checkpoint, and that sessions are of TensorFlow 1.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         config = tf.compat.v1.ConfigProto(
@@ -108,10 +126,12 @@ class SavedModel:
         """
         check_dtypes(signature, inputs)
         call = self._callable(signature.name, tuple(inputs), tuple(outputs))
+        began = time.perf_counter()
         try:
             values = call(*inputs.values())
         except Exception as error:
             raise self._translated(error) from error
+        self._metrics.graph_ran(time.perf_counter() - began)
         return {
             alias: _as_array(value, signature.outputs[alias].dtype)
             for alias, value in zip(outputs, values, strict=True)
