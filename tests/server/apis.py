@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import numpy as np
 from aiohttp import web
-from fakes import FakeLoader
+from fake_loader import FakeLoader
 from rest_server import Running
 
 from tfserving.server.grpc_api import GrpcApi

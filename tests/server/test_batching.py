@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeServable
+from fake_loader import FakeServable
 
 from tfserving.errors import (
     ConfigError,

@@ -6,7 +6,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from fakes import FakeLoader
+from fake_loader import FakeLoader
 
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.manager import Manager

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from fakes import FakeLoader
+from fake_loader import FakeLoader
 
 from tfserving.errors import InvalidInputError, UnsupportedError
 from tfserving.server import inference

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeLoader, flaky
+from fake_loader import FakeLoader, flaky
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, RepositoryError
 from tfserving.server.manager import LoadOptions, Manager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from apis import examples, predict_request, serve
-from fakes import FakeLoader
+from fake_loader import FakeLoader
 
 from tfserving.errors import ConfigError, NotFoundError, TfServingError
 from tfserving.server.batching import BatchingLoader, BatchingParameters, BatchScheduler

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeLoader
+from fake_loader import FakeLoader
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, TfServingError
 from tfserving.server.manager import Manager
