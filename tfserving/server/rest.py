@@ -72,15 +72,16 @@ class RestApi:
             return json_response(rest_answers.metadata(*self._service.metadata(target.spec)))
         # read to its end before a worker is taken: a slow client must not hold one
         body = await _body(request)
-        observed.request_bytes = len(body)
+        observed.request_bytes = sum(map(len, body))
         return await self._in_worker(request, target, body)
 
-    async def _in_worker(self, request: web.BaseRequest, target: Target, body: bytes) -> web.Response:
+    async def _in_worker(self, request: web.BaseRequest, target: Target, chunks: list[bytes]) -> web.Response:
         compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
         def work() -> tuple[bytes, bool]:
-            answer = self._called(target, rest_body.inflate(body, encoding, self._options.max_inflated_bytes))
+            body = rest_body.inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
+            answer = self._called(target, body)
             if not compress or len(answer) < self._options.min_compressed_bytes:
                 return answer, False
             return _gzipped(answer), True
@@ -133,7 +134,8 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _body(request: web.BaseRequest) -> bytes:
+async def _body(request: web.BaseRequest) -> list[bytes]:
+    """The body in pieces: joining large ones would keep the event loop."""
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -142,7 +144,7 @@ async def _body(request: web.BaseRequest) -> bytes:
         chunks = []
         while chunk := await request.content.readany():
             chunks.append(chunk)
-        return b"".join(chunks)
+        return chunks
     except (web.RequestPayloadError, ConnectionError) as error:
         raise InvalidInputError(f"the body ended before its end: {error}") from error
 
