@@ -147,20 +147,20 @@ class Metrics:
         return outcome
 
     def _made(self, kind: _Kind) -> _Outcome:
-        succeeded = kind.status == "OK"
         version = "" if kind.version is None else str(kind.version)
         own = (kind.model, version, kind.signature, kind.api, kind.method)
-        counts = [self._own_requests.series(*own, kind.status)]
-        latencies = [(self._own_latency.series(*own), 1.0)] if succeeded else []
-        api = _COUNTED[kind.api].get(kind.method)
-        if api is not None or kind.api == REST:
-            counts.append(self._requests.series(kind.model, kind.status))
-            if succeeded:
-                latencies.append((self._latency.series(kind.model, api or "", kind.api), 1e6))
-        outcome = _Outcome(counts, latencies)
-        if kind.version is not None and kind.method in _TIMED:
+        api = _COUNTED[kind.api].get(kind.method, "" if kind.api == REST else None)
+        outcome = _Outcome(self._own_requests.series(*own, kind.status))
+        if api is not None:
+            outcome.requests = self._requests.series(kind.model, kind.status)
+        if kind.status != "OK":
+            return outcome
+        outcome.own_latency = self._own_latency.series(*own)
+        if api is not None:
+            outcome.latency = self._latency.series(kind.model, api, kind.api)
+        if kind.method in _TIMED:
             outcome.run = self._run_latency.series(kind.model, kind.method, "TF1")
-        if succeeded and kind.method in _TAKE_EXAMPLES:
+        if kind.method in _TAKE_EXAMPLES:
             outcome.examples = self._examples.series(kind.model)
             outcome.example_total = self._example_total.series(kind.model)
         return outcome
@@ -213,21 +213,30 @@ class _Kind(NamedTuple):
 
 @dataclass
 class _Outcome:
-    """The series in which a kind of call counts, found once; each latency with its units a second."""
+    """The series in which a kind of call counts, found once; None for those in which it does not."""
 
-    counts: Sequence[Number]
-    latencies: Sequence[tuple[Distribution, float]]
+    own_requests: Number
+    requests: Number | None = None
+    own_latency: Distribution | None = None
+    latency: Distribution | None = None
     run: Distribution | None = None
     examples: Distribution | None = None
     example_total: Number | None = None
 
     def record(self, call: Call) -> None:
-        for count in self.counts:
-            count.add(1)
-        for latency, unit in self.latencies:
-            latency.observe(call.seconds * unit)
+        self.own_requests.add()
+        if self.requests is not None:
+            self.requests.add()
+        if self.own_latency is not None:
+            self.own_latency.observe(call.seconds)
+        if self.latency is not None:
+            self.latency.observe(_microseconds(call.seconds))
         if self.run is not None and call.run_seconds is not None:
-            self.run.observe(call.run_seconds * 1e6)
+            self.run.observe(_microseconds(call.run_seconds))
         if self.examples is not None and self.example_total is not None:
             self.examples.observe(call.examples)
             self.example_total.add(call.examples)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)

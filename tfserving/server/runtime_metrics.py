@@ -63,7 +63,7 @@ class RuntimeMetrics:
 
     def warmed_up(self, path: Path, records: int, seconds: float) -> None:
         """A version answered its warmup records."""
-        self._warmup_latency.series(str(path), "OK").observe(seconds * 1e6)
+        self._warmup_latency.series(str(path), "OK").observe(round(seconds * 1e6))
         self._warmup_records.series(str(path)).add(records)
 
     def graph_ran(self, seconds: float) -> None:
@@ -109,7 +109,7 @@ class BatchingMetrics:
 
     def waited(self, seconds: float) -> None:
         """A call waited so long until its batch was taken out of the queue."""
-        self._queuing.observe(seconds * 1e6)
+        self._queuing.observe(round(seconds * 1e6))
 
     def ran(self, rows: int, size: int) -> None:
         """A batch ran, well or not: rows of its calls, and the same with padding."""
