@@ -46,6 +46,11 @@ def test_flags_without_effect_are_named():
     assert idle == ["num_tflite_pools"]
 
 
+def test_a_refused_flag_with_its_default_is_none():
+    _, idle = flags.parse(["--use_alts_credentials=false"])
+    assert idle == []
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -53,6 +58,7 @@ def test_flags_without_effect_are_named():
         (["--por=1"], "unrecognized arguments: --por=1"),
         (["--port=many"], "invalid int value: 'many'"),
         (["--enable_batching=maybe"], "'maybe' is neither true nor false"),
+        (["--use_alts_credentials"], "--use_alts_credentials=True cannot be had here"),
         (["models"], "unrecognized arguments: models"),
     ],
 )

@@ -15,8 +15,9 @@ class Flag:
     """A flag: its name, type and default as in the real server.
 
     Attributes:
-        help: what it does here; "" for a flag that is accepted with a warning and does nothing.
+        help: what it does here; "" for a flag that does nothing.
         own: whether tensorflow_model_server does not know it.
+        refusal: why another value than the default is refused, for what must not be passed over in silence.
     """
 
     name: str
@@ -24,6 +25,14 @@ class Flag:
     default: Any
     help: str = ""
     own: bool = False
+    refusal: str = ""
+
+    @property
+    def support(self) -> str:
+        """ "done"; "accepted" with a warning, and without effect; or "refused"."""
+        if self.refusal:
+            return "refused"
+        return "done" if self.help else "accepted"
 
 
 FLAGS = (
@@ -82,7 +91,12 @@ FLAGS = (
         0,
         "operations that run at the same time; 0: TensorFlow decides",
     ),
-    Flag("use_alts_credentials", bool, False),
+    Flag(
+        "use_alts_credentials",
+        bool,
+        False,
+        refusal="ALTS is Google's own; calls would go unprotected. For TLS there is --ssl_config_file",
+    ),
     Flag("ssl_config_file", str, "", "TLS for the gRPC port, an SSLConfig in protobuf text format"),
     Flag("platform_config_file", str, ""),
     Flag("per_process_gpu_memory_fraction", float, 0.0, "part of each GPU's memory to take; 0: as needed"),
@@ -136,13 +150,14 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags' values, and the names of those given in vain; of a repeated flag the last one counts.
 
     Raises:
-        SystemExit: with code 2 after a message for an unknown flag or a value of the wrong type.
+        SystemExit: with code 2 after a message for an unknown flag, a value of the wrong type or one that is
+            refused.
     """
     parser = _Parser(
         prog="tfserving.server",
         description="A server that answers as tensorflow_model_server does. Flags are its flags.",
         epilog="Accepted, but without effect here: "
-        + ", ".join(f"--{flag.name}" for flag in FLAGS if not flag.help),
+        + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.support == "accepted"),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -165,11 +180,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 help=shown.replace("%", "%%"),
             )
     given = vars(parser.parse_args(argv))
-    idle = [
-        flag.name
-        for flag in FLAGS
-        if not flag.help and flag.name in given and given[flag.name] != flag.default
-    ]
+    changed = [flag for flag in FLAGS if given.get(flag.name, flag.default) != flag.default]
+    for flag in changed:
+        if flag.refusal:
+            parser.error(f"--{flag.name}={given[flag.name]} cannot be had here: {flag.refusal}")
+    idle = [flag.name for flag in changed if flag.support == "accepted"]
     return argparse.Namespace(**({flag.name: flag.default for flag in FLAGS} | given)), idle
 
 
