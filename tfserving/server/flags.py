@@ -29,7 +29,7 @@ class Flag:
 
     @property
     def support(self) -> str:
-        """ "done"; "accepted" with a warning, and without effect; or "refused"."""
+        """How far it goes: "done", "accepted" with a warning and without effect, or "refused"."""
         if self.refusal:
             return "refused"
         return "done" if self.help else "accepted"
@@ -89,7 +89,7 @@ FLAGS = (
         "tensorflow_inter_op_parallelism",
         int,
         0,
-        "operations that run at the same time; 0: TensorFlow decides",
+        "operations of one call that run at the same time; 0: one",
     ),
     Flag(
         "use_alts_credentials",
