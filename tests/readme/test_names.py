@@ -37,8 +37,8 @@ COMMANDS = {
 # Words in capitals that are no variables: what stands for a value, and what stands for a protocol.
 NO_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "RENAME_NOREPLACE"}
 NO_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
-# Of Docker, and what the embedded server passes on for GPU.
-FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES"}
+# Of CUDA and TensorFlow.
+FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL"}
 # In tf_rpc_client.py, for those who edit.
 EDITED = {"RPC_ADDRESS", "REST_ADDRESS"}
 FOREIGN_FLAGS = {"--init", "--check"}
