@@ -163,20 +163,30 @@ def test_a_server_that_comes_back_is_called_again(start):
 
 def test_a_frozen_server_costs_no_more_than_the_keepalive(two):
     keepalive = Keepalive(interval=0.3, timeout=0.3)
-    quick = [("grpc.min_reconnect_backoff_ms", 300), ("grpc.max_reconnect_backoff_ms", 300)]
-    addresses = [server.address for server in two]
-    with TfRpcClient(addresses, "half", keepalive=keepalive, channel_options=quick) as client:
+    with TfRpcClient([server.address for server in two], "half", keepalive=keepalive) as client:
         with Traffic(client) as traffic:
             traffic.more(100)
             two[0].signal(signal.SIGSTOP)
-            # all callers wait on the frozen one in turn, until they notice
+            # callers wait on the frozen one until they notice, and then call the other
             traffic.more(500)
         assert not traffic.errors
-        two[1].signal(signal.SIGSTOP)
+
+
+def test_a_frozen_server_is_unavailable_until_it_goes_on(start):
+    server = start()
+    options = [("grpc.min_reconnect_backoff_ms", 300)]
+    with TfRpcClient(
+        server.address,
+        "half",
+        keepalive=Keepalive(interval=0.3, timeout=0.3),
+        retry=Retry(attempts=1),
+        channel_options=options,
+    ) as client:
+        client.infer([1])
+        server.signal(signal.SIGSTOP)
         with pytest.raises(UnavailableError):
-            client.infer([1], timeout=30)
-        for server in two:
-            server.signal(signal.SIGCONT)
+            client.infer([1])
+        server.signal(signal.SIGCONT)
         client.wait_until_available(30)
         assert client.infer([1])["y"].tolist() == [2.5]
 

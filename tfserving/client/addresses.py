@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 import time
@@ -23,12 +22,15 @@ class Address:
     port: int
 
     @property
-    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The host where it is a number, not a name."""
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:
-            return None
+    def ip_version(self) -> int | None:
+        """4 or 6 where the host is a number, None where it is a name."""
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            try:
+                socket.inet_pton(family, self.host.partition("%")[0])
+            except OSError:
+                continue
+            return version
+        return None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -112,13 +114,13 @@ class Targets:
             return
         self.addresses = [parse(part, default_port) for part in parts]
         self.text = ",".join(map(str, self.addresses))
-        self._names = len(parts) > 1 and any(one.ip is None for one in self.addresses)
+        self._names = len(parts) > 1 and any(one.ip_version is None for one in self.addresses)
         if len(parts) == 1:
             one = self.addresses[0]
-            scheme = "dns:///" if one.ip is None else f"ipv{one.ip.version}:"
+            scheme = "dns:///" if one.ip_version is None else f"ipv{one.ip_version}:"
             self._current = f"{scheme}{one}"
         elif not self._names:
-            self._current = _numbers([(str(one.ip), one.port) for one in self.addresses])
+            self._current = _numbers([(one.host, one.port) for one in self.addresses])
 
     @property
     def host(self) -> str | None:
@@ -158,7 +160,7 @@ class Targets:
         failed = ""
         for one in self.addresses:
             try:
-                found += [(ip, one.port) for ip in ([one.host] if one.ip else self._resolve(one))]
+                found += [(ip, one.port) for ip in ([one.host] if one.ip_version else self._resolve(one))]
             except OSError as error:
                 failed = f"{one.host}: {error.strerror or error}"
         self._looked_up = self._clock()

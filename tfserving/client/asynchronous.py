@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.calls import Calls, Choice
-from tfserving.client.codec import Inference
-from tfserving.client.examples import Features
 from tfserving.client.options import UNSET, Timeout
 from tfserving.client.plan import Plan, Send, carry_out_async
-from tfserving.client.results import Classification, VersionStatus
-from tfserving.wire.predict import Arrays
-from tfserving.wire.signatures import Signature
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+
+    from tfserving.client.codec import Inference
+    from tfserving.client.examples import Features
+    from tfserving.client.results import Classification, VersionStatus
+    from tfserving.wire.predict import Arrays
+    from tfserving.wire.signatures import Signature
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="AsyncClient")

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from tfserving.client.codec import Codec, Inference
-from tfserving.client.examples import Features
 from tfserving.client.failures import worth_retrying
 from tfserving.client.inputs import arrays_for, check_answered, check_outputs, choose
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.plan import Exchange, Pause, Plan, Send
-from tfserving.client.results import Classification, VersionStatus
 from tfserving.errors import (
     ConfigError,
     DeadlineError,
@@ -29,6 +23,13 @@ from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD, Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfserving.client.codec import Codec, Inference
+    from tfserving.client.examples import Features
+    from tfserving.client.results import Classification, VersionStatus
 
 T = TypeVar("T")
 Signatures = dict[str, Signature]
@@ -70,7 +71,7 @@ class Calls:
         timeout: float | None,
         retry: Retry,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         self._codec = codec
         self._address = address
@@ -78,7 +79,7 @@ class Calls:
         self._timeout = timeout
         self._retry = retry
         self._clock = clock
-        self._chance = chance
+        self._chance = chance or _chance
         # By model, version and label, as callers chose them. Plain dict operations: threads may learn the
         # same twice, which does no harm.
         self._learned: dict[tuple[str, int | None, str | None], Signatures] = {}
@@ -274,6 +275,12 @@ class Calls:
             error.address, error.model = self._address, model
             about = f", model {model!r}" if model else ""
             error.args = (f"{self._address}{about}: {error}",)
+
+
+def _chance() -> float:
+    from random import random  # not needed but for the second attempt
+
+    return random()
 
 
 def _key(spec: ModelSpec) -> tuple[str, int | None, str | None]:

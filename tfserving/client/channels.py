@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from tfserving.client.addresses import Targets
 from tfserving.client.forks import GATE
-from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, Tls
+from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 
 # Seconds until a lost server is tried again, first and at most; gRPC's own are 1 and 120.
@@ -63,8 +62,11 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
 def credentials_for(tls: Tls) -> Any:
     """gRPC's credentials from PEM files."""
 
-    def read(path: str | Path | None) -> bytes | None:
-        return None if path is None else Path(path).read_bytes()
+    def read(path: PathLike | None) -> bytes | None:
+        if path is None:
+            return None
+        with open(path, "rb") as file:
+            return file.read()
 
     return grpc.ssl_channel_credentials(read(tls.ca), read(tls.key), read(tls.certificate))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Union
 
 from tfserving.errors import InvalidInputError
@@ -31,6 +31,7 @@ class Unset(enum.Enum):
 UNSET = Unset.UNSET
 Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and the message reads better
 
+PathLike = Union[str, "os.PathLike[str]"]
 Pairs = Sequence[tuple[str, str]]
 # A callable is asked before every call, so that a token can be renewed.
 Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str], Pairs]]]  # noqa: UP007
@@ -95,16 +96,16 @@ class Tls:
         server_name: the name that the server's certificate must carry, where it is not the address's.
     """
 
-    ca: str | Path | None = None
-    certificate: str | Path | None = None
-    key: str | Path | None = None
+    ca: PathLike | None = None
+    certificate: PathLike | None = None
+    key: PathLike | None = None
     server_name: str | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) is not (self.key is None):
             raise InvalidInputError("Tls: certificate and key belong together, give both or neither")
         for path in (self.ca, self.certificate, self.key):
-            if path is not None and not Path(path).is_file():
+            if path is not None and not os.path.isfile(path):
                 raise InvalidInputError(f"Tls: there is no file {path}")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tfserving.client.codec import Inference
-from tfserving.client.examples import Features, input_of
 from tfserving.client.plan import Exchange
 from tfserving.client.results import Classification, VersionStatus
 from tfserving.errors import ProtocolError, error_for
@@ -18,6 +16,10 @@ from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
 from tfserving.wire.services import Method
 from tfserving.wire.signatures import Signature, signatures_of
+
+if TYPE_CHECKING:
+    from tfserving.client.codec import Inference
+    from tfserving.client.examples import Features
 
 _PREDICT_PATH = services.PREDICT.path
 _SIGNATURE_DEF = "signature_def"
@@ -36,14 +38,14 @@ class RpcCodec:
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
     ) -> Exchange[list[list[Classification]]]:
         request = messages.ClassificationRequest(
-            model_spec=spec.to_message(), input=input_of(examples, context)
+            model_spec=spec.to_message(), input=_input(examples, context)
         )
         return _exchange(services.CLASSIFY, request, spec.name, lambda reply: _classifications(reply.result))
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
     ) -> Exchange[np.ndarray[Any, Any]]:
-        request = messages.RegressionRequest(model_spec=spec.to_message(), input=input_of(examples, context))
+        request = messages.RegressionRequest(model_spec=spec.to_message(), input=_input(examples, context))
         return _exchange(services.REGRESS, request, spec.name, lambda reply: _regressions(reply.result))
 
     def multi_inference(
@@ -52,7 +54,7 @@ class RpcCodec:
         examples: Sequence[Features],
         context: Features | None,
     ) -> Exchange[Inference]:
-        request = messages.MultiInferenceRequest(input=input_of(examples, context))
+        request = messages.MultiInferenceRequest(input=_input(examples, context))
         for spec, method_name in tasks:
             request.tasks.add(model_spec=spec.to_message(), method_name=method_name)
         wanted = [spec.signature for spec, _ in tasks]
@@ -77,6 +79,12 @@ class RpcCodec:
     def reload_config(self, config: Any) -> Exchange[None]:
         request = messages.ReloadConfigRequest(config=config)
         return _exchange(services.RELOAD_CONFIG, request, None, _read_reload)
+
+
+def _input(examples: Sequence[Features], context: Features | None) -> Any:
+    from tfserving.client.examples import input_of  # not needed where tensors are sent
+
+    return input_of(examples, context)
 
 
 def _exchange(method: Method, request: Any, model: str | None, read: Any) -> Exchange[Any]:

@@ -10,39 +10,35 @@ from tfserving.wire import messages
 
 @dataclass(frozen=True)
 class Method:
-    """A unary call of the gRPC API."""
+    """A unary call of the gRPC API, named as its messages are but for their endings."""
 
     service: str
     name: str
-    request: Any
-    response: Any
+    messages: str
 
     @property
     def path(self) -> str:
         """What gRPC calls the method by, e.g. "/tensorflow.serving.PredictionService/Predict"."""
         return f"/{self.service}/{self.name}"
 
+    @property
+    def request(self) -> Any:
+        """The class of the message that it takes."""
+        return getattr(messages, f"{self.messages}Request")
+
+    @property
+    def response(self) -> Any:
+        """The class of the message that it gives."""
+        return getattr(messages, f"{self.messages}Response")
+
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 
-PREDICT = Method(PREDICTION_SERVICE, "Predict", messages.PredictRequest, messages.PredictResponse)
-CLASSIFY = Method(
-    PREDICTION_SERVICE, "Classify", messages.ClassificationRequest, messages.ClassificationResponse
-)
-REGRESS = Method(PREDICTION_SERVICE, "Regress", messages.RegressionRequest, messages.RegressionResponse)
-MULTI_INFERENCE = Method(
-    PREDICTION_SERVICE, "MultiInference", messages.MultiInferenceRequest, messages.MultiInferenceResponse
-)
-GET_MODEL_METADATA = Method(
-    PREDICTION_SERVICE,
-    "GetModelMetadata",
-    messages.GetModelMetadataRequest,
-    messages.GetModelMetadataResponse,
-)
-GET_MODEL_STATUS = Method(
-    MODEL_SERVICE, "GetModelStatus", messages.GetModelStatusRequest, messages.GetModelStatusResponse
-)
-RELOAD_CONFIG = Method(
-    MODEL_SERVICE, "HandleReloadConfigRequest", messages.ReloadConfigRequest, messages.ReloadConfigResponse
-)
+PREDICT = Method(PREDICTION_SERVICE, "Predict", "Predict")
+CLASSIFY = Method(PREDICTION_SERVICE, "Classify", "Classification")
+REGRESS = Method(PREDICTION_SERVICE, "Regress", "Regression")
+MULTI_INFERENCE = Method(PREDICTION_SERVICE, "MultiInference", "MultiInference")
+GET_MODEL_METADATA = Method(PREDICTION_SERVICE, "GetModelMetadata", "GetModelMetadata")
+GET_MODEL_STATUS = Method(MODEL_SERVICE, "GetModelStatus", "GetModelStatus")
+RELOAD_CONFIG = Method(MODEL_SERVICE, "HandleReloadConfigRequest", "ReloadConfig")

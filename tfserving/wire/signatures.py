@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def _infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def read_saved_model(
-    version_dir: str | Path, *, tags: frozenset[str] = frozenset({"serve"})
+    version_dir: str | os.PathLike[str], *, tags: frozenset[str] = frozenset({"serve"})
 ) -> dict[str, Signature]:
     """The signatures of a SavedModel on disk, without TensorFlow.
 
@@ -109,9 +109,10 @@ def read_saved_model(
     Raises:
         RepositoryError: no saved_model.pb, one that does not parse, or no meta graph with the tags.
     """
-    path = Path(version_dir) / "saved_model.pb"
+    path = os.path.join(version_dir, "saved_model.pb")
     try:
-        model = messages.SavedModel.FromString(path.read_bytes())
+        with open(path, "rb") as file:
+            model = messages.SavedModel.FromString(file.read())
     except OSError as error:
         raise RepositoryError(f"{path}: {error.strerror}: not a complete SavedModel") from error
     except DecodeError as error:
