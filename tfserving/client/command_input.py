@@ -6,6 +6,8 @@ import base64
 import binascii
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import numpy as np
 from tfserving.errors import InvalidInputError
 
 _SUFFIXES = (".npy", ".npz", ".json")
+# What numpy, zip files and JSON make of bytes that are not theirs.
+_BROKEN = (ValueError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 # Anything but what JSON can begin with: JSON text may hold a "=" too.
 _NAMED = re.compile(r'([^=\[{"]+)=(.*)', re.DOTALL)
 
@@ -68,14 +72,14 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == ".json":
             return _decoded(json.loads(path.read_text(encoding="utf-8")))
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, RecursionError) as error:
+    except _BROKEN as error:
         raise InvalidInputError(f"{path} is no {path.suffix} file that can be read: {error}") from error
 
 

@@ -67,7 +67,7 @@ def values_of(name: str, value: Any) -> list[Any]:
 def _flat(value: Any) -> list[Any]:
     if hasattr(value, "__array__"):
         return list(np.asarray(value).reshape(-1).tolist())
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         return [item.item() if isinstance(item, np.generic) else item for item in value]
     return [value]
 

@@ -95,8 +95,7 @@ def from_json(value: Any, info: TensorInfo) -> Array:
         ProtocolError: the value is of another kind, or ragged.
     """
     try:
-        is_text = info.dtype is DType.DT_STRING
-        array = np.array(_bytes(value), object) if is_text else _numbers(value, info)
+        array = _text(value) if info.dtype is DType.DT_STRING else _numbers(value, info)
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise ProtocolError(f"output {info.name!r} is no {info.dtype.label} array: {value!r:.60}") from error
     if array.size == 0 and info.shape is not None and array.ndim < len(info.shape):
@@ -119,6 +118,13 @@ def _numbers(value: Any, info: TensorInfo) -> Array:
         if not good:
             raise ValueError(natural.dtype)
     return natural.astype(wanted)
+
+
+def _text(value: Any) -> Array:
+    array = np.array(_bytes(value), object)
+    if not all(isinstance(item, bytes) for item in array.reshape(-1)):
+        raise ValueError("ragged")
+    return array
 
 
 def _bytes(value: Any) -> Any:
