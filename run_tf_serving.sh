@@ -230,10 +230,6 @@ check_name_is_free() {
   case $FOUND in
     running) misuse "$CONTAINER_NAME runs already (docker, gRPC $FOUND_GRPC, REST $FOUND_REST); $mend" ;;
     foreign) misuse "there is a container $CONTAINER_NAME that is not ours; give another CONTAINER_NAME" ;;
-    dead)
-      note "replacing container $CONTAINER_NAME, which has ended"
-      docker_remove
-      ;;
   esac
 }
 
@@ -303,7 +299,6 @@ run() {
   trap 'give_up 130' INT
   trap 'give_up 143' TERM HUP
   "${ENGINE}_start"
-  "${ENGINE}_find"
   wait_until_available
   trap - EXIT INT TERM HUP
   where=$(reachable "$BIND_ADDRESS")
@@ -316,7 +311,7 @@ require_server() {
   local others
   find_server
   [[ -z $FOUND || $FOUND == foreign ]] || return 0
-  others=$(docker_others)$(embedded_others)
+  others=$(docker_others && embedded_others)
   note "$CONTAINER_NAME is not running${others:+; give one of these as CONTAINER_NAME: $(tr '\n' ' ' <<<"$others")}"
   return 1
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The engine for production: a container of an image that build.sh or build_ensemble.sh made.
 # Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _runs, _log,
-# _find, _models, _stop.
+# _log_command, _find, _models, _stop, _discard and _others.
 
 CONFIG_PATH='' # where the container has its models.config, when that is not the image's own
 
@@ -24,14 +24,15 @@ bind_mount() {
   printf 'type=bind,%s,target=%s,readonly' "$source" "$2"
 }
 
-# check_readable_in_image PATH: the container's user is not the one who runs this door. Names that begin with a dot
-# are no part of a model.
+# check_readable_in_image PATH [DEPTH]: the container's user is not the one who runs this door. Names that begin with
+# a dot are no part of a model.
 check_readable_in_image() {
-  local closed
+  local closed mend="chmod -R"
+  [[ -z ${2:-} ]] || mend=chmod
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
-  closed=$(find -L "$1" -name '.?*' -prune -o ! -user 65532 \
+  closed=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' -prune -o ! -user 65532 \
     \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print 2>/dev/null | head -n 1) || true
-  [[ -z $closed ]] || misuse "$(quoted "$closed") cannot be read by the image's user 65532; chmod -R o+rX" \
+  [[ -z $closed ]] || misuse "$(quoted "$closed") cannot be read by the image's user 65532; $mend o+rX" \
     "$(quoted "$1"), or run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
 }
 
@@ -50,7 +51,10 @@ mount_models() {
   local config directory
   if chosen MODELS_DIR; then
     case $MODE in
-      single) check_readable_in_image "$MODELS_DIR/$MODEL_NAME" ;;
+      single)
+        check_readable_in_image "$MODELS_DIR" 0
+        check_readable_in_image "$MODELS_DIR/$MODEL_NAME"
+        ;;
       multi) check_readable_in_image "$MODELS_DIR" ;;
     esac
     MOUNTS+=(--mount "$(bind_mount "$MODELS_DIR" /models)")
@@ -64,6 +68,7 @@ mount_models() {
     CONFIG_PATH=/models/${config#"$MODELS_DIR"/}
   else
     CONFIG_PATH=/etc/tfserving/config/${config##*/}
+    check_readable_in_image "${directory:-/}" 0
     MOUNTS+=(--mount "$(bind_mount "${directory:-/}" /etc/tfserving/config)")
   fi
   [[ $CONFIG_PATH == /models/models.config ]] || FLAGS+=("--model_config_file=$CONFIG_PATH")
@@ -144,8 +149,14 @@ gpu_image() {
 }
 
 docker_start() {
+  docker_find
+  if [[ $FOUND == dead ]]; then
+    note "replacing container $CONTAINER_NAME, which has ended"
+    docker_remove
+  fi
   "${COMMAND[@]}" >/dev/null \
     || fail "docker run failed; its message is above$([[ -z $GPU ]] || printf ' (GPUs need the NVIDIA Container Toolkit)')"
+  docker_find
 }
 
 # A container that came up again has been down: its restart policy hides that from its status.

@@ -39,6 +39,7 @@ embedded_start() {
   SERVER=$!
   set +m
   printf '%s\n' "$SERVER" >"$(embedded_state pid)"
+  embedded_describe # without asking the process, which may not be the server yet
 }
 
 # Only for the server that this door started: as its child it is gone for `kill -0` as soon as it ended.
@@ -66,13 +67,20 @@ is_server() {
 
 # embedded_find: as docker_find; a server that has ended is as good as none.
 embedded_find() {
-  local command=() line process='' host
-  FOUND='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_CONFIG=''
+  local process=''
+  FOUND=''
   [[ -r $(embedded_state pid) && -r $(embedded_state command) ]] || return 0
   read -r process <"$(embedded_state pid)" || true
   matches "$process" '^[1-9][0-9]*$' && is_server "$process" || return 0
   FOUND=running
   SERVER=$process
+  embedded_describe
+}
+
+# embedded_describe: sets FOUND_… from the command that was started.
+embedded_describe() {
+  local command=() line host
+  FOUND_HEALTH=''
   while IFS= read -r line; do
     command+=("$line")
   done <"$(embedded_state command)"

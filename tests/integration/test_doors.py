@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -44,6 +46,15 @@ def eventually(what: Callable[[], Any], wanted: Any) -> None:
         time.sleep(0.1)
 
 
+def free_port() -> int:
+    """Below those that the system gives to connections, which could be taken meanwhile."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+
+
 @dataclass
 class Server:
     """One server to be started by the door, on one engine: its variables, and calls to it."""
@@ -55,8 +66,7 @@ class Server:
     rest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-            ports = [each.getsockname()[1] for each in (one, other)]
+        ports = [free_port(), free_port()]
         self.grpc, self.rest = (f"127.0.0.1:{port}" for port in ports)
         self.variables |= {"GRPC_PORT": str(ports[0]), "REST_PORT": str(ports[1]), "ENGINE": self.engine}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -184,7 +185,11 @@ class Checkout:
 
     def run(self, door: str, *arguments: str, cwd: Path | None = None, **variables: str) -> Done:
         process = self.start(door, *arguments, cwd=cwd, **variables)
-        out, err = process.communicate(timeout=DEADLINE)
+        try:
+            out, err = process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"{door} did not end: {process.communicate()}")
         return Done(process.returncode, out, err)
 
     def calls(self, *beginning: str) -> list[list[str]]:
@@ -198,12 +203,10 @@ class Checkout:
         return [int(file.read_text()) for file in self.root.glob(".run/*.pid")]
 
     def clean(self) -> None:
-        for process in self.processes():
+        containers = [container["pid"] for container in self.state["containers"].values()]
+        for process in filter(None, [*self.processes(), *containers]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        for container in self.state["containers"].values():
-            if container["pid"]:
-                os.kill(container["pid"], signal.SIGKILL)
 
 
 @pytest.fixture
@@ -215,8 +218,15 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
 @pytest.fixture
 def ports() -> dict[str, str]:
-    """GRPC_PORT and REST_PORT, free ones."""
-    with socket.socket() as one, socket.socket() as other:
-        for open_socket in (one, other):
-            open_socket.bind(("127.0.0.1", 0))
-        return {"GRPC_PORT": str(one.getsockname()[1]), "REST_PORT": str(other.getsockname()[1])}
+    """GRPC_PORT and REST_PORT, free ones, as is the one after each."""
+    return {"GRPC_PORT": str(free_port()), "REST_PORT": str(free_port())}
+
+
+def free_port() -> int:
+    """A free port with a free one after it, below those that the system gives to connections meanwhile."""
+    while True:
+        port = random.randrange(10000, 32000, 2)
+        with contextlib.suppress(OSError):
+            for free in (port, port + 1):
+                socket.create_server(("127.0.0.1", free)).close()
+            return port

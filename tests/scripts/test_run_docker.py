@@ -222,14 +222,23 @@ class TestMounts:
         assert command[-1] == "--model_config_file=/etc/tfserving/config/m.config"
         assert "tfserving.models_config=/etc/tfserving/config/m.config" in after(command, "--label")
 
-    @pytest.mark.parametrize("closed", ["digits/1", "digits/1/saved_model.pb"])
+    def test_a_config_that_the_image_could_not_read(self, checkout: Any, tmp_path: Path) -> None:
+        (tmp_path / "etc").mkdir(mode=0o700)
+        checkout.add_config().rename(tmp_path / "etc" / "m.config")
+        config = {"MODELS_CONFIG": str(tmp_path / "etc" / "m.config")}
+        refusal = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **config).refusal
+        assert (
+            f"{tmp_path}/etc cannot be read by the image's user 65532; chmod o+rX {tmp_path}/etc," in refusal
+        )
+
+    @pytest.mark.parametrize("closed", [".", "digits/1", "digits/1/saved_model.pb"])
     def test_models_that_the_image_could_not_read(self, checkout: Any, closed: str) -> None:
         checkout.add_version("digits", 1)
         (checkout.models / ".staging").mkdir(mode=0o700)
         assert dry(checkout, MODELS_DIR="models")
         (checkout.models / closed).chmod(0o700)
         refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models").refusal
-        assert f"{closed} cannot be read by the image's user 65532; chmod -R o+rX" in refusal
+        assert f"{checkout.models / closed} cannot be read by the image's user 65532; chmod" in refusal
         assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in refusal
         assert dry(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
 

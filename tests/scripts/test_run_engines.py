@@ -145,7 +145,6 @@ def test_a_signal_while_it_waits_leaves_nothing(server: Server, number: int) -> 
 
 def test_two_side_by_side(server: Server) -> None:
     other_ports = {name: str(int(port) + 1) for name, port in server.ports.items()}
-    other_ports["GRPC_PORT"] = "1"  # nobody listens there in these tests
     assert server().code == 0
     assert server(CONTAINER_NAME="second", **other_ports).code == 0
     assert len(server.left()) == 2
@@ -170,7 +169,11 @@ class TestDocker:
     @pytest.mark.parametrize("status", ["exited", "created", "dead"])
     def test_a_container_that_ended_is_replaced(self, server: Server, status: str) -> None:
         server.checkout.add_container("tfserving", status, rest="127.0.0.1:1", grpc="127.0.0.1:2")
-        assert server().code == 0
+        assert "no image absent here" in server(IMAGE_NAME="absent").refusal
+        assert server.checkout.calls("rm") == []  # its log can still be read
+        done = server()
+        assert done.code == 0
+        assert "replacing container tfserving, which has ended" in done.err
         assert server.checkout.calls("rm") == [["rm", "--force", "tfserving"]]
 
     def test_a_start_that_docker_refuses(self, server: Server) -> None:
