@@ -1,10 +1,10 @@
-"""A Markdown page as the tests of the documentation need it: blocks, inline code, links, headings, tables."""
+"""A Markdown page as the tests of the documentation need it, and the variables that it should know."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +96,10 @@ class Page:
             else:
                 rows = {}
         raise AssertionError(f"{self.name} has no table with a row {key}")
+
+
+@cache
+def settings() -> dict[str, str]:
+    """The variables of lib/settings.sh and their defaults."""
+    text = (ROOT / "lib" / "settings.sh").read_text()
+    return dict(re.findall(r"^setting ([A-Z_]+) '?\"?([^'\"\n]*)", text, re.M))

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import pytest
 from copies import Copy, Done
-from pages import ROOT, Block, Page
+from pages import ROOT, Block, Page, settings
 
 # What says which engine, where something lies, or was installed: not the same on any two machines.
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
@@ -128,7 +128,7 @@ class FakeDocker:
 
 def base_image() -> str:
     """The base of the image, where an engine answers and has it or can pull it; else the test is skipped."""
-    image = os.environ.get("TFSERVING_TEST_IMAGE") or "tensorflow/serving:2.20.0"
+    image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
     if shutil.which("docker") is None or docker("info").returncode != 0:
         not_here("no Docker engine answers")
     if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:

@@ -11,7 +11,7 @@ from functools import cache
 
 import grpc
 import pytest
-from pages import ROOT, Page
+from pages import ROOT, Page, settings
 
 from tfserving.repository import config as models_config
 from tfserving.server.flags import FLAGS
@@ -47,13 +47,6 @@ FOREIGN_FLAGS = {"--init", "--check"}
 @cache
 def page(name: str) -> Page:
     return Page(name)
-
-
-@cache
-def settings() -> dict[str, str]:
-    """The variables of lib/settings.sh and their defaults."""
-    text = (ROOT / "lib" / "settings.sh").read_text()
-    return dict(re.findall(r"^setting ([A-Z_]+) '?\"?([^'\"\n]*)", text, re.M))
 
 
 @cache
