@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import uvloop
 from aiohttp import web
 
 from tfserving import __version__
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         read_config = _config_reader(arguments)
         read_config()
-        asyncio.run(_serve(arguments, read_config))
+        uvloop.run(_serve(arguments, read_config))
     except (ConfigError, InvalidInputError) as error:
         log.error("cannot start: %s", error)
         return START_FAILED if arguments.model_config_file else 2
