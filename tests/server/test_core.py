@@ -7,6 +7,7 @@ from tfserving.errors import (
     ConfigError,
     DeadlineError,
     FailedPreconditionError,
+    InvalidInputError,
     NotFoundError,
     RepositoryError,
 )
@@ -101,6 +102,18 @@ def test_reload_replaces_the_whole_list(eventually):
         eventually(lambda: world.manager.status("a")[0].state.name == "END")
         with pytest.raises(NotFoundError):
             world.served("a")
+
+
+def test_a_reload_waits_for_new_models_only(eventually):
+    with World(a=[1]) as world:
+        world.core.start()
+        world.loader.broken["a", 2] = [InvalidInputError("no model")]
+        world.source.versions["a"] = [2]
+        world.core.poll_file_system()
+        eventually(lambda: world.manager.status("a", 2)[0].state.name == "END")
+        world.source.versions["b"] = [1]
+        world.core.reload(ServerConfig((ModelConfig("a", "/models/a"), ModelConfig("b", "/models/b"))))
+        assert world.served("a") == world.served("b") == 1
 
 
 def test_a_reload_for_which_nothing_is_there_comes_to_an_end(eventually):

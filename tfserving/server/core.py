@@ -71,10 +71,10 @@ class ServerCore:
             TfServingError: the configuration is wrong, or a model cannot be loaded.
         """
         self._manager.start()
-        config = self._read_config()
-        self._apply(config)
+        with self._lock:
+            new = self._apply(self._read_config())
         self._poller.start()
-        self._manager.wait_until_available(model.name for model in config.models)
+        self._manager.wait_until_available(new)
 
     def stop(self) -> None:
         """Ends polling, then takes every version out of service once its calls have finished."""
@@ -86,16 +86,18 @@ class ServerCore:
     def reload(self, config: ServerConfig, timeout: float | None = None) -> None:
         """Replaces the whole configuration; models that it does not name go out of service.
 
-        Returns when each model has a version in service. When one has not, the configuration stands all the
-        same, as in the real server.
+        Returns when each model that was not in the configuration before has a version in service; the others
+        are not waited for (ServerCore::AddModelsViaModelConfigList). When one has not, the configuration
+        stands all the same, as in the real server.
 
         Raises:
             FailedPreconditionError: a label for a version that is not in service (without
-                `labels_for_unavailable`; nothing is changed then), or a model that cannot be loaded.
-            DeadlineError: a model had no version to serve within `timeout` seconds.
+                `labels_for_unavailable`; nothing is changed then), or a new model that cannot be loaded.
+            DeadlineError: a new model had no version to serve within `timeout` seconds.
         """
-        self._apply(config)
-        self._manager.wait_until_available((model.name for model in config.models), timeout)
+        with self._lock:
+            new = self._apply(config)
+        self._manager.wait_until_available(new, timeout)
 
     def availability(self) -> dict[str, bool]:
         """For each model of the configuration, whether a version of it is in service."""
@@ -109,11 +111,12 @@ class ServerCore:
     def poll_config(self) -> None:
         """Reads the configuration again and applies what changed; a bad one is logged and left alone."""
         try:
-            config = self._read_config()
+            # what is read must not be applied after a reload that came after it was written
             with self._lock:
+                config = self._read_config()
                 if config == self._config:
                     return
-            self._apply(config)
+                self._apply(config)
             log.info(
                 "the configuration changed: %s",
                 ", ".join(model.name for model in config.models) or "no model",
@@ -121,14 +124,17 @@ class ServerCore:
         except (TfServingError, OSError) as error:
             self._say(f"the configuration stays as it is: {error}")
 
-    def _apply(self, config: ServerConfig) -> None:
+    # What follows runs under self._lock.
+
+    def _apply(self, config: ServerConfig) -> set[str]:
+        """Makes a configuration the one in force; returns the names of models that are new in it."""
         self._check_labels(config)
-        with self._lock:
-            gone = {model.name for model in self._config.models} - {model.name for model in config.models}
-            self._config = config
-            self._aspire(config)
-            for name in gone:
-                self._manager.aspire(name, {}, {})
+        before, now = ({model.name for model in each.models} for each in (self._config, config))
+        self._config = config
+        self._aspire(config)
+        for name in before - now:
+            self._manager.aspire(name, {}, {})
+        return now - before
 
     def _aspire(self, config: ServerConfig) -> None:
         for model in config.models:
