@@ -164,6 +164,6 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def _address(peer: str) -> str:
-    """The address as "host:port", from what gRPC calls it."""
+    """The host without the port that gRPC tells too, or what it calls a UNIX socket."""
     kind, _, address = peer.partition(":")
-    return unquote(address) if kind in ("ipv4", "ipv6") else peer
+    return unquote(address).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer

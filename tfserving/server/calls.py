@@ -49,45 +49,23 @@ class Call:
         run_seconds: how long the model ran, waiting in a batch included; None when it did not run.
     """
 
-    __slots__ = (
-        "_observers",
-        "api",
-        "asked",
-        "began",
-        "examples",
-        "method",
-        "peer",
-        "request_bytes",
-        "response_bytes",
-        "run_seconds",
-        "seconds",
-        "signature",
-        "status",
-        "version",
-    )
+    # defaults stand here and not in __init__: most calls never touch most of them
+    asked = ModelSpec("")
+    version: int | None = None
+    signature = ""
+    status = "OK"
+    seconds = 0.0
+    request_bytes = 0
+    response_bytes = 0
+    examples = 0
+    run_seconds: float | None = None
 
-    def __init__(
-        self,
-        observers: Sequence[Observer],
-        api: str,
-        method: str = "",
-        *,
-        peer: str = "",
-    ) -> None:
+    def __init__(self, observers: Sequence[Observer], api: str, method: str = "", *, peer: str = "") -> None:
         self._observers = observers
         self.api = api
         self.method = method
         self.peer = peer
         self.began = time.perf_counter()
-        self.seconds = 0.0
-        self.asked = _NO_MODEL
-        self.version: int | None = None
-        self.signature = ""
-        self.status = "OK"
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.examples = 0
-        self.run_seconds: float | None = None
 
     def __enter__(self) -> Call:
         _CURRENT.set(self)
@@ -120,6 +98,5 @@ def current() -> Call:
     return _CURRENT.get()
 
 
-_NO_MODEL = ModelSpec("")
 _NOBODYS = Call((), GRPC)
 _CURRENT: ContextVar[Call] = ContextVar("call", default=_NOBODYS)

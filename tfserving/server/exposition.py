@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,7 +27,7 @@ class Number:
         self.value: float = 0
 
     def add(self, amount: float = 1) -> None:
-        """Adds to the value."""
+        """Adds to the value; under the lock, who wants to spare the locking adds to `value` itself."""
         with self._lock:
             self.value += amount
 
@@ -58,10 +59,13 @@ class Distribution:
 
     def observe(self, value: float) -> None:
         """Counts a value in the first bucket whose bound is not below it."""
-        index = bisect_left(self._bounds, value)
         with self._lock:
-            self._counts[index] += 1
-            self._sum += value
+            self.count(value)
+
+    def count(self, value: float) -> None:
+        """The same for who holds the lock."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
 
     def copy(self) -> tuple[Sequence[float], list[int], float]:
         """Bounds, counts and sum. Called under the lock."""
@@ -147,9 +151,10 @@ class Family(Generic[S]):
 
 
 class Registry:
-    """Metrics in the order in which they were made, and their text."""
+    """Metrics in the order in which they were made, and their text. One lock is on all of their values."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.families: list[Family[Number] | Family[Distribution]] = []
 
     def counter(self, name: str, description: str, *labels: str, limit: int = 0) -> Family[Number]:
@@ -164,10 +169,8 @@ class Registry:
         self, name: str, description: str, *labels: str, bounds: Sequence[float], limit: int = 0
     ) -> Family[Distribution]:
         """A metric that counts values by size; `bounds` are the rising upper bounds of its buckets."""
-        lock = threading.Lock()
-        family = Family(
-            name, "histogram", description, labels, lambda: Distribution(lock, bounds), lock, limit
-        )
+        make = partial(Distribution, self.lock, bounds)
+        family = Family(name, "histogram", description, labels, make, self.lock, limit)
         self.families.append(family)
         return family
 
@@ -178,8 +181,7 @@ class Registry:
         return "\n".join([*lines, ""]).encode()
 
     def _number(self, kind: str, name: str, description: str, labels: Labels, limit: int) -> Family[Number]:
-        lock = threading.Lock()
-        family = Family(name, kind, description, labels, lambda: Number(lock), lock, limit)
+        family = Family(name, kind, description, labels, partial(Number, self.lock), self.lock, limit)
         self.families.append(family)
         return family
 

@@ -108,6 +108,7 @@ class Metrics:
         )
         in_flight = new.gauge("tfserving_requests_in_flight", "Requests that are being answered.", "api")
         self._in_flight = {api: in_flight.series(api) for api in (GRPC, REST)}
+        self._lock = new.lock
         self._states = new.gauge(
             "tfserving_model_state",
             "1 for the state that a version is in, 0 for the others.",
@@ -117,7 +118,7 @@ class Metrics:
             "tfserving_access_log_dropped_total", "Calls that the access log could not write."
         ).series()
         self._models: Models | None = None
-        self._outcomes: dict[_Kind, _Outcome] = {}
+        self._outcomes: dict[_Key, _Outcome] = {}
 
     def watch(self, models: Models) -> None:
         """Says which models there are. Until then every model is unknown."""
@@ -125,14 +126,15 @@ class Metrics:
 
     def began(self, call: Call) -> None:
         """Counts a call in."""
-        self._in_flight[call.api].add(1)
+        self._in_flight[call.api].add()
 
     def ended(self, call: Call) -> None:
         """Counts a call out, and how it went."""
-        self._in_flight[call.api].add(-1)
-        kind = _Kind(call.asked.name, call.version, call.signature, call.api, call.method, call.status)
-        outcome = self._outcomes.get(kind) or self._outcome(kind)
-        outcome.record(call)
+        kind = (call.asked.name, call.version, call.signature, call.api, call.method, call.status)
+        outcome = self._outcomes.get(kind) or self._outcome(_Kind(*kind))
+        with self._lock:  # once for all of it
+            self._in_flight[call.api].value -= 1
+            outcome.record(call)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format. Takes a moment: not for the event loop."""
@@ -184,9 +186,9 @@ class Metrics:
             family.forget(gone)
         self._own_latency.forget(gone)
         self._outcomes = {
-            kind: outcome
-            for kind, outcome in self._outcomes.copy().items()
-            if kind.version is None or (kind.model, str(kind.version)) in shown
+            key: outcome
+            for key, outcome in self._outcomes.copy().items()
+            if key[1] is None or (key[0], str(key[1])) in shown
         }
 
 
@@ -200,8 +202,11 @@ def _shown(models: Models, model: str) -> list[VersionStatus]:
     return [status for status in statuses if status.state is not State.END] + ended[:_ENDED_VERSIONS]
 
 
+_Key = tuple[str, int | None, str, str, str, str]
+
+
 class _Kind(NamedTuple):
-    """What calls have in common that count in the same series."""
+    """What calls that count alike have in common. A plain tuple is equal to it, and made quicker."""
 
     model: str
     version: int | None
@@ -224,18 +229,19 @@ class _Outcome:
     example_total: Number | None = None
 
     def record(self, call: Call) -> None:
-        self.own_requests.add()
+        """Counts a call, under the lock."""
+        self.own_requests.value += 1
         if self.requests is not None:
-            self.requests.add()
+            self.requests.value += 1
         if self.own_latency is not None:
-            self.own_latency.observe(call.seconds)
+            self.own_latency.count(call.seconds)
         if self.latency is not None:
-            self.latency.observe(_microseconds(call.seconds))
+            self.latency.count(_microseconds(call.seconds))
         if self.run is not None and call.run_seconds is not None:
-            self.run.observe(_microseconds(call.run_seconds))
+            self.run.count(_microseconds(call.run_seconds))
         if self.examples is not None and self.example_total is not None:
-            self.examples.observe(call.examples)
-            self.example_total.add(call.examples)
+            self.examples.count(call.examples)
+            self.example_total.value += call.examples
 
 
 def _microseconds(seconds: float) -> int:

@@ -30,23 +30,15 @@ def observed(handle: Handle, observers: Sequence[Observer], pages: Sequence[Page
     by_path = {page.path: page for page in pages}
 
     async def observing(request: web.BaseRequest) -> web.Response:
-        page = by_path.get(request.path)
+        page = by_path.get(request.raw_path.partition("?")[0])
         if page is not None:
             text = await asyncio.to_thread(page.text)
             headers = {"Content-Type": page.content_type, "Server": "tfserving"}
             return web.Response(body=text, headers=headers)
-        with calls.Call(observers, calls.REST, peer=_peer(request)) as call:
+        with calls.Call(observers, calls.REST, peer=request.remote or "") as call:
             response = await handle(request)
             if isinstance(response.body, bytes):
                 call.response_bytes = len(response.body)
             return response
 
     return observing
-
-
-def _peer(request: web.BaseRequest) -> str:
-    address = request.transport and request.transport.get_extra_info("peername")
-    if not address or isinstance(address, str):
-        return request.remote or ""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
