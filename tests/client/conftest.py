@@ -1,4 +1,5 @@
 import asyncio
+import subprocess
 import sys
 import threading
 import time
@@ -62,3 +63,26 @@ def eventually():
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority, and a server and a client that it vouches for; the server as "tf.example"."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    for name, extension in (
+        ("server", "subjectAltName=DNS:tf.example"),
+        ("client", "keyUsage=digitalSignature"),
+    ):
+        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "extensions").write_text(extension)
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", "extensions"),
+            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        )
+    return folder

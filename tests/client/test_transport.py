@@ -296,29 +296,6 @@ def test_a_unix_socket(tmp_path, service):
         assert client.infer([1])["y"].tolist() == [2.5]
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
-    """An authority, and a server and a client that it vouches for; the server as "tf.example"."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    for name, extension in (
-        ("server", "subjectAltName=DNS:tf.example"),
-        ("client", "keyUsage=digitalSignature"),
-    ):
-        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (folder / "extensions").write_text(extension)
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", "extensions"),
-            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-        )
-    return folder
-
-
 @pytest.fixture
 def tls_server(service, certificates, request):
     """Encrypted; asks for the client's certificate too when given True."""

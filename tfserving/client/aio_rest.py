@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
 
 import aiohttp
 
 from tfserving.client.asynchronous import AsyncClient
-from tfserving.client.failures import failure
+from tfserving.client.failures import NO_HTTP, failure
 from tfserving.client.options import Tls
 from tfserving.client.plan import Send
-from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of
+from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of, reason_of
 from tfserving.errors import TfServingError
 
 
@@ -40,7 +39,7 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
                 server_hostname=self._tls.server_name if self._tls else None,
             ) as reply:
                 body = await reply.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             self._endpoints.failed(base)
             raise _failure(error, host_of(base), step.model) from error
         return self._body(reply.status, body, base, step)
@@ -75,15 +74,16 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _failure(error: Any, address: str, model: str | None) -> TfServingError:
-    if isinstance(error, aiohttp.ServerTimeoutError) and "onnect" in str(error):
+def _failure(error: Exception, address: str, model: str | None) -> TfServingError:
+    text = reason_of(error)
+    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
         code = "UNAVAILABLE"
     elif isinstance(error, asyncio.TimeoutError):
         code = "DEADLINE_EXCEEDED"
-    elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientResponseError)):
+    elif isinstance(error, aiohttp.ClientPayloadError):
         code = "DATA_LOSS"
-    elif isinstance(error, (aiohttp.InvalidURL, ValueError)):
-        code = "INVALID_ARGUMENT"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        code, text = "DATA_LOSS", f"{NO_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return failure(code, str(error) or type(error).__name__, address=address, model=model, answered=False)
+    return failure(code, text, address=address, model=model, answered=False)

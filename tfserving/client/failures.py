@@ -10,12 +10,14 @@ _NO_THREAD = "threadpool exhausted"
 # asked every 10 s, it does after 200 s without an answer to the call (grpcio 1.85).
 _TOO_MANY_PINGS = "too many pings"
 
+# The REST transports' word for a reply that is not in HTTP.
+NO_HTTP = "no http reply"
+
 _MENDS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
     _TOO_MANY_PINGS: "for calls of more than three minutes: keepalive=Keepalive(interval=300)",
     "connect an http1.x server": "that is a port for HTTP: gRPC's is 8500 by default",
-    "badstatusline": "that is no port for HTTP: REST's is 8501 by default",
-    "bad http": "that is no port for HTTP: REST's is 8501 by default",
+    NO_HTTP: "that is no port for HTTP: REST's is 8501 by default",
 }
 _MENDS = {
     "UNAVAILABLE": "is the server running there? gRPC answers on port 8500, REST on 8501, by default",

@@ -14,10 +14,10 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from tfserving.client.blocking import BlockingClient
-from tfserving.client.failures import failure
+from tfserving.client.failures import NO_HTTP, failure
 from tfserving.client.options import Tls
 from tfserving.client.plan import Send
-from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of
+from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of, reason_of
 from tfserving.errors import TfServingError
 
 
@@ -47,6 +47,13 @@ class TfRestClient(RestTransport, BlockingClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        tls = self._tls
+        self._verify = os.fspath(tls.ca) if tls and tls.ca is not None else None
+        self._cert = (
+            (os.fspath(tls.certificate), os.fspath(tls.key))
+            if tls and tls.certificate is not None and tls.key is not None
+            else None
+        )
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
         _alive.add(self)
@@ -61,6 +68,9 @@ class TfRestClient(RestTransport, BlockingClient):
                 headers=self._headers(step),
                 timeout=(self._connect_timeout(step), step.timeout),
                 allow_redirects=False,
+                # with each request: REQUESTS_CA_BUNDLE would win over the session's
+                verify=self._verify,
+                cert=self._cert,
             )
         except requests.RequestException as error:
             self._endpoints.failed(base)
@@ -110,39 +120,25 @@ def _session(tls: Tls | None) -> requests.Session:
     session.mount("https://", _Adapter(tls.server_name if tls else None))
     # threads share the session, and cookies would be all that they change in it
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    if tls is not None:
-        if tls.ca is not None:
-            session.verify = str(tls.ca)
-        if tls.certificate is not None:
-            session.cert = (str(tls.certificate), str(tls.key))
     return session
 
 
 def _failure(error: requests.RequestException, address: str, model: str | None) -> TfServingError:
+    text = reason_of(error)
     if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectionError):
         code = "DEADLINE_EXCEEDED"
-    elif isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
-        code = "INVALID_ARGUMENT"
-    elif _is_garbage(error):
-        code = "DATA_LOSS"
-    else:
-        code = "UNAVAILABLE"
-    return failure(code, _reason(error), address=address, model=model, answered=False)
-
-
-def _reason(error: BaseException) -> str:
-    """The words of the error at the bottom, such as "Connection refused"; those above repeat the address."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return f"{type(error).__name__}: {error}"
-
-
-def _is_garbage(error: BaseException) -> bool:
-    """Whether something answered, but not (or not to the end) in HTTP."""
-    if isinstance(
+    elif isinstance(
         error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
     ):
-        return True
+        code = "DATA_LOSS"
+    elif _is_no_http(error):
+        code, text = "DATA_LOSS", f"{NO_HTTP} ({text})"
+    else:
+        code = "UNAVAILABLE"
+    return failure(code, text, address=address, model=model, answered=False)
+
+
+def _is_no_http(error: requests.RequestException) -> bool:
     reason = error.args[0] if error.args else None
     inner = reason.args[-1] if isinstance(reason, urllib3.exceptions.ProtocolError) else None
     return isinstance(inner, http.client.HTTPException) and not isinstance(

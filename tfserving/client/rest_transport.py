@@ -67,6 +67,13 @@ class RestTransport:
         return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"
 
 
+def reason_of(error: BaseException) -> str:
+    """The words of the error at the bottom, such as "Connection refused"; those above repeat the address."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return f"{type(error).__name__}: {error}"
+
+
 def method_of(step: Send) -> str:
     """GET asks, POST brings a body."""
     return "GET" if step.body is None else "POST"

@@ -45,6 +45,8 @@ _PACKAGES = {
         "PredictionLog",
     ),
 }
+NAMES = tuple(name for names in _PACKAGES.values() for name in names)
+
 _lock = threading.Lock()
 
 

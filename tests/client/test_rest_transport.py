@@ -1,0 +1,157 @@
+"""HTTP connections of the REST clients: servers that are absent, slow, silent, strange, or behind
+certificates."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+
+import pytest
+from clients import Blocking, make_client
+from fakes import FakeRestServer
+
+from tfserving.client import Retry, Tls
+from tfserving.errors import DeadlineError, NotFoundError, ProtocolError, TfServingError, UnavailableError
+
+
+@pytest.fixture(params=["rest", "aio_rest"])
+def make(request):
+    loop = asyncio.new_event_loop()
+    with contextlib.ExitStack() as ends:
+
+        def one(address, **options):
+            options = {"retry": Retry(attempts=3, first_pause=0.001), **options}
+            wrapped = Blocking(make_client(request.param, address, "half", **options), loop)
+            ends.callback(wrapped.close)
+            return wrapped
+
+        yield one
+    loop.close()
+
+
+class Raw:
+    """Answers each connection's first bytes with given ones, and closes it."""
+
+    def __init__(self, *replies):
+        self.asked = 0
+        self._replies = list(replies)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                with connection:
+                    connection.recv(65536)
+                    self.asked += 1
+                    connection.sendall(self._replies[min(self.asked, len(self._replies)) - 1])
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+
+
+def http(status, body, length=None):
+    head = f"HTTP/1.1 {status}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+    return head.encode() + body
+
+
+STATUS = b'{"model_version_status": []}'
+
+
+def test_calls_go_to_all_servers_past_those_that_do_not_answer(make, rest_server, service):
+    with FakeRestServer(service) as other:
+        client = make(f"127.0.0.1:1,{rest_server.address},http://{other.address}")
+        for _ in range(8):
+            client.infer([1])
+        assert rest_server.requests
+        assert other.requests
+
+
+def test_no_server(make):
+    client = make("127.0.0.1:1")
+    with pytest.raises(
+        UnavailableError, match=r"127.0.0.1:1, model 'half': UNAVAILABLE: .*[Rr]efused"
+    ) as caught:
+        client.status()
+    assert caught.value.address == "127.0.0.1:1"
+    assert caught.value.server_message is None
+
+
+def test_a_server_that_closes_without_an_answer_is_asked_again(make):
+    with Raw(b"", b"", http("200 OK", STATUS)) as server:
+        assert make(server.address).status() == []
+    with Raw(b"") as server:
+        with pytest.raises(UnavailableError):
+            make(server.address).status()
+        assert server.asked in (3, 6), "aiohttp repeats each attempt by itself"
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again(make):
+    with Raw(http("200 OK", STATUS[:5], 28), http("200 OK", STATUS)) as server:
+        assert make(server.address).status() == []
+    with Raw(http("200 OK", STATUS[:5], 28)) as server, pytest.raises(ProtocolError):
+        make(server.address).status()
+
+
+@pytest.mark.parametrize("reply", [b"\x00\x00\x12\x04", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
+def test_what_does_not_speak_http(make, reply):
+    with Raw(reply) as server, pytest.raises(ProtocolError, match="no port for HTTP"):
+        make(server.address).status()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("502 Bad Gateway", UnavailableError),
+        ("503 Unavailable", UnavailableError),
+        ("504 Timeout", DeadlineError),
+        ("404 Not Found", NotFoundError),
+        ("302 Found", TfServingError),
+        ("500 Oops", TfServingError),
+    ],
+)
+def test_pages_of_a_proxy(make, status, kind):
+    with Raw(http(status, b"<html>sorry</html>")) as server, pytest.raises(kind, match="sorry") as caught:
+        make(server.address).status()
+    assert type(caught.value) is kind
+
+
+def test_a_server_that_says_nothing(make):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = make(f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(DeadlineError, match="DEADLINE_EXCEEDED"):
+            client.status(timeout=0.1)
+
+
+def test_a_path_in_front_of_the_api(make, rest_server):
+    client = make(f"http://{rest_server.address}/models/")
+    with pytest.raises(TfServingError, match="Malformed request: /models/v1/models/half"):
+        client.status()
+
+
+def test_tls(make, service, certificates):
+    with FakeRestServer(service) as server:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
+        context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+        context.verify_mode = ssl.CERT_REQUIRED
+        server.encrypt(context)
+        own = {"certificate": certificates / "client.pem", "key": certificates / "client.key"}
+        good = Tls(ca=certificates / "ca.pem", server_name="tf.example", **own)
+        assert make(server.address, tls=good).infer([1])["y"].tolist() == [2.5]
+        for wrong in (
+            Tls(ca=certificates / "ca.pem", **own),
+            Tls(server_name="tf.example", **own),
+            Tls(ca=certificates / "ca.pem", server_name="tf.example"),
+            None,
+        ):
+            with pytest.raises((UnavailableError, ProtocolError)):
+                make(server.address, tls=wrong).infer([1])
