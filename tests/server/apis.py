@@ -30,11 +30,11 @@ class Apis:
         self.rest = Running(port)
         self._channel = channel
 
-    def call(self, method, request):
+    def call(self, method, request, timeout=30):
         """The answer to a request, serialized or not; None when it was refused."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         try:
-            return self._channel.unary_unary(method.path)(data, timeout=30)
+            return self._channel.unary_unary(method.path)(data, timeout=timeout)
         except grpc.RpcError:
             return None
 

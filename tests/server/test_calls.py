@@ -1,6 +1,7 @@
 """What observers are told of calls, over both APIs."""
 
 import logging
+import threading
 
 import pytest
 from apis import examples, predict_request, serve
@@ -131,6 +132,24 @@ def test_what_does_not_exist_is_not_taken_for_what_answered(apis, told, listener
 def test_refusals_over_rest(apis, told, method, path, body, status, asked):
     assert apis.rest.ask(method, path, body).status >= 400
     assert (told().status, told().asked.name) == (status, asked)
+
+
+def test_a_caller_that_goes_away(apis, told, monkeypatch):
+    """The model runs on; the call has ended for all that."""
+    servable = apis.loader.loaded["m", 3]
+    released = threading.Event()
+    monkeypatch.setattr(servable, "run", lambda *_: released.wait(30))
+    try:
+        assert apis.call(services.PREDICT, predict_request(), timeout=0.1) is None
+        assert told().status == "CANCELLED"
+    finally:
+        released.set()
+
+
+def test_an_error_that_is_not_ours_is_internal(apis, told, monkeypatch):
+    monkeypatch.setattr(apis.loader.loaded["m", 3], "run", lambda *_: 1 / 0)
+    assert apis.call(services.PREDICT, predict_request()) is None
+    assert told().status == "INTERNAL"
 
 
 def test_an_observer_that_fails_fails_no_call(in_loop, caplog):
