@@ -1,8 +1,10 @@
+import asyncio
 import gzip
 import http.client
 import json
 import socket
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from tfserving.errors import (
     DeadlineError,
     ExhaustedError,
     FailedPreconditionError,
+    InvalidInputError,
     NotFoundError,
     TfServingError,
     UnavailableError,
     UnsupportedError,
 )
+from tfserving.server import rest
 from tfserving.server.rest import RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
@@ -343,3 +347,14 @@ def test_a_connection_is_used_again(server):
         response.read()
         assert not response.will_close
     connection.close()
+
+
+@pytest.mark.parametrize("transport", [None, object()])
+def test_a_connection_that_closes_before_its_body_is_waited_for_is_no_failure_of_ours(transport):
+    class Content:
+        async def readany(self):
+            raise RuntimeError("Connection closed.")  # so says aiohttp
+
+    request = SimpleNamespace(headers={}, content=Content(), transport=transport)
+    with pytest.raises(InvalidInputError if transport is None else RuntimeError):
+        asyncio.run(rest._body(request))

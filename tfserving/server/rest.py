@@ -145,7 +145,10 @@ async def _body(request: web.BaseRequest) -> list[bytes]:
         while chunk := await request.content.readany():
             chunks.append(chunk)
         return chunks
-    except (web.RequestPayloadError, ConnectionError) as error:
+    except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and request.transport is not None:
+            raise
+        # aiohttp's word for a connection that was closed before the body was waited for is a RuntimeError
         raise InvalidInputError(f"the body ended before its end: {error}") from error
 
 
