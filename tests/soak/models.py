@@ -1,0 +1,89 @@
+"""Models whose answers tell which version gave them: version v answers x * v.
+
+    python -m tests.soak.models DIR        writes DIR/times/ and DIR/slow/, with TensorFlow
+
+A version of any number is made of DIR/times without TensorFlow: the factor in its graph is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from pathlib import Path
+
+from tfserving.repository import versions
+
+# The factor in the exported graph; its bytes occur there once.
+_MARK = struct.pack("<f", 1234.5678)
+
+
+class Times:
+    """Makes versions: x (float32, any length) times the version's number is y."""
+
+    def __init__(self, directory: Path) -> None:
+        self._graph = (directory / "times" / "saved_model.pb").read_bytes()
+        assert self._graph.count(_MARK) == 1, "the factor cannot be told from the rest of the graph"
+
+    def graph(self, version: int) -> bytes:
+        """The bytes of a version's saved_model.pb."""
+        return self._graph.replace(_MARK, struct.pack("<f", version))
+
+    def publish(self, base_path: Path, version: int) -> Path:
+        """Puts a version under a base path, whole and at once."""
+        return self._publish(base_path, version, self.graph(version))
+
+    def publish_broken(self, base_path: Path, version: int) -> Path:
+        """Puts a version there that no server can load."""
+        return self._publish(base_path, version, b"\xff" + self.graph(version)[::-1])
+
+    def _publish(self, base_path: Path, version: int, graph: bytes) -> Path:
+        with versions.staged(base_path) as staging:
+            (staging / "saved_model.pb").write_bytes(graph)
+            return versions.publish(staging, base_path, version)
+
+
+def export(directory: Path, seconds: float = 0.05) -> None:
+    """Writes what `Times` needs, and slow/1, which takes twice `seconds` for x * 1, call after call."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        y = tf.multiply(x, tf.constant(struct.unpack("<f", _MARK)[0]), name="y")
+        info = v1.saved_model.build_tensor_info
+        signature = v1.saved_model.signature_def_utils.build_signature_def(
+            {"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"
+        )
+        builder = v1.saved_model.Builder(str(directory / "times"))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+
+    scalar = tf.TensorSpec([], tf.int64)
+    add = tf.function(lambda a, b: a + b, input_signature=[scalar, scalar]).get_concrete_function()
+
+    def slow(x):
+        types = {"output_types": [tf.int64], "output_shapes": [[]]}
+        sleeping = tf.raw_ops.SleepDataset(
+            input_dataset=tf.raw_ops.RangeDataset(start=1, stop=2, step=1, **types),
+            sleep_microseconds=int(seconds * 1e6),
+            **types,
+        )
+        (one,) = tf.raw_ops.ReduceDataset(
+            input_dataset=sleeping,
+            initial_state=[tf.constant(0, tf.int64)],
+            other_arguments=[],
+            f=add,
+            **types,
+        )
+        return {"y": x * tf.cast(one, tf.float32)}
+
+    module = tf.Module()
+    module.slow = tf.function(slow, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    tf.saved_model.save(module, str(directory / "slow" / "1"), signatures={"serving_default": module.slow})
+
+
+if __name__ == "__main__":
+    export(Path(sys.argv[1]))
