@@ -14,7 +14,7 @@ from rest_server import Running
 
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.manager import Manager
-from tfserving.server.rest_runner import rest_runner
+from tfserving.server.rest.runner import rest_runner
 from tfserving.server.service import Service
 from tfserving.server.workers import Workers
 from tfserving.wire import messages, predict

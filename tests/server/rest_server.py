@@ -14,7 +14,7 @@ import numpy as np
 from aiohttp import web
 
 from tfserving.errors import NotFoundError
-from tfserving.server.rest_runner import rest_runner
+from tfserving.server.rest.runner import rest_runner
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType

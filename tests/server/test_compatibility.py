@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tfserving.server.access_log import AccessLog
-from tfserving.server.calls import GRPC, Call
 from tfserving.server.flags import FLAGS
-from tfserving.server.metrics import NEVER_SET, Metrics
+from tfserving.server.watch.access_log import AccessLog
+from tfserving.server.watch.calls import GRPC, Call
+from tfserving.server.watch.metrics import NEVER_SET, Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()

@@ -13,9 +13,10 @@ from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository.config import ServerConfig, from_message
-from tfserving.server import calls, inference
-from tfserving.server.calls import Observer
+from tfserving.server import inference
 from tfserving.server.service import METADATA_FIELD, Service
+from tfserving.server.watch import calls
+from tfserving.server.watch.calls import Observer
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
-from tfserving.server import calls
 from tfserving.server.service import Inputs, Prediction, Service
+from tfserving.server.watch import calls
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature

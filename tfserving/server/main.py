@@ -32,14 +32,14 @@ from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
 from tfserving.server.manager import LoadOptions, Manager
-from tfserving.server.metrics import Metrics
-from tfserving.server.observation import Observation, observation
-from tfserving.server.rest import RestOptions
-from tfserving.server.rest_runner import rest_runner
+from tfserving.server.rest.api import RestOptions
+from tfserving.server.rest.runner import rest_runner
 from tfserving.server.saved_model import RuntimeOptions, load
 from tfserving.server.servable import Loader
 from tfserving.server.service import Service
 from tfserving.server.source import FileSystemSource
+from tfserving.server.watch.metrics import Metrics
+from tfserving.server.watch.observation import Observation, observation
 from tfserving.server.workers import Workers
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
 from tfserving.repository.warmup import read_warmup
-from tfserving.server.exposition import Registry
-from tfserving.server.runtime_metrics import RuntimeMetrics
 from tfserving.server.servable import Arrays, check_dtypes
+from tfserving.server.watch.exposition import Registry
+from tfserving.server.watch.runtime_metrics import RuntimeMetrics
 from tfserving.wire import messages, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, signatures_of

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError
-from tfserving.server import calls
 from tfserving.server.manager import Manager
 from tfserving.server.servable import Arrays
 from tfserving.server.states import VersionStatus
+from tfserving.server.watch import calls
 from tfserving.server.workers import Workers
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec

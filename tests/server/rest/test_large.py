@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfserving.errors import InvalidInputError
-from tfserving.server import rest_numbers
-from tfserving.server.rest_body import loads
-from tfserving.server.rest_numbers import Numbers, loads_numbers
+from tfserving.server.rest import large
+from tfserving.server.rest.body import loads
+from tfserving.server.rest.large import Numbers, loads_numbers
 
-pytestmark = pytest.mark.skipif(rest_numbers.simdjson is None, reason="pysimdjson is not installed")
+pytestmark = pytest.mark.skipif(large.simdjson is None, reason="pysimdjson is not installed")
 
 
 def nested(value):

@@ -8,10 +8,10 @@ import pytest
 from apis import examples, predict_request, serve
 
 from tfserving.errors import InvalidInputError, NotFoundError
-from tfserving.server.access_log import AccessLog
-from tfserving.server.calls import GRPC, REST, Call
-from tfserving.server.metrics import Metrics
-from tfserving.server.observation import Observation, observation
+from tfserving.server.watch.access_log import AccessLog
+from tfserving.server.watch.calls import GRPC, REST, Call
+from tfserving.server.watch.metrics import Metrics
+from tfserving.server.watch.observation import Observation, observation
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest_body import Leaves, Place, flatten, loads
-from tfserving.server.rest_numbers import MAX_RANK, Numbers, loads_numbers
+from tfserving.server.rest.body import Leaves, Place, flatten, loads
+from tfserving.server.rest.large import MAX_RANK, Numbers, loads_numbers
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
 

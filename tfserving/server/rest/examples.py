@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest_body import loads
-from tfserving.server.rest_json import from_base64, is_base64, signature_name
+from tfserving.server.rest.body import loads
+from tfserving.server.rest.tensors import from_base64, is_base64, signature_name
 from tfserving.wire import messages
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

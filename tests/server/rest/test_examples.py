@@ -5,7 +5,7 @@ import pytest
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest_examples import parse_examples
+from tfserving.server.rest.examples import parse_examples
 
 
 def features(example):

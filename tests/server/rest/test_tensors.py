@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server import rest_json, rest_numbers
-from tfserving.server.rest_body import flatten
-from tfserving.server.rest_json import Format, parse_predict
+from tfserving.server.rest import large, tensors
+from tfserving.server.rest.body import flatten
+from tfserving.server.rest.tensors import Format, parse_predict
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
 
@@ -34,7 +34,7 @@ def read(request, **dtypes):
     """What a request gives, or raises; the same with simdjson and without it."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     arrays, error = outcome(body, dtypes)
-    with mock.patch.object(rest_numbers, "simdjson", None):
+    with mock.patch.object(large, "simdjson", None):
         others, other_error = outcome(body, dtypes)
     assert repr(error) == repr(other_error)
     assert arrays.keys() == others.keys()
@@ -324,9 +324,9 @@ LEAF = st.one_of(
 )
 
 
-@given(st.lists(LEAF, min_size=1, max_size=4), st.sampled_from(sorted(rest_json._TAKEN)))
+@given(st.lists(LEAF, min_size=1, max_size=4), st.sampled_from(sorted(tensors._TAKEN)))
 def test_arrays_are_refused_just_when_one_of_their_values_is_wrong(values, dtype):
     # an integer beyond 64 bits never arrives as one
     values = [float(v) if type(v) is int and not -(2**63) <= v < 2**64 else v for v in values]
-    array = rest_json._convert(flatten(values, str), dtype)
-    assert (array is None) == any(rest_json._fault(value, dtype) is not None for value in values)
+    array = tensors._convert(flatten(values, str), dtype)
+    assert (array is None) == any(tensors._fault(value, dtype) is not None for value in values)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError
-from tfserving.server import rest_answers
-from tfserving.server.rest_answers import predictions
-from tfserving.server.rest_json import Format
+from tfserving.server.rest import answers
+from tfserving.server.rest.answers import predictions
+from tfserving.server.rest.tensors import Format
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
@@ -152,30 +152,28 @@ def test_classifications():
         classes = result.classifications.add().classes
         for score in scores:
             classes.add(label=f"l{score}", score=score)
-    assert (
-        rest_answers.classifications(result) == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
-    )
+    assert answers.classifications(result) == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
 
 
 def test_regressions():
     result = messages.RegressionResponse().result
     for value in (0.1, -math.inf):
         result.regressions.add(value=value)
-    assert rest_answers.regressions(result) == b'{"results":[0.1,-Infinity]}'
+    assert answers.regressions(result) == b'{"results":[0.1,-Infinity]}'
 
 
 def test_no_results_cannot_be_written():
     with pytest.raises(InvalidInputError):
-        rest_answers.classifications(messages.ClassificationResponse().result)
+        answers.classifications(messages.ClassificationResponse().result)
     with pytest.raises(InvalidInputError):
-        rest_answers.regressions(messages.RegressionResponse().result)
+        answers.regressions(messages.RegressionResponse().result)
 
 
 def test_status():
     response = messages.GetModelStatusResponse()
     response.model_version_status.add(version=3, state=30).status.SetInParent()
     response.model_version_status.add(version=2, state=50).status.error_code = 5
-    assert json.loads(rest_answers.status(response)) == {
+    assert json.loads(answers.status(response)) == {
         "model_version_status": [
             {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
             {"version": "2", "state": "END", "status": {"error_code": "NOT_FOUND", "error_message": ""}},
@@ -202,7 +200,7 @@ def test_metadata():
         "name": "x:0",
         "tensor_shape": {"dim": [{"name": "", "size": "-1"}], "unknown_rank": False},
     }
-    assert json.loads(rest_answers.metadata(ModelSpec("m", 123), signatures)) == {
+    assert json.loads(answers.metadata(ModelSpec("m", 123), signatures)) == {
         "model_spec": {"name": "m", "signature_name": "", "version": "123"},
         "metadata": {
             "signature_def": {
@@ -214,8 +212,8 @@ def test_metadata():
 
 def test_error_texts_can_hold_anything():
     text = 'a "quoted" \n \udcff \ud800 \0 é'
-    assert json.loads(rest_answers.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
+    assert json.loads(answers.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
 
 
 def test_error_texts_are_cut():
-    assert len(rest_answers.error("x" * 10**6)) < 5000
+    assert len(answers.error("x" * 10**6)) < 5000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest_body import Leaves, flatten, inflate, loads
+from tfserving.server.rest.body import Leaves, flatten, inflate, loads
 
 
 def place(indices):

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import orjson
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.calls import Call
+from tfserving.server.watch.calls import Call
 
 log = logging.getLogger(__name__)
 

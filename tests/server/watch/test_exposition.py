@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from tfserving.server.exposition import Registry, exponential
+from tfserving.server.watch.exposition import Registry, exponential
 
 
 @pytest.fixture

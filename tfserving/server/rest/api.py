@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
-from tfserving.server import calls, inference, rest_answers, rest_body, rest_examples, rest_json, rest_paths
-from tfserving.server.rest_paths import Call, Target
+from tfserving.server import inference
+from tfserving.server.rest import answers, paths, tensors
+from tfserving.server.rest.body import inflate
+from tfserving.server.rest.examples import parse_examples
+from tfserving.server.rest.paths import Call, Target
 from tfserving.server.service import Service
+from tfserving.server.watch import calls
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
 
@@ -51,11 +55,11 @@ class RestApi:
             response = await self._answer(request)
         except TfServingError as error:
             calls.current().failed(error)
-            response = json_response(rest_answers.error(str(error)), status_of(error.code))
+            response = json_response(answers.error(str(error)), status_of(error.code))
         except Exception as error:
             calls.current().failed(error)
             log.exception("answering %s %s", request.method, request.path)
-            response = json_response(rest_answers.error(f"{type(error).__name__}: {error}"), 500)
+            response = json_response(answers.error(f"{type(error).__name__}: {error}"), 500)
         if self._options.cors:
             response.headers.update(_CORS)
         return response
@@ -63,13 +67,13 @@ class RestApi:
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS" and self._options.cors:
             return json_response(b"")
-        target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
+        target = paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
         observed = calls.current()
         observed.method, observed.asked = target.call.method, target.spec
         if target.call is Call.STATUS:
-            return json_response(rest_answers.status(self._service.status(target.spec)))
+            return json_response(answers.status(self._service.status(target.spec)))
         if target.call is Call.METADATA:
-            return json_response(rest_answers.metadata(*self._service.metadata(target.spec)))
+            return json_response(answers.metadata(*self._service.metadata(target.spec)))
         # read to its end before a worker is taken: a slow client must not hold one
         body = await _body(request)
         observed.request_bytes = sum(map(len, body))
@@ -80,7 +84,7 @@ class RestApi:
         encoding = request.headers.get("Content-Encoding", "")
 
         def work() -> tuple[bytes, bool]:
-            body = rest_body.inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
+            body = inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
             answer = self._called(target, body)
             if not compress or len(answer) < self._options.min_compressed_bytes:
                 return answer, False
@@ -103,16 +107,16 @@ class RestApi:
     def _called(self, target: Target, body: bytes) -> bytes:
         """Blocks for as long as the model takes."""
         if target.call is Call.PREDICT:
-            call = rest_json.parse_predict(body)
+            call = tensors.parse_predict(body)
             answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
-            return rest_answers.predictions(answer.outputs, call.format)
-        signature, examples = rest_examples.parse_examples(body)
+            return answers.predictions(answer.outputs, call.format)
+        signature, examples = parse_examples(body)
         spec = replace(target.spec, signature=signature).to_message()
         if target.call is Call.CLASSIFY:
             request = messages.ClassificationRequest(model_spec=spec, input=examples)
-            return rest_answers.classifications(inference.classify(self._service, request).result)
+            return answers.classifications(inference.classify(self._service, request).result)
         request = messages.RegressionRequest(model_spec=spec, input=examples)
-        return rest_answers.regressions(inference.regress(self._service, request).result)
+        return answers.regressions(inference.regress(self._service, request).result)
 
 
 _GZIP = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}

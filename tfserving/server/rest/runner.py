@@ -9,11 +9,11 @@ from typing import Any
 
 from aiohttp import http_exceptions, web
 
-from tfserving.server import rest_answers
-from tfserving.server.calls import Observer
-from tfserving.server.rest import RestApi, RestOptions, json_response
-from tfserving.server.rest_observed import Page, observed
+from tfserving.server.rest import answers
+from tfserving.server.rest.api import RestApi, RestOptions, json_response
+from tfserving.server.rest.observed import Page, observed
 from tfserving.server.service import Service
+from tfserving.server.watch.calls import Observer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class _Connection(web.RequestHandler):
         super().handle_error(request, status, exc, message)
         what = "the request is not HTTP/1.1" if status < 500 else "the server failed"
         text = (message or str(exc)).partition("\n")[0]
-        response = json_response(rest_answers.error(f"{what}: {text}"), status)
+        response = json_response(answers.error(f"{what}: {text}"), status)
         response.force_close()
         return response
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tfserving.errors import NotFoundError
-from tfserving.server.calls import GRPC, REST, Call
-from tfserving.server.exposition import Distribution, Number, Registry, exponential
-from tfserving.server.runtime_metrics import BatchingMetrics, RuntimeMetrics
 from tfserving.server.states import State, VersionStatus
+from tfserving.server.watch.calls import GRPC, REST, Call
+from tfserving.server.watch.exposition import Distribution, Number, Registry, exponential
+from tfserving.server.watch.runtime_metrics import BatchingMetrics, RuntimeMetrics
 
 # Those that are listed as the real server lists them, but never get a value here.
 NEVER_SET = frozenset({":tensorflow:serving:mlmd_map", ":tensorflow:serving:request_log_count"})

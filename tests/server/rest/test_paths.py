@@ -1,7 +1,7 @@
 import pytest
 
 from tfserving.errors import InvalidInputError, NotFoundError
-from tfserving.server.rest_paths import Call, Target, parse
+from tfserving.server.rest.paths import Call, Target, parse
 from tfserving.wire.model_spec import ModelSpec
 
 

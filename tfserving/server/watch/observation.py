@@ -9,11 +9,11 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from tfserving.errors import ConfigError
-from tfserving.server.access_log import AccessLog
-from tfserving.server.calls import Observer
-from tfserving.server.exposition import CONTENT_TYPE
-from tfserving.server.metrics import Metrics
-from tfserving.server.rest_observed import Page
+from tfserving.server.rest.observed import Page
+from tfserving.server.watch.access_log import AccessLog
+from tfserving.server.watch.calls import Observer
+from tfserving.server.watch.exposition import CONTENT_TYPE
+from tfserving.server.watch.metrics import Metrics
 from tfserving.wire import messages
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from tfserving.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from tfserving.server import rest
-from tfserving.server.rest import RestOptions
+from tfserving.server.rest import api
+from tfserving.server.rest.api import RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
@@ -357,4 +357,4 @@ def test_a_connection_that_closes_before_its_body_is_waited_for_is_no_failure_of
 
     request = SimpleNamespace(headers={}, content=Content(), transport=transport)
     with pytest.raises(InvalidInputError if transport is None else RuntimeError):
-        asyncio.run(rest._body(request))
+        asyncio.run(api._body(request))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from tfserving.server import calls
-from tfserving.server.calls import Observer
+from tfserving.server.watch import calls
+from tfserving.server.watch.calls import Observer
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.Response]]
 

@@ -10,14 +10,14 @@ from fake_loader import FakeLoader
 
 from tfserving.errors import ConfigError, NotFoundError, TfServingError
 from tfserving.server.batching import BatchingLoader, BatchingParameters, BatchScheduler
-from tfserving.server.calls import GRPC, REST, Call
-from tfserving.server.metrics import NEVER_SET, Metrics
-from tfserving.server.observation import observation
 from tfserving.server.states import State, VersionStatus
+from tfserving.server.watch.calls import GRPC, REST, Call
+from tfserving.server.watch.metrics import NEVER_SET, Metrics
+from tfserving.server.watch.observation import observation
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 
-REAL = Path(__file__).parents[1] / "conformance" / "metrics.tsv"
+REAL = Path(__file__).parents[2] / "conformance" / "metrics.tsv"
 PATH = "/monitoring/prometheus/metrics"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tfserving.server.rest_body import Leaves, flatten
+from tfserving.server.rest.body import Leaves, flatten
 
 simdjson: Any
 try:

@@ -5,8 +5,8 @@ import pytest
 
 from tfserving.errors import TfServingError
 from tfserving.repository.warmup import write_warmup
-from tfserving.server.exposition import Registry
-from tfserving.server.runtime_metrics import RuntimeMetrics
+from tfserving.server.watch.exposition import Registry
+from tfserving.server.watch.runtime_metrics import RuntimeMetrics
 from tfserving.wire import predict
 from tfserving.wire.model_spec import ModelSpec
 

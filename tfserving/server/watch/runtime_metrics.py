@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfserving.server.exposition import Registry, exponential
+from tfserving.server.watch.exposition import Registry, exponential
 
 # Version directories whose series are kept; the oldest go.
 _PATHS = 500

@@ -11,7 +11,7 @@ import orjson
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest_json import Format
+from tfserving.server.rest.tensors import Format
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 

@@ -1,0 +1,1 @@
+"""What watches the calls: metrics for Prometheus, and the access log."""
