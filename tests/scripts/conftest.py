@@ -211,7 +211,7 @@ class Checkout:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
-    """Tests in the background of a script find SIGINT ignored, and so would bash, which cannot trap it then."""
+    """Tests in the background of a script find SIGINT ignored; bash would too, and could not trap it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
