@@ -43,8 +43,9 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 when descriptors.pb is stale"
     )
+    check = parser.parse_args().check
     made = generate()
-    if parser.parse_args().check:
+    if check:
         if _same(made, TARGET.read_bytes()):
             return 0
         print(f"{TARGET} is stale: run python -m tfserving.wire.generate", file=sys.stderr)
