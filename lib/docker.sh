@@ -27,8 +27,8 @@ bind_mount() {
 # check_readable_in_image PATH [DEPTH]: the container's user is not the one who runs this door. Names that begin with
 # a dot are no part of a model.
 check_readable_in_image() {
-  local closed mend="chmod -R"
-  [[ -z ${2:-} ]] || mend=chmod
+  local closed mend='chmod -R'
+  [[ -z ${2:-} ]] || mend='chmod'
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
   closed=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' -prune -o ! -user 65532 \
     \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print 2>/dev/null | head -n 1) || true
