@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Makes a base image for the docker tests on a machine that cannot pull tensorflow/serving: Debian, Python and
-# the embedded server behind the file names, environment, ports and entrypoint of the official image.
+# Makes a base image for the docker tests on a machine that cannot pull tensorflow/serving: the image of
+# deploy/embedded, which takes the official one's place, on a Debian made here.
 #
 # Usage: tests/integration/standin/build.sh TAG
 #
@@ -17,8 +17,10 @@ set -Eeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../../.." && pwd)
-# What python -m tfserving.server imports. TensorFlow asks for more than that, which is weeded out below.
-PACKAGES=(tensorflow grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson uvloop)
+# What the embedded server needs, and pip, which finds all of it there when deploy/embedded/build.sh asks for it.
+# TensorFlow asks for more than that, which is weeded out below.
+# shellcheck source=deploy/embedded/build.sh
+read -r -a PACKAGES < <(source "$ROOT/deploy/embedded/build.sh" && printf '%s pip\n' "$PACKAGES")
 # Of no use in a server: C++ headers, and packages that TensorFlow names but does not import by itself.
 WEEDS=(tensorflow/include clang tensorboard tensorboard_data_server bin)
 
@@ -79,8 +81,7 @@ make_base() { # TAG
 
 # The embedded server as it is in the working tree, over the base.
 make_image() { # BASE TAG
-  tar -C "$ROOT" --exclude=__pycache__ -c tfserving -C "$HERE" Dockerfile tensorflow_model_server \
-    tf_serving_entrypoint.sh | docker build --quiet --build-arg "BASE=$1" --tag "$2" - >/dev/null
+  PYTHON_IMAGE=$1 IMAGE_NAME=$2 DOCKER_ARGS=--quiet bash "$ROOT/deploy/embedded/build.sh" >/dev/null
 }
 
 # What an earlier run left under the same names; 2 GB each, so gone unless a container needs it.
@@ -101,6 +102,7 @@ main() {
     '' | -*) die 2 "give the tag of the image to make, for example: build.sh tfserving-standin" ;;
   esac
   base=tfserving-standin-base:$(cat "${BASH_SOURCE[0]}" "$ROOT/requirements.txt" /etc/os-release \
+    <(printf '%s' "${PACKAGES[*]}") \
     | sha256sum | cut -c -16)
   if [[ -z $(docker images --quiet "$base") ]]; then
     make_base "$base"
