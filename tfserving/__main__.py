@@ -7,11 +7,16 @@ import sys
 
 from tfserving import __version__
 
+# Module, what it does, and the extra that installs what it needs.
 _COMMANDS = {
-    "call": ("tfserving.client.command", "ask a model: values in, answers out; status; signatures"),
-    "export": ("tfserving.export.command", "write a model into the repository, ready to be served"),
-    "serve": ("tfserving.server.main", "run the embedded server, with tensorflow_model_server's flags"),
-    "repository": ("tfserving.repository.__main__", "check and show models, versions and models.config"),
+    "call": ("tfserving.client.command", "ask a model: values in, answers out; status; signatures", ""),
+    "export": ("tfserving.export.command", "write a model into the repository, ready to be served", "export"),
+    "serve": (
+        "tfserving.server.main",
+        "run the embedded server, with tensorflow_model_server's flags",
+        "server",
+    ),
+    "repository": ("tfserving.repository.__main__", "check and show models, versions and models.config", ""),
 }
 
 _USAGE = "\n".join(
@@ -20,7 +25,7 @@ _USAGE = "\n".join(
         "",
         "From a trained TensorFlow model to a served endpoint.",
         "",
-        *(f"  {name:10}  {about}" for name, (_, about) in _COMMANDS.items()),
+        *(f"  {name:10}  {about}" for name, (_, about, _) in _COMMANDS.items()),
         "",
         "tfserving COMMAND --help tells more.",
     ]
@@ -41,9 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         wrong = f"there is no command {name!r}" if name else "a command is missing"
         print(f"tfserving: error: {wrong}; choose: {', '.join(_COMMANDS)}", file=sys.stderr)
         return 2
-    command = importlib.import_module(_COMMANDS[name][0])
-    status = command.main(arguments[1:])
-    return int(status or 0)
+    module, _, extra = _COMMANDS[name]
+    try:
+        command = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        install = f"'tfserving-toolkit[{extra}]'" if extra else "tfserving-toolkit"
+        print(f"tfserving: error: {error}: pip install {install}", file=sys.stderr)
+        return 1
+    return int(command.main(arguments[1:]) or 0)
 
 
 if __name__ == "__main__":

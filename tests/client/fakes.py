@@ -342,23 +342,27 @@ def _rest_answer(service: FakeService, path: str, body: Any) -> Any:
     name, version, label, verb = match.groups()
     spec = ModelSpec(name, int(version) if version else None, label, (body or {}).get("signature_name", ""))
     if verb is None:
-        return json_format.MessageToDict(
-            service.status(spec), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
+        return _as_json(service.status(spec))
     if verb == "/metadata":
         number, found = service.signature_defs(spec)
-        as_json = json_format.MessageToDict(
-            found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
         return {
             "model_spec": {"name": name, "signature_name": "", "version": str(number)},
-            "metadata": {"signature_def": as_json},
+            "metadata": {"signature_def": _as_json(found)},
         }
     if verb in (":classify", ":regress"):
         context = body.get("context", {})
         xs = [{**context, **example}["x"][0] for example in body["examples"]]
         return {"results": [[[f"{x:g}", x]] for x in xs] if verb == ":classify" else [x / 2 for x in xs]}
     return _rest_predict(service, spec, body)
+
+
+def _as_json(message: Any) -> Any:
+    try:
+        whole = {"always_print_fields_with_no_presence": True}
+        return json_format.MessageToDict(message, preserving_proto_field_name=True, **whole)
+    except TypeError:  # protobuf before 5.26
+        whole = {"including_default_value_fields": True}
+        return json_format.MessageToDict(message, preserving_proto_field_name=True, **whole)
 
 
 def _rest_predict(service: FakeService, spec: ModelSpec, body: Any) -> Any:

@@ -193,9 +193,25 @@ def test_the_entry_point(capsys):
     assert "there is no command 'cal'; choose: call" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["call", "export", "serve", "repository"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "call",
+        "repository",
+        pytest.param("export", marks=pytest.mark.tensorflow),
+        pytest.param("serve", marks=pytest.mark.tensorflow),
+    ],
+)
 def test_each_subcommand_answers_to_help(name):
     argv = [sys.executable, "-m", "tfserving", name, "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     assert "usage" in done.stdout.lower()
+
+
+def test_a_subcommand_whose_extra_is_not_installed_says_so(capsys, monkeypatch):
+    monkeypatch.setitem(entry._COMMANDS, "serve", ("no_such_module", "", "server"))
+    assert entry.main(["serve"]) == 1
+    assert capsys.readouterr().err == (
+        "tfserving: error: No module named 'no_such_module': pip install 'tfserving-toolkit[server]'\n"
+    )

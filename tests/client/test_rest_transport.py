@@ -8,6 +8,7 @@ import ssl
 import threading
 
 import pytest
+import urllib3
 from clients import Blocking, make_client
 from fakes import FakeRestServer
 
@@ -97,7 +98,12 @@ def test_a_server_that_closes_without_an_answer_is_asked_again(make):
 
 def test_a_reply_that_breaks_off_is_asked_for_again(make):
     with Raw(http("200 OK", STATUS[:5], 28), http("200 OK", STATUS)) as server:
-        assert make(server.address).status() == []
+        client = make(server.address)
+        if urllib3.__version__ >= "2" or "Async" in repr(client.wrapped):
+            assert client.status() == []
+        else:  # urllib3 1 does not notice
+            with pytest.raises(ProtocolError):
+                client.status()
     with Raw(http("200 OK", STATUS[:5], 28)) as server, pytest.raises(ProtocolError):
         make(server.address).status()
 

@@ -76,7 +76,8 @@ def _context(tls: Tls) -> ssl.SSLContext:
 
 def _failure(error: Exception, address: str, model: str | None) -> TfServingError:
     text = reason_of(error)
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
+    # ServerTimeoutError is what no other timeout is told by but that of connecting
+    if isinstance(error, (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError)):
         code = "UNAVAILABLE"
     elif isinstance(error, asyncio.TimeoutError):
         code = "DEADLINE_EXCEEDED"

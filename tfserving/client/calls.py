@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.failures import worth_retrying
-from tfserving.client.inputs import arrays_for, check_answered, check_outputs, choose
+from tfserving.client.inputs import arrays_for, check_outputs, choose, in_order
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.plan import Exchange, Pause, Plan, Send
 from tfserving.errors import (
@@ -107,8 +107,7 @@ class Calls:
                 arrays = arrays_for(signature, inputs)
                 exchange = self._codec.predict(spec, signature, arrays, names)
                 results = yield from self._ask(exchange, deadline)
-                check_answered(results, names or signature.outputs)
-                return results
+                return in_order(results, names or signature.outputs)
             except TfServingError as error:
                 self._place(error, spec.name)
                 if fresh or not _may_be_stale(error):

@@ -64,11 +64,17 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         )
 
 
-def check_answered(results: Mapping[str, Array], outputs: Iterable[str]) -> None:
-    """Raises ProtocolError when an output is not among the results: bytes that broke off can still parse."""
-    for name in outputs:
-        if name not in results:
-            raise ProtocolError(f"the answer lacks output {name!r}, it has: {', '.join(map(repr, results))}")
+def in_order(results: dict[str, Array], wanted: Iterable[str]) -> dict[str, Array]:
+    """The results with the wanted outputs first; others (of a newer signature) follow.
+
+    Raises:
+        ProtocolError: a wanted output is not among them: bytes that broke off can still parse.
+    """
+    try:
+        return {name: results[name] for name in wanted} | results
+    except KeyError as error:
+        there = ", ".join(map(repr, results)) or "none"
+        raise ProtocolError(f"the answer lacks output {error}; it has: {there}") from error
 
 
 def _only_input(signature: Signature) -> str:

@@ -69,7 +69,8 @@ class RestTransport:
 
 def reason_of(error: BaseException) -> str:
     """The words of the error at the bottom, such as "Connection refused"; those above repeat the address."""
-    while (below := error.__cause__ or error.__context__) is not None:
+    # urllib3 before 2 leaves a TypeError of its own below
+    while (below := error.__cause__ or error.__context__) is not None and not isinstance(below, TypeError):
         error = below
     return f"{type(error).__name__}: {error}"
 

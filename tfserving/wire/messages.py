@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _PACKAGES = {
@@ -48,6 +48,7 @@ _PACKAGES = {
 NAMES = tuple(name for names in _PACKAGES.values() for name in names)
 
 _lock = threading.Lock()
+_kept: dict[str, Any] = {}
 
 
 def __getattr__(name: str) -> Any:
@@ -71,9 +72,19 @@ def _load() -> None:
         pool.AddSerializedFile(one)
     for package, names in _PACKAGES.items():
         for name in names:
-            descriptor = pool.FindMessageTypeByName(f"{package}.{name}")
-            globals()[name] = message_factory.GetMessageClass(descriptor)
+            message = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+            globals()[name] = message
+            _keep(message.DESCRIPTOR, message_factory.GetMessageClass)
     globals()["POOL"] = pool
+
+
+def _keep(descriptor: Any, class_of: Callable[[Any], Any]) -> None:
+    """Hold the classes of a message's fields: before 4.24, protobuf crashes on one that was collected."""
+    if descriptor.full_name not in _kept:
+        _kept[descriptor.full_name] = class_of(descriptor)
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                _keep(field.message_type, class_of)
 
 
 def _files(data: bytes) -> Iterator[bytes]:
