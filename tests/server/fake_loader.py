@@ -40,6 +40,7 @@ CLASSIFY = Signature(
         "scores": TensorInfo("scores", DType.DT_FLOAT, (None, 2), "s:0"),
     },
 )
+MISNAMED = Signature("misnamed", REGRESS_METHOD, EXAMPLES, CLASSIFY.outputs)
 REGRESS = Signature(
     "regress", REGRESS_METHOD, EXAMPLES, {"outputs": TensorInfo("outputs", DType.DT_FLOAT, (None, 1), "o:0")}
 )
@@ -52,7 +53,7 @@ class FakeServable:
         self.version = version
         self.closed = False
         self.signatures = {
-            signature.name: signature for signature in (TIMES, WITH_DEFAULT, CLASSIFY, REGRESS)
+            signature.name: signature for signature in (TIMES, WITH_DEFAULT, CLASSIFY, MISNAMED, REGRESS)
         }
         self.signature_def_map = messages.SignatureDefMap()
         self.signature_def_map.signature_def["serving_default"].method_name = PREDICT_METHOD

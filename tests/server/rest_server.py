@@ -57,7 +57,7 @@ class FakeService:
         if spec.name != "m":
             raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
 
-    def predict(self, spec, read, outputs=()):
+    def predict(self, spec, read, outputs=(), *, methods=()):
         self._check(spec)
         signature = FROM_EXAMPLES if spec.signature == FROM_EXAMPLES.name else DOUBLE
         return Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature)))

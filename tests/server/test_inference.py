@@ -13,13 +13,18 @@ from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_M
 
 
 @pytest.fixture
-def service():
+def manager():
     manager = Manager(FakeLoader())
     manager.start()
     manager.aspire("m", {2: Path("/models/m/2"), 3: Path("/models/m/3")})
     manager.wait_until_available(["m"])
-    yield Service(manager, Workers(1, lambda name: True))
+    yield manager
     manager.stop()
+
+
+@pytest.fixture
+def service(manager):
+    return Service(manager, Workers(1, lambda name: True))
 
 
 def add(examples, *values, feature="x"):
@@ -114,3 +119,15 @@ def test_multi_inference(service):
 def test_multi_inference_refusals(service, made, error, said):
     with pytest.raises(error, match=said):
         inference.multi_inference(service, made)
+
+
+def test_method_names_are_checked_when_asked(manager):
+    strict = Service(manager, Workers(1, lambda name: True), check_method_names=True)
+    classification = request(messages.ClassificationRequest, "misnamed", 1)
+    regression = request(messages.RegressionRequest, "regress", 1)
+    with pytest.raises(InvalidInputError, match="of method 'tensorflow/serving/regress'"):
+        inference.classify(strict, classification)
+    assert inference.regress(strict, regression).result.regressions[0].value == 3.0
+    # without the check the outputs alone decide
+    lenient = Service(manager, Workers(1, lambda name: True))
+    assert inference.classify(lenient, classification).result.classifications

@@ -116,7 +116,12 @@ FLAGS = (
     Flag("prefer_tflite_model", bool, False),
     Flag("num_tflite_pools", int, CPUS),
     Flag("num_tflite_interpreters_per_pool", int, 1),
-    Flag("enable_signature_method_name_check", bool, False),
+    Flag(
+        "enable_signature_method_name_check",
+        bool,
+        False,
+        "let a signature answer only the calls that its method name is for",
+    ),
     Flag("xla_cpu_compilation_enabled", bool, False),
     Flag("xla_gpu_compilation_enabled", bool, False),
     Flag("enable_profiler", bool, True),

@@ -29,7 +29,7 @@ def classify(service: Service, request: Any) -> Any:
         NotFoundError, FailedPreconditionError: as `Service.predict`.
     """
     spec = ModelSpec.from_message(request.model_spec)
-    answer = service.predict(spec, _reader(request.input, _check_classifies))
+    answer = service.predict(spec, _reader(request.input, _check_classifies), methods=(CLASSIFY_METHOD,))
     response = messages.ClassificationResponse(model_spec=answer.spec.to_message())
     _fill_classifications(response.result, answer, _size(request.input))
     return response
@@ -38,7 +38,7 @@ def classify(service: Service, request: Any) -> Any:
 def regress(service: Service, request: Any) -> Any:
     """The `RegressionResponse` to a `RegressionRequest`; raises as `classify` does."""
     spec = ModelSpec.from_message(request.model_spec)
-    answer = service.predict(spec, _reader(request.input, _check_regresses))
+    answer = service.predict(spec, _reader(request.input, _check_regresses), methods=(REGRESS_METHOD,))
     response = messages.RegressionResponse(model_spec=answer.spec.to_message())
     _fill_regressions(response.result, answer, _size(request.input))
     return response
@@ -69,10 +69,14 @@ def multi_inference(service: Service, request: Any) -> Any:
             spec = ModelSpec(task.model_spec.name, version, signature=task.model_spec.signature_name)
             result = response.results.add()
             if task.method_name == CLASSIFY_METHOD:
-                answer = service.predict(spec, _reader(request.input, _check_classifies))
+                answer = service.predict(
+                    spec, _reader(request.input, _check_classifies), methods=(CLASSIFY_METHOD,)
+                )
                 _fill_classifications(result.classification_result, answer, _size(request.input))
             else:
-                answer = service.predict(spec, _reader(request.input, _check_regresses))
+                answer = service.predict(
+                    spec, _reader(request.input, _check_regresses), methods=(REGRESS_METHOD,)
+                )
                 _fill_regressions(result.regression_result, answer, _size(request.input))
             result.model_spec.CopyFrom(answer.spec.to_message())
     return response

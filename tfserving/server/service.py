@@ -19,9 +19,18 @@ from tfserving.server.watch import calls
 from tfserving.server.workers import Workers
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
+from tfserving.wire.signatures import (
+    CLASSIFY_METHOD,
+    DEFAULT_SIGNATURE,
+    PREDICT_METHOD,
+    REGRESS_METHOD,
+    Signature,
+)
 
 METADATA_FIELD = "signature_def"
+
+# Predict takes signatures of any kind (predict_util.cc).
+METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
 T = TypeVar("T")
 
@@ -40,12 +49,14 @@ class Prediction:
 class Service:
     """Answers calls with what the manager serves. Errors are of tfserving.errors.
 
-    `predict` blocks and belongs into `in_worker`; the other calls are quick.
+    `predict` blocks and belongs into `in_worker`; the other calls are quick. With `check_method_names` a
+    signature answers only the calls that its method name is for.
     """
 
-    def __init__(self, manager: Manager, workers: Workers) -> None:
+    def __init__(self, manager: Manager, workers: Workers, *, check_method_names: bool = False) -> None:
         self._manager = manager
         self._workers = workers
+        self._check_method_names = check_method_names
 
     async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T:
         """Awaits `function(*args)` in a thread of the model, so that it keeps nobody else waiting."""
@@ -53,7 +64,12 @@ class Service:
         return await self._workers.run(model, copy_context().run, function, *args)
 
     def predict(
-        self, spec: ModelSpec, read: Callable[[Signature], Inputs], outputs: Sequence[str] = ()
+        self,
+        spec: ModelSpec,
+        read: Callable[[Signature], Inputs],
+        outputs: Sequence[str] = (),
+        *,
+        methods: Sequence[str] = METHODS,
     ) -> Prediction:
         """Runs a signature of a model.
 
@@ -61,11 +77,13 @@ class Service:
             spec: which model, version and signature.
             read: gives the inputs by alias for the signature of the version that is going to answer.
             outputs: the aliases wanted, all of them when empty.
+            methods: the method names that the signature may have, where these are checked.
 
         Raises:
             NotFoundError: the model or version is not served.
             FailedPreconditionError: the version has no such signature.
-            InvalidInputError: names or dtypes do not fit the signature, or an output is not known.
+            InvalidInputError: names or dtypes do not fit the signature, an output is not known, or the method
+                name is another.
             TfServingError: the graph failed, with the code that TensorFlow gave.
         """
         call = calls.current()
@@ -79,6 +97,12 @@ class Service:
                 raise FailedPreconditionError(
                     f"model {spec.name!r} version {harness.version} has no signature {name!r} "
                     f"(signatures: {', '.join(servable.signatures) or 'none'})",
+                    model=spec.name,
+                )
+            if self._check_method_names and signature.method_name not in methods:
+                raise InvalidInputError(
+                    f"signature {name!r} of model {spec.name!r} is of method "
+                    f"{signature.method_name!r}; this call takes {' or '.join(methods)}",
                     model=spec.name,
                 )
             call.signature = name
