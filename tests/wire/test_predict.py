@@ -89,16 +89,37 @@ def test_a_label_of_nothing_is_kept_apart_from_none():
 def test_a_message_over_two_gib_is_refused_before_it_is_built():
     huge = np.broadcast_to(np.zeros(1, np.uint8), (2**31,))
     with pytest.raises(InvalidInputError, match="split the batch"):
-        predict._joined([_Sized(huge.nbytes)])
+        predict.encode_request(ModelSpec("m"), {"x": huge})
+    with pytest.raises(InvalidInputError, match="split the batch"):
+        predict.encode_response(ModelSpec("m"), {"x": huge}, tensor_content=True)
 
 
-class _Sized(bytes):
-    """Bytes that claim a length without the memory."""
+@given(
+    st.dictionaries(st.text(max_size=3), ARRAYS, max_size=3),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3),
+)
+def test_messages_of_a_known_layout_read_as_any_other(arrays, changes):
+    data = bytearray(predict.encode_response(ModelSpec("m", 1), arrays, tensor_content=True))
+    predict.decode_response(bytes(data))  # from now on the layout is known
+    for at, value in changes:
+        data[at % len(data)] = value
+    try:
+        spec, got = predict.decode_response(bytes(data))
+    except ProtocolError:
+        return
+    message = messages.PredictResponse.FromString(bytes(data))
+    assert spec == ModelSpec.from_message(message.model_spec)
+    assert got.keys() == message.outputs.keys()
+    for name, proto in message.outputs.items():
+        assert same(got[name], tensors.to_array(proto))
+        assert got[name].flags.writeable
 
-    def __new__(cls, size):
-        self = super().__new__(cls)
-        self.size = size
-        return self
 
-    def __len__(self):
-        return self.size
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), ARRAYS, max_size=2), max_size=4))
+def test_a_writer_writes_as_if_each_request_were_its_first(requests):
+    spec = ModelSpec("m", label="l", signature="s")
+    writer = predict.RequestWriter(spec, ["y"])
+    for inputs in requests * 2:
+        data = writer.write(inputs)
+        assert data == predict.encode_request(spec, inputs, ["y"])
+        assert predict.decode_request(data).outputs == ("y",)

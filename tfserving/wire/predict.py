@@ -7,7 +7,8 @@ run of raw values; anything else, bad bytes included, goes to protobuf, which al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,9 +19,11 @@ from google.protobuf.message import DecodeError
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import messages, tensors
 from tfserving.wire.dtypes import DType
+from tfserving.wire.layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+__all__ = ["Arrays", "PredictCall", "RequestWriter", "decode_request", "decode_response", "encode_request"]
+__all__ += ["encode_response", "peek_model"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,40 @@ def encode_request(
     Raises:
         InvalidInputError: a dtype that TensorFlow lacks, or a message of 2 GiB or more.
     """
-    parts: list[Any] = [_spec_field(spec, _REQUEST_SPEC)]
-    for alias, array in inputs.items():
-        parts += _entry(_REQUEST_MAP, alias, array, True)
-    for name in outputs:
-        parts.append(_delimited(_REQUEST_FILTER, name.encode()))
-    return _joined(parts)
+    return RequestWriter(spec, outputs).write(inputs)
+
+
+class RequestWriter:
+    """Writes requests for one spec and choice of outputs; what comes again in them is made once.
+
+    Args:
+        spec, outputs: see `encode_request`.
+    """
+
+    def __init__(self, spec: ModelSpec, outputs: Sequence[str] = ()) -> None:
+        self._head = _spec_field(spec, _REQUEST_SPEC)
+        self._tail = b"".join(_delimited(_REQUEST_FILTER, name.encode()) for name in outputs)
+        # what stands before the values of an array, by its name, dtype and shape
+        self._heads: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
+
+    def write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+        """See `encode_request`."""
+        parts: list[Any] = [self._head]
+        for alias, array in inputs.items():
+            key = alias, array.dtype, array.shape
+            head = self._heads.get(key)
+            if head is not None and array.flags.c_contiguous:
+                parts.append(head)
+                parts.append(array)
+            else:
+                entry = _entry(_REQUEST_MAP, alias, array, True)
+                if len(entry) == 2 and entry[1] is array:
+                    if len(self._heads) >= _CACHED:
+                        self._heads.clear()
+                    self._heads[key] = entry[0]
+                parts += entry
+        parts.append(self._tail)
+        return _joined(parts)
 
 
 def encode_response(
@@ -71,9 +102,9 @@ def decode_request(data: bytes) -> PredictCall:
     Raises:
         ProtocolError: these bytes are not a PredictRequest, or a tensor in it contradicts itself.
     """
-    found = _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER, copy=False)
-    if found is not None:
-        return PredictCall(found[0], found[1], tuple(found[2]))
+    layout = _request_layouts.find(data) or _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER)
+    if layout is not None:
+        return PredictCall(layout.spec, layout.arrays(data, copy=False), layout.names)
     message = _parse(messages.PredictRequest, data)
     return PredictCall(
         ModelSpec.from_message(message.model_spec), _arrays(message.inputs), tuple(message.output_filter)
@@ -100,9 +131,9 @@ def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
     Raises:
         ProtocolError: these bytes are not a PredictResponse, or a tensor in it contradicts itself.
     """
-    found = _scan(data, _RESPONSE_SPEC, _RESPONSE_MAP, None, copy=True)
-    if found is not None:
-        return found[0], found[1]
+    layout = _response_layouts.find(data) or _scan(data, _RESPONSE_SPEC, _RESPONSE_MAP, None)
+    if layout is not None:
+        return layout.spec, layout.arrays(data, copy=True)
     message = _parse(messages.PredictResponse, data)
     return ModelSpec.from_message(message.model_spec), _arrays(message.outputs)
 
@@ -116,6 +147,9 @@ _DTYPE, _SHAPE, _CONTENT = 0x08, 0x12, 0x22
 # Repeated fields whose packed form is the array's own bytes.
 _PACKED = {DType.DT_FLOAT: 0x2A, DType.DT_DOUBLE: 0x32, DType.DT_COMPLEX64: 0x4A, DType.DT_COMPLEX128: 0x62}
 _PACKED_TAGS = {tag: dtype for dtype, tag in _PACKED.items()}
+
+_request_layouts = Layouts()
+_response_layouts = Layouts()
 
 # Heads are cached by what they are made of. The bound keeps a caller with ever new shapes from growing them.
 _CACHED = 1024
@@ -156,12 +190,13 @@ def _head(
     return bytes((map_tag,)) + _varint(len(key) + len(value) + nbytes) + key + value
 
 
-def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Iterable[Any]:
+def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Sequence[Any]:
     dtype = DType.of(array.dtype)
     value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
     if dtype is DType.DT_STRING or value_tag is None:
         tensor = tensors.to_proto(array, tensor_content=tensor_content).SerializeToString()
         return (_delimited(map_tag, _delimited(_KEY, alias.encode()) + _delimited(_VALUE, tensor)),)
+    _check_size(array.nbytes)  # before it is made contiguous
     array = tensors.as_wire_array(array)
     head = _head(map_tag, alias, dtype, array.shape, array.nbytes, value_tag)
     if not array.nbytes:
@@ -171,13 +206,19 @@ def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content
 
 
 def _joined(parts: list[Any]) -> bytes:
-    size = sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
+    size = 0
+    for part in parts:
+        size += len(part) if isinstance(part, bytes) else part.nbytes
+    _check_size(size)
+    return b"".join(parts)
+
+
+def _check_size(size: int) -> None:
     if size > tensors.MAX_MESSAGE_BYTES:
         raise InvalidInputError(
             f"the message would have {size} bytes and protobuf stops at {tensors.MAX_MESSAGE_BYTES} (2 GiB): "
             "split the batch"
         )
-    return b"".join(parts)
 
 
 def _parse(kind: Any, data: bytes) -> Any:
@@ -201,22 +242,21 @@ class _NotPlainError(Exception):
     """These bytes are not of the plain form that the scan understands: protobuf shall read them."""
 
 
-def _scan(
-    data: bytes, spec_tag: int, map_tag: int, names_tag: int | None, *, copy: bool
-) -> tuple[ModelSpec, Arrays, list[str]] | None:
-    """Spec, arrays and names of a message, or None when protobuf must read it."""
+def _scan(data: bytes, spec_tag: int, map_tag: int, names_tag: int | None) -> Layout | None:
+    """The layout of a message, which is remembered; None when protobuf must read it."""
     spec: ModelSpec | None = None
-    arrays: Arrays = {}
+    places: dict[str, Place] = {}
     names: list[str] = []
-    view = memoryview(data)
     try:
         position = 0
         while position < len(data):
             tag = data[position]
             start, position = _span(data, position + 1, len(data))
             if tag == map_tag:
-                alias, array = _scan_entry(data, view, start, position, copy)
-                arrays[alias] = array
+                place = _scan_entry(data, start, position)
+                if place.alias in places:
+                    return None
+                places[place.alias] = place
             elif tag == spec_tag and spec is None:
                 spec = _read_spec(data[start:position])
             elif tag == names_tag:
@@ -225,7 +265,9 @@ def _scan(
                 return None
     except (_NotPlainError, IndexError, UnicodeDecodeError):
         return None
-    return spec or ModelSpec(""), arrays, names
+    layout = Layout(spec or ModelSpec(""), tuple(names), tuple(places.values()))
+    (_response_layouts if names_tag is None else _request_layouts).learn(data, layout)
+    return layout
 
 
 def _span(data: bytes, position: int, end: int) -> tuple[int, int]:
@@ -249,9 +291,7 @@ def _span(data: bytes, position: int, end: int) -> tuple[int, int]:
     return position, position + size
 
 
-def _scan_entry(
-    data: bytes, view: memoryview, position: int, end: int, copy: bool
-) -> tuple[str, np.ndarray[Any, Any]]:
+def _scan_entry(data: bytes, position: int, end: int) -> Place:
     if position == end or data[position] != _KEY:
         raise _NotPlainError
     start, position = _span(data, position + 1, end)
@@ -261,10 +301,10 @@ def _scan_entry(
     position, stop = _span(data, position + 1, end)
     if stop != end:
         raise _NotPlainError
-    return alias, _scan_tensor(data, view, position, end, copy)
+    return Place(alias, *_scan_tensor(data, position, end))
 
 
-def _scan_tensor(data: bytes, view: memoryview, position: int, end: int, copy: bool) -> np.ndarray[Any, Any]:
+def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
     # dtype, shape, values: the order in which every protobuf library writes them
     if end - position < 2 or data[position] != _DTYPE or data[position + 1] > 0x7F:
         raise _NotPlainError
@@ -284,10 +324,10 @@ def _scan_tensor(data: bytes, view: memoryview, position: int, end: int, copy: b
         raise _NotPlainError
     if value_tag != _CONTENT and _PACKED_TAGS.get(value_tag) is not dtype:
         raise _NotPlainError
-    try:
-        return tensors.from_bytes(view[start:position], dtype, shape, copy=copy)
-    except ProtocolError:
-        raise _NotPlainError from None
+    holder = dtype.numpy
+    if math.prod(shape) * holder.itemsize != position - start:
+        raise _NotPlainError
+    return holder, shape, start, position
 
 
 @lru_cache(_CACHED)
