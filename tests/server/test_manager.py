@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,33 @@ def test_a_version_wanted_again_while_it_unloads_comes_back(manager, eventually)
         eventually(lambda: states(manager)[1] is State.UNLOADING)
         manager.aspire("m", at(1))
     eventually(lambda: states(manager)[1] is State.AVAILABLE)
+
+
+def test_who_waits_for_a_version_wanted_again_while_it_unloads_gets_it(manager, eventually):
+    pool = ThreadPoolExecutor(1)
+    for number in range(20):
+        name = f"m{number}"
+        manager.aspire(name, at(1))
+        manager.wait_until_available([name])
+        with manager.acquire(ModelSpec(name)):
+            manager.aspire(name, {})
+            eventually(lambda name=name: states(manager, name)[1] is State.UNLOADING)
+            manager.aspire(name, at(1))
+            waiting = pool.submit(manager.wait_until_available, [name], 30)
+        assert waiting.result(60) is None
+
+
+def test_a_call_that_keeps_a_version_from_unloading_keeps_no_other_from_loading(loader, eventually):
+    manager = Manager(loader, LoadOptions(threads=1))
+    manager.start()
+    manager.aspire("m", at(1))
+    manager.wait_until_available(["m"])
+    with manager.acquire(ModelSpec("m")):
+        manager.aspire("m", at(2))
+        eventually(lambda: states(manager)[1] is State.UNLOADING)
+        manager.aspire("other", at(1))
+        manager.wait_until_available(["other"], 30)
+    manager.stop()
 
 
 def test_labels(manager):

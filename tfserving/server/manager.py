@@ -35,7 +35,7 @@ class LoadOptions:
     """How versions are loaded.
 
     Attributes:
-        threads: how many versions load or unload at the same time.
+        threads: how many versions load at the same time.
         max_retries: how often a failed load is tried again, where trying again can help.
         retry_seconds: how long to wait before that.
     """
@@ -56,6 +56,8 @@ class _Served:
 
 class Manager:
     """Owns every version. One thread of its own decides; others load and unload; any thread may ask and call.
+
+    A version that unloads has a thread to itself: it waits for its calls, and must keep no load waiting.
 
     Args:
         load: brings a version into memory; runs in a thread of the pool.
@@ -192,8 +194,10 @@ class Manager:
 
     def _raise_if_failed(self, model: str) -> None:
         wanted = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
-        if wanted and all(harness.state is State.END for harness in wanted):
-            error = wanted[-1].status.error
+        errors = [harness.status.error for harness in wanted]
+        # one that ended without an error was wanted again while it unloaded, and is about to load anew
+        if wanted and all(errors):
+            error = errors[-1]
             raise FailedPreconditionError(
                 f"model {model!r}: no version could be loaded: {error}", model=model
             ) from error
@@ -258,7 +262,8 @@ class Manager:
             else:
                 harness.unloading()
                 self._publish(model)
-                self._pool.submit(self._unload_one, harness)
+                name = f"unload-{model}-{harness.version}"
+                threading.Thread(target=self._unload_one, args=(harness,), name=name, daemon=True).start()
 
     def _publish(self, model: str) -> None:
         """Replaces what calls see of a model."""
@@ -270,7 +275,7 @@ class Manager:
         newest = versions[max(versions)] if versions else None
         self._served[model] = _Served(versions, self._labels.get(model, {}), newest)
 
-    # What follows runs in the pool, without the lock.
+    # What follows runs in the pool or, for unloading, in a thread of its own; without the lock.
 
     def _load_one(self, harness: Harness) -> None:
         name = f"{harness.model} version {harness.version}"
