@@ -7,8 +7,10 @@ from tfserving.errors import InvalidInputError, UnsupportedError
 from tfserving.server import inference
 from tfserving.server.manager import Manager
 from tfserving.server.service import Service
+from tfserving.server.states import State
 from tfserving.server.workers import Workers
 from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD
 
 
@@ -119,6 +121,25 @@ def test_multi_inference(service):
 def test_multi_inference_refusals(service, made, error, said):
     with pytest.raises(error, match=said):
         inference.multi_inference(service, made)
+
+
+def test_multi_inference_goes_on_with_a_version_that_goes_out_of_service(
+    service, manager, eventually, monkeypatch
+):
+    with manager.acquire(ModelSpec("m")) as harness:
+        servable = harness.servable
+    run = servable.run
+
+    def swap_and_run(*args):
+        manager.aspire("m", {4: Path("/models/m/4")})
+        eventually(lambda: manager.status("m", 3)[0].state is State.UNLOADING)
+        return run(*args)
+
+    monkeypatch.setattr(servable, "run", swap_and_run)
+    reply = inference.multi_inference(
+        service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress"))
+    )
+    assert [result.model_spec.version.value for result in reply.results] == [3, 3]
 
 
 def test_method_names_are_checked_when_asked(manager):

@@ -66,17 +66,14 @@ def multi_inference(service: Service, request: Any) -> Any:
                 raise UnsupportedError(
                     f"a task of method {task.method_name!r}: only classify and regress can be"
                 )
-            spec = ModelSpec(task.model_spec.name, version, signature=task.model_spec.signature_name)
+            spec = ModelSpec(task.model_spec.name, version.version, signature=task.model_spec.signature_name)
+            classifies = task.method_name == CLASSIFY_METHOD
+            read = _reader(request.input, _check_classifies if classifies else _check_regresses)
+            answer = service.predict_with(version, spec, read, methods=(task.method_name,))
             result = response.results.add()
-            if task.method_name == CLASSIFY_METHOD:
-                answer = service.predict(
-                    spec, _reader(request.input, _check_classifies), methods=(CLASSIFY_METHOD,)
-                )
+            if classifies:
                 _fill_classifications(result.classification_result, answer, _size(request.input))
             else:
-                answer = service.predict(
-                    spec, _reader(request.input, _check_regresses), methods=(REGRESS_METHOD,)
-                )
                 _fill_regressions(result.regression_result, answer, _size(request.input))
             result.model_spec.CopyFrom(answer.spec.to_message())
     return response

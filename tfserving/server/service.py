@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError
+from tfserving.server.harness import Harness
 from tfserving.server.manager import Manager
 from tfserving.server.servable import Arrays
 from tfserving.server.states import VersionStatus
@@ -86,46 +87,56 @@ class Service:
                 name is another.
             TfServingError: the graph failed, with the code that TensorFlow gave.
         """
-        call = calls.current()
-        call.asked = spec
-        with self._manager.acquire(spec) as harness:
-            call.version = harness.version
-            servable = harness.servable
-            name = spec.signature or DEFAULT_SIGNATURE
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise FailedPreconditionError(
-                    f"model {spec.name!r} version {harness.version} has no signature {name!r} "
-                    f"(signatures: {', '.join(servable.signatures) or 'none'})",
-                    model=spec.name,
-                )
-            if self._check_method_names and signature.method_name not in methods:
-                raise InvalidInputError(
-                    f"signature {name!r} of model {spec.name!r} is of method "
-                    f"{signature.method_name!r}; this call takes {' or '.join(methods)}",
-                    model=spec.name,
-                )
-            call.signature = name
-            inputs = _checked_inputs(signature, read(signature), spec.name)
-            wanted = _checked_outputs(signature, outputs, spec.name)
-            began = time.perf_counter()
-            answer = servable.run(signature, inputs, wanted)
-            call.run_seconds = time.perf_counter() - began
-            return Prediction(
-                ModelSpec(spec.name, harness.version, signature=name),
-                signature,
-                answer,
-            )
+        calls.current().asked = spec
+        with self.pinned(spec) as version:
+            return self.predict_with(version, spec, read, outputs, methods=methods)
 
     @contextmanager
-    def pinned(self, spec: ModelSpec) -> Iterator[int]:
-        """The version that a spec means now; while the block runs it stays in service.
+    def pinned(self, spec: ModelSpec) -> Iterator[Harness]:
+        """The version that a spec means now, for `predict_with`.
+
+        While the block runs it is not freed, and answers even if it goes out of service meanwhile.
 
         Raises:
             NotFoundError: the model or version is not served.
         """
-        with self._manager.acquire(spec) as harness:
-            yield harness.version
+        with self._manager.acquire(spec) as version:
+            yield version
+
+    def predict_with(
+        self,
+        version: Harness,
+        spec: ModelSpec,
+        read: Callable[[Signature], Inputs],
+        outputs: Sequence[str] = (),
+        *,
+        methods: Sequence[str] = METHODS,
+    ) -> Prediction:
+        """As `predict`, with a version that is `pinned`."""
+        call = calls.current()
+        call.asked, call.version = spec, version.version
+        name = spec.signature or DEFAULT_SIGNATURE
+        servable = version.servable
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise FailedPreconditionError(
+                f"model {spec.name!r} version {version.version} has no signature {name!r} "
+                f"(signatures: {', '.join(servable.signatures) or 'none'})",
+                model=spec.name,
+            )
+        if self._check_method_names and signature.method_name not in methods:
+            raise InvalidInputError(
+                f"signature {name!r} of model {spec.name!r} is of method {signature.method_name!r}; this "
+                f"call takes {' or '.join(methods)}",
+                model=spec.name,
+            )
+        call.signature = name
+        inputs = _checked_inputs(signature, read(signature), spec.name)
+        wanted = _checked_outputs(signature, outputs, spec.name)
+        began = time.perf_counter()
+        answer = servable.run(signature, inputs, wanted)
+        call.run_seconds = time.perf_counter() - began
+        return Prediction(ModelSpec(spec.name, version.version, signature=name), signature, answer)
 
     def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]:
         """The spec with the version that answers, and its signatures as a `SignatureDefMap` message.
