@@ -14,7 +14,7 @@ embedded_option() {
 # embedded_command FLAG...: sets COMMAND.
 embedded_command() {
   FLAGS=()
-  find_python tensorflow grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
+  find_python tensorflow google_crc32c grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
   COMMAND=(env "PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}")
   [[ -z $GPU ]] || COMMAND+=("CUDA_VISIBLE_DEVICES=$GPU")
   COMMAND+=("$PYTHON" -m tfserving.server)

@@ -19,7 +19,7 @@ ROOT=$(CDPATH='' cd -- "$HERE/../.." && pwd)
 source "$ROOT/lib/common.sh"
 
 # What python -m tfserving.server imports; the versions are those of requirements.txt.
-PACKAGES='tensorflow grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson pysimdjson uvloop'
+PACKAGES='tensorflow google-crc32c grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson pysimdjson uvloop'
 
 main() {
   local command

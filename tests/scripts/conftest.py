@@ -106,7 +106,16 @@ class Checkout:
             (package / name).symlink_to(ROOT / "tfserving" / name)
         (package / "server" / "__init__.py").touch()
         shutil.copy(HERE / "fake_server.py", package / "server" / "__main__.py")
-        for name in ("tensorflow", "grpc", "grpc_health", "grpc_reflection", "aiohttp", "orjson", "uvloop"):
+        for name in (
+            "tensorflow",
+            "google_crc32c",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "aiohttp",
+            "orjson",
+            "uvloop",
+        ):
             (self.stubs / name).mkdir(parents=True)
             (self.stubs / name / "__init__.py").touch()
 
