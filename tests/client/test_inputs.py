@@ -5,14 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tfserving.client.inputs import arrays_for, check_outputs, choose
-from tfserving.errors import InvalidInputError, NotFoundError
+from tfserving.client.inputs import Inputs, check_outputs, choose, in_order
+from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
 
 
 def signature(dtype=DType.DT_FLOAT, shape=None, defaults=None):
     return Signature("s", "m", {"x": TensorInfo("x", dtype, shape)}, {}, defaults or {})
+
+
+def arrays_for(signature, inputs):
+    return Inputs(signature).arrays(inputs)
 
 
 def one(value, dtype, shape=None):
@@ -208,3 +212,24 @@ def test_choose_and_check_outputs():
     check_outputs(TWO, ["y"])
     with pytest.raises(InvalidInputError, match="no output 'z'; it has: 'y'"):
         check_outputs(TWO, ["y", "z"])
+
+
+def test_what_has_passed_passes_again_and_nothing_else():
+    inputs = Inputs(signature(DType.DT_FLOAT, (None, 2)))
+    for _ in range(2):
+        good = np.zeros((3, 2), np.float32)
+        assert inputs.arrays({"x": good})["x"] is good
+        for bad in (np.zeros((3, 2)), np.zeros((3, 3), np.float32), np.zeros((3, 2), ">f8")):
+            with pytest.raises(InvalidInputError):
+                inputs.arrays({"x": bad})
+        assert inputs.arrays([[1, 2]])["x"].dtype == np.float32
+
+
+def test_outputs_come_in_the_order_of_the_signature():
+    one, two = np.zeros(1), np.ones(1)
+    assert list(in_order({"b": one, "a": two}, ("a", "b"))) == ["a", "b"]
+    assert list(in_order({"new": one, "b": one, "a": two}, ("a", "b"))) == ["a", "b", "new"]
+    with pytest.raises(ProtocolError, match="lacks output 'c'; it has: 'a'"):
+        in_order({"a": one}, ("c",))
+    with pytest.raises(ProtocolError, match="lacks output 'c'; it has: none"):
+        in_order({}, ("a", "c")[1:])

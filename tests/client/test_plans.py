@@ -40,8 +40,8 @@ def of_dtype(dtype):
 class FakeCodec:
     """Questions are (what, spec, arrays); answers are not bytes but what `decode` should return."""
 
-    def predict(self, spec, signature, arrays, outputs):
-        return Exchange("predict", (spec, arrays), lambda answer: answer, spec.name)
+    def predictor(self, spec, signature, outputs):
+        return lambda arrays: Exchange("predict", (spec, arrays), lambda answer: answer, spec.name)
 
     def metadata(self, spec):
         return Exchange("metadata", (spec, None), lambda answer: answer, spec.name)

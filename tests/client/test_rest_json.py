@@ -114,7 +114,7 @@ TWO = Signature("two", "m", infos("a", "b"), infos("p", "q"))
 
 def body_of(codec, arrays, spec=ModelSpec("m")):  # noqa: B008 - frozen
     signature = ONE if len(arrays) == 1 else TWO
-    exchange = codec.predict(spec, signature, arrays, ())
+    exchange = codec.predictor(spec, signature, ())(arrays)
     return exchange.path, json.loads(exchange.body)
 
 
@@ -157,7 +157,7 @@ def test_rows_need_one_batch_dimension(arrays):
     ],
 )
 def test_answers_in_both_formats(signature, reply, expected):
-    decode = RestCodec().predict(ModelSpec("m"), signature, {}, ()).decode
+    decode = RestCodec().predictor(ModelSpec("m"), signature, ())({}).decode
     got = decode(json.dumps(reply).encode())
     assert {name: array.tolist() for name, array in got.items()} == expected
     assert all(array.dtype == np.float32 for array in got.values())
@@ -179,7 +179,7 @@ def test_answers_in_both_formats(signature, reply, expected):
     ],
 )
 def test_answers_of_another_form_are_protocol_errors(reply):
-    decode = RestCodec().predict(ModelSpec("m"), TWO, {}, ()).decode
+    decode = RestCodec().predictor(ModelSpec("m"), TWO, ())({}).decode
     with pytest.raises(ProtocolError):
         decode(json.dumps(reply).encode())
 
@@ -201,7 +201,7 @@ def test_any_json_is_an_answer_or_a_protocol_error(reply):
     data = json.dumps(reply).encode()
     codec, spec = RestCodec(), ModelSpec("m")
     for exchange in (
-        codec.predict(spec, ONE, {}, ()),
+        codec.predictor(spec, ONE, ())({}),
         codec.classify(spec, [], None),
         codec.regress(spec, [], None),
         codec.metadata(spec),

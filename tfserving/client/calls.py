@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfserving.client.failures import worth_retrying
-from tfserving.client.inputs import arrays_for, check_outputs, choose, in_order
+from tfserving.client.inputs import choose, in_order
+from tfserving.client.known import Known, Signatures
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.plan import Exchange, Pause, Plan, Send
 from tfserving.errors import (
@@ -21,8 +21,7 @@ from tfserving.errors import (
 )
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
-from tfserving.wire.signatures import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD, Signature
+from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from tfserving.client.codec import Codec, Inference
     from tfserving.client.examples import Features
     from tfserving.client.results import Classification, VersionStatus
+    from tfserving.wire.predict import Arrays
 
 T = TypeVar("T")
-Signatures = dict[str, Signature]
 
 # Between two looks at the status of a model that is waited for.
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
@@ -40,8 +39,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
 _LOOK_TIMEOUT = 5.0
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Which model a call is for, as the caller said it."""
 
     model: str | None = None
@@ -82,7 +80,7 @@ class Calls:
         self._chance = chance or _chance
         # By model, version and label, as callers chose them. Plain dict operations: threads may learn the
         # same twice, which does no harm.
-        self._learned: dict[tuple[str, int | None, str | None], Signatures] = {}
+        self._learned: dict[tuple[str | None, int | None, str | None], Known] = {}
 
     def predict(
         self, inputs: Any, choice: Choice, outputs: str | Sequence[str] | None, timeout: Timeout
@@ -93,27 +91,27 @@ class Calls:
         server, before the signature has been asked for anew; when it did change, the call is made again with
         it.
         """
-        spec = self._spec(choice)
-        names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+        model, version, label, signature = choice
+        names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
         deadline = self._deadline(timeout)
-        known = self._learned.get(_key(spec))
+        known = self._learned.get((model or self._model, version, label))
         fresh = known is None
         if known is None:
-            known = yield from self._learn(spec, deadline)
+            known = yield from self._learn(self._spec(choice), deadline)
         while True:
             try:
-                signature = choose(known, spec.signature)
-                check_outputs(signature, names)
-                arrays = arrays_for(signature, inputs)
-                exchange = self._codec.predict(spec, signature, arrays, names)
-                results = yield from self._ask(exchange, deadline)
-                return in_order(results, names or signature.outputs)
+                steps = known.prepared(signature or "", names)
+                if steps is None:
+                    steps = known.prepare(self._spec(choice), names, self._codec.predictor)
+                results = yield from self._ask(steps.exchange(steps.arrays(inputs)), deadline)
+                return in_order(results, steps.outputs)
             except TfServingError as error:
+                spec = self._spec(choice)
                 self._place(error, spec.name)
                 if fresh or not _may_be_stale(error):
                     raise
                 newer = yield from self._learn_again(spec, deadline)
-                if newer is None or _same(known, newer, spec.signature):
+                if newer is None or known.same_as(newer, spec.signature):
                     raise
                 known, fresh = newer, True
 
@@ -142,11 +140,11 @@ class Calls:
         spec = self._spec(choice)
         deadline = self._deadline(timeout)
         known = self._learned.get(_key(spec))
-        if known is None or any(name not in known for name in signatures):
+        if known is None or any(name not in known.signatures for name in signatures):
             known = yield from self._learn(spec, deadline)
         tasks = []
         for name in signatures:
-            method = choose(known, name).method_name
+            method = choose(known.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
                     f"signature {name!r} is called by {method}: multi_inference takes signatures for "
@@ -157,7 +155,8 @@ class Calls:
         return (yield from self._ask(exchange, deadline))
 
     def metadata(self, choice: Choice, timeout: Timeout) -> Plan[Signatures]:
-        return dict((yield from self._learn(self._spec(choice), self._deadline(timeout))))
+        known = yield from self._learn(self._spec(choice), self._deadline(timeout))
+        return dict(known.signatures)
 
     def status(self, choice: Choice, timeout: Timeout) -> Plan[list[VersionStatus]]:
         exchange = self._codec.status(self._spec(choice))
@@ -228,12 +227,12 @@ class Calls:
         seconds = self._timeout if timeout is UNSET else timeout
         return None if seconds is None else self._clock() + seconds
 
-    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Signatures]:
+    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Known]:
         exchange = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))
-        known = self._learned[_key(spec)] = yield from self._ask(exchange, deadline)
+        known = self._learned[_key(spec)] = Known((yield from self._ask(exchange, deadline)))
         return known
 
-    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Signatures | None]:
+    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Known | None]:
         """As `_learn`; None when that fails: the error that made it necessary is the one to tell."""
         self._learned.pop(_key(spec), None)
         try:
@@ -284,18 +283,6 @@ def _chance() -> float:
 
 def _key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
     return spec.name, spec.version, spec.label
-
-
-def _same(one: Signatures, other: Signatures, name: str) -> bool:
-    """Whether calls of this signature look the same by both."""
-    first, second = (known.get(name or DEFAULT_SIGNATURE) for known in (one, other))
-    if first is None or second is None:
-        return first is second
-    return (first.inputs, first.outputs, first.defaults.keys()) == (
-        second.inputs,
-        second.outputs,
-        second.defaults.keys(),
-    )
 
 
 def _may_be_stale(error: TfServingError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,9 +20,11 @@ Inference = Mapping[str, "list[list[Classification]] | np.ndarray[Any, Any]"]
 class Codec(Protocol):
     """One method a call."""
 
-    def predict(
-        self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[Arrays]: ...
+    def predictor(
+        self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
+    ) -> Callable[[Arrays], Exchange[Arrays]]:
+        """From a call's arrays to the call; made once for many calls."""
+        ...
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None

@@ -33,9 +33,19 @@ class RestCodec:
     def __init__(self, *, row_format: bool = False) -> None:
         self._row_format = row_format
 
-    def predict(
-        self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[Arrays]:
+    def predictor(
+        self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
+    ) -> Callable[[Arrays], Exchange[Arrays]]:
+        path = f"{_path(spec)}:predict"
+
+        def decode(data: bytes) -> Arrays:
+            found = _outputs(loads(data), signature)
+            # the REST API has no output filter
+            return {name: found[name] for name in outputs} if outputs else found
+
+        return lambda arrays: Exchange(path, self._body(spec, arrays), decode, spec.name)
+
+    def _body(self, spec: ModelSpec, arrays: Arrays) -> bytes:
         values, finite = {}, True
         for alias, array in arrays.items():
             values[alias], is_finite = to_json(array)
@@ -45,13 +55,7 @@ class RestCodec:
             body["instances"] = _rows(values)
         else:
             body["inputs"] = values
-
-        def decode(data: bytes) -> Arrays:
-            found = _outputs(loads(data), signature)
-            # the REST API has no output filter
-            return {name: found[name] for name in outputs} if outputs else found
-
-        return Exchange(f"{_path(spec)}:predict", dumps(body, plain=finite), decode, spec.name)
+        return dumps(body, plain=finite)
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None

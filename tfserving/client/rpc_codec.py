@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +28,11 @@ _SIGNATURE_DEF = "signature_def"
 class RpcCodec:
     """See `tfserving.client.codec.Codec`."""
 
-    def predict(
-        self, spec: ModelSpec, signature: Signature, arrays: Arrays, outputs: Sequence[str]
-    ) -> Exchange[Arrays]:
-        body = predict.encode_request(spec, arrays, outputs)
-        return Exchange(_PREDICT_PATH, body, _read_predict, spec.name)
+    def predictor(
+        self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
+    ) -> Callable[[Arrays], Exchange[Arrays]]:
+        model, write = spec.name, predict.RequestWriter(spec, outputs).write
+        return lambda arrays: Exchange(_PREDICT_PATH, write(arrays), _read_predict, model)
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
