@@ -53,7 +53,7 @@ def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
 
     async def start():
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((GrpcApi(service, observers=observers),))
+        GrpcApi(service, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         runner = rest_runner(service, shutdown_timeout=0.1, observers=observers, pages=pages)

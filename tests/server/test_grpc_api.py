@@ -35,7 +35,7 @@ def channel(reloaded, in_loop):
 
     async def start():
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((GrpcApi(Service(manager, workers), reload=reload),))
+        GrpcApi(Service(manager, workers), reload=reload).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port

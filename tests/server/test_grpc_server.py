@@ -18,9 +18,9 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class NoApi(grpc.GenericRpcHandler):
-    def service(self, details):
-        return None
+class NoApi:
+    def add_to(self, server):
+        pass
 
 
 @pytest.fixture
@@ -98,6 +98,30 @@ def test_reflection_describes_the_services(serve):
         } <= names
         reply = asked(channel, file_containing_symbol="tensorflow.serving.PredictionService")
         assert reply.file_descriptor_response.file_descriptor_proto
+
+
+def test_whatever_a_method_is_called_the_server_serves_on(serve, caplog):
+    address = serve(health=True)
+    host, port = address.split(":")
+    # in this protocol: the preface, SETTINGS, and HEADERS whose :path is not UTF-8, without compression
+    fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/\xff\xfe"), (b":authority", b"x")]
+    fields += [(b"te", b"trailers"), (b"content-type", b"application/grpc"), (b"x", b"\xff")]
+    block = b"".join(b"\0%c%s%c%s" % (len(name), name, len(value), value) for name, value in fields)
+    frames = b"\0\0\0\4\0\0\0\0\0" + b"\0\0%c\1\5\0\0\0\1" % len(block) + block
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), timeout=30) as peer:
+            peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
+            answer = b""
+            while b"grpc-status" not in answer:
+                received = peer.recv(1 << 16)
+                assert received, answer
+                answer += received
+        with grpc.insecure_channel(address) as channel:
+            assert check(channel, "") == SERVING
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/grpc.health.v1.Health/Guess")(b"", timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_a_unix_socket(serve, tmp_path):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
@@ -29,8 +30,8 @@ Handler = Callable[[bytes, Any], Awaitable[bytes]]
 RELOAD_SECONDS = 300.0
 
 
-class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Handlers that take and give serialized messages, for a `grpc.aio.server`.
+class GrpcApi:
+    """Handlers that take and give serialized messages, for a `grpc.aio.Server`.
 
     Inference runs in workers; what only looks things up runs in the event loop.
     """
@@ -57,14 +58,18 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc]
             services.GET_MODEL_STATUS.path: self._status,
             services.RELOAD_CONFIG.path: self._reload,
         }
-        self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_guarded(_observed(path, handler, observers)))
-            for path, handler in handlers.items()
-        }
+        self._handlers: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+        for path, handler in handlers.items():
+            _, service_name, method = path.split("/")
+            self._handlers.setdefault(service_name, {})[method] = grpc.unary_unary_rpc_method_handler(
+                _guarded(_observed(path, handler, observers))
+            )
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """The handler of a method; None lets gRPC answer UNIMPLEMENTED."""
-        return self._handlers.get(handler_call_details.method)
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Adds both services to a server, as generated code adds a servicer."""
+        for name, handlers in self._handlers.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+            server.add_registered_method_handlers(name, handlers)
 
     async def _predict(self, data: bytes, _: Any) -> bytes:
         return await self._service.in_worker(predict.peek_model(data), self._predict_now, data)

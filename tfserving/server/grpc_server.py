@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
@@ -21,6 +20,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_refle
 
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server.grpc_api import GrpcApi
+from tfserving.server.grpc_core import grpc_server
 from tfserving.wire import messages, services
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ class GrpcServer:
     ) -> None:
         self._options = options
         self._availability = availability
-        self._server = grpc.aio.server(options=_channel_arguments(options.arguments))
-        self._server.add_generic_rpc_handlers((api,))
+        self._server = grpc_server(_channel_arguments(options.arguments))
+        api.add_to(self._server)
         self._health = HealthServicer()
         self._watcher: asyncio.Task[None] | None = None
         names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, SERVICE_NAME]
