@@ -162,6 +162,7 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
                 manager, workers, check_method_names=arguments.enable_signature_method_name_check
             )
             grpc_server = _grpc_server(arguments, service, core, watching)
+            failure: TfServingError | None = None
             try:
                 if await _started(core, stopping):
                     await grpc_server.start(grpc_socket)
@@ -173,9 +174,12 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
                     log.info("stopping: nothing was in service yet")
                     logging.shutdown()
                     os._exit(0)  # a load in progress cannot be broken off, and would be waited for
+            except TfServingError as error:
+                failure = error
+                raise
             finally:
                 watching.close()
-                await _stop(core, workers)
+                await _stop(core, workers, failure)
 
 
 @contextmanager
@@ -260,8 +264,11 @@ async def _start_rest(
     return runner
 
 
-async def _stop(core: ServerCore, workers: Workers) -> None:
-    """Takes everything out of service; a call that never ends, or a load, does not keep the process."""
+async def _stop(core: ServerCore, workers: Workers, failure: TfServingError | None) -> None:
+    """Takes everything out of service; a call that never ends, or a load, does not keep the process.
+
+    Then the process ends here, and `failure`, which would be told and turned into a code, must be here too.
+    """
 
     done = threading.Event()
 
@@ -278,5 +285,7 @@ async def _stop(core: ServerCore, workers: Workers) -> None:
             return
         await asyncio.sleep(0.05)
     log.warning("still busy %g s after the stop: ending all the same", GRACE_SECONDS)
+    if failure is not None:
+        log.error("cannot start: %s", failure)
     logging.shutdown()
-    os._exit(0)
+    os._exit(0 if failure is None else START_FAILED)
