@@ -1,9 +1,18 @@
 """The order of things: the server in a process of its own, with models that are no SavedModels."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import uvloop
+
+from tfserving.errors import UnavailableError
+from tfserving.server import flags, main
+from tfserving.server.watch.observation import Observation
 
 HERE = Path(__file__).parent
 
@@ -68,3 +77,16 @@ def test_a_start_that_failed_is_no_success_because_another_load_goes_on(tmp_path
     ended = serve(*models(tmp_path, "broken", "endless"))
     assert ended.returncode == 255
     assert "cannot start: model 'broken'" in ended.stderr
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_port_that_another_server_took_while_this_one_loaded_is_an_error(run):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments, _ = flags.parse(["--host=127.0.0.1", f"--rest_api_port={port}"])
+    with main._bound("127.0.0.1", port, "rest_api_port") as ours:
+        with main._bound("127.0.0.1", port, "rest_api_port") as theirs:
+            theirs.listen()
+            with pytest.raises(UnavailableError, match=f"--rest_api_port={port} cannot be had"):
+                run(main._start_rest(arguments, None, Observation(), ours))

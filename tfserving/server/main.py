@@ -184,9 +184,10 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
 
 @contextmanager
 def _bound(host: str, port: int, flag: str) -> Iterator[socket.socket | None]:
-    """A socket that keeps a port for us but does not listen yet; None for port 0.
+    """A socket that has a port but does not listen yet; None for port 0.
 
-    The real server would share a taken gRPC port with its owner, and run on without REST.
+    The real server would share a taken gRPC port with its owner, and run on without REST. Of two servers that
+    start at the same time both get the port here, and the one that listens first has it.
 
     Raises:
         UnavailableError: the port or the address cannot be had.
@@ -202,11 +203,15 @@ def _bound(host: str, port: int, flag: str) -> Iterator[socket.socket | None]:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except (OSError, OverflowError) as error:
-        raise UnavailableError(
-            f"--{flag}={port} cannot be had on {host}: {error}. Stop what uses it, or choose another port"
-        ) from error
+        raise _taken(host, port, flag, error) from error
     with bound:
         yield bound
+
+
+def _taken(host: str, port: int, flag: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"--{flag}={port} cannot be had on {host}: {error}. Stop what uses it, or choose another port"
+    )
 
 
 async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
@@ -257,6 +262,10 @@ async def _start_rest(
     )
     await runner.setup()
     if bound is not None:
+        try:
+            bound.listen()  # uvloop would say nothing if that failed
+        except OSError as error:
+            raise _taken(arguments.host, arguments.rest_api_port, "rest_api_port", error) from error
         await web.SockSite(runner, bound).start()
         log.info("REST API at http://%s:%d", arguments.host, arguments.rest_api_port)
     elif watching.pages:
