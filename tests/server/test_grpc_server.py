@@ -78,6 +78,46 @@ def test_who_watches_is_told(serve):
         watch.cancel()
 
 
+def test_a_model_that_is_gone_is_not_healthy(serve):
+    models = {"m": True}
+    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+        assert check(channel, "m") == SERVING
+        del models["m"]
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel, "m")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_who_watches_is_told_after_another_left(serve):
+    models = {"m": False}
+    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+        watch = [
+            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"), timeout=30)
+            for _ in range(2)
+        ]
+        assert [next(each).status for each in watch] == [NOT_SERVING, NOT_SERVING]
+        watch[0].cancel()
+        assert check(channel, "m") == NOT_SERVING
+        models["m"] = True
+        assert next(watch[1]).status == SERVING
+        watch[1].cancel()
+
+
+def test_who_watches_is_told_of_the_end_and_does_not_put_it_off(in_loop):
+    async def run():
+        server = GrpcServer(NoApi(), GrpcOptions("127.0.0.1", 0, health=True), lambda: {"m": True})
+        port = server._server.add_insecure_port("127.0.0.1:0")
+        await server.start(None)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"))
+            assert (await watch.read()).status == SERVING
+            await server.stop(3600)
+            assert (await watch.read()).status == NOT_SERVING
+            assert await watch.read() is grpc.aio.EOF
+
+    in_loop(run())
+
+
 def test_the_health_service_is_off_by_default(serve):
     with grpc.insecure_channel(serve()) as channel, pytest.raises(grpc.RpcError) as caught:
         check(channel, "")

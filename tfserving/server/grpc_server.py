@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 from google.protobuf import text_format
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_reflection
 
 from tfserving.errors import ConfigError, UnavailableError
+from tfserving.server import health
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_core import grpc_server
+from tfserving.server.health import Health
 from tfserving.wire import messages, services
 
 log = logging.getLogger(__name__)
-
-HEALTH_SERVICE = "grpc.health.v1.Health"
-# Seconds between two looks at the models for those who watch the health service; Check looks at once.
-_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,13 @@ class GrpcServer:
         self, api: GrpcApi, options: GrpcOptions, availability: Callable[[], dict[str, bool]]
     ) -> None:
         self._options = options
-        self._availability = availability
         self._server = grpc_server(_channel_arguments(options.arguments))
         api.add_to(self._server)
-        self._health = HealthServicer()
-        self._watcher: asyncio.Task[None] | None = None
+        self._health = Health(availability)
         names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, SERVICE_NAME]
         if options.health:
-            add_HealthServicer_to_server(_Health(self._health, self._look), self._server)
-            names.append(HEALTH_SERVICE)
+            self._health.add_to(self._server)
+            names.append(health.SERVICE)
         enable_server_reflection(names, self._server, pool=messages.POOL)
 
     async def start(self, bound: socket.socket | None) -> None:
@@ -91,43 +81,11 @@ class GrpcServer:
         except RuntimeError as error:
             raise UnavailableError(f"the gRPC API cannot be opened: {error}") from error
         await self._server.start()
-        if options.health:
-            await self._look()
-            self._watcher = asyncio.ensure_future(self._watch())
 
     async def stop(self, grace: float) -> None:
         """Takes no more calls, and gives those in flight `grace` seconds."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._server.stop(grace)
-
-    async def _look(self) -> None:
-        """Tells the health service how the models are: each by its name, all of them together by ""."""
-        availability = self._availability()
-        availability[""] = all(availability.values())
-        for name, available in availability.items():
-            status = health_pb2.HealthCheckResponse
-            await self._health.set(name, status.SERVING if available else status.NOT_SERVING)
-
-    async def _watch(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while True:
-                await self._look()
-                await asyncio.sleep(_WATCH_SECONDS)
-
-
-class _Health:
-    """The library's health service, with a fresh look before each Check."""
-
-    def __init__(self, servicer: Any, look: Callable[[], Any]) -> None:
-        self._servicer = servicer
-        self._look = look
-        self.Watch = servicer.Watch
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the call
-        await self._look()
-        return await self._servicer.Check(request, context)
 
 
 def read_ssl_config(path: str) -> grpc.ServerCredentials:
