@@ -19,7 +19,7 @@ SECONDS = float(os.environ.get("TFSERVING_FUZZ_SECONDS") or 60)
 SEED = int(os.environ.get("TFSERVING_FUZZ_SEED") or random.randrange(10**9))
 
 # The tests that share the time.
-TESTS = 10
+TESTS = 12
 _EXAMPLES = 200
 
 _SETTINGS = settings(
