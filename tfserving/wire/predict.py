@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import messages, tensors
+from tfserving.wire import large, messages, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
@@ -210,7 +210,7 @@ def _joined(parts: list[Any]) -> bytes:
     for part in parts:
         size += len(part) if isinstance(part, bytes) else part.nbytes
     _check_size(size)
-    return b"".join(parts)
+    return large.join(parts, size)
 
 
 def _check_size(size: int) -> None:
@@ -337,7 +337,7 @@ def _read_shape(data: bytes) -> tuple[int, ...]:
     except DecodeError:
         raise _NotPlainError from None
     shape = tuple(dim.size for dim in message.dim)
-    if message.unknown_rank or any(size < 0 for size in shape):
+    if message.unknown_rank or len(shape) > tensors.MAX_RANK or any(size <= 0 for size in shape):
         raise _NotPlainError
     return shape
 
