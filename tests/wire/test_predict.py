@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import messages, predict, tensors
+from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 
 SPECS = st.builds(
@@ -78,6 +79,19 @@ def test_a_damaged_message_reads_as_protobuf_reads_it(data):
         return
     message = messages.PredictResponse.FromString(damaged)
     assert all(same(got[name], tensors.to_array(proto)) for name, proto in message.outputs.items())
+
+
+@pytest.mark.parametrize("shape", [[1] * 70, [2**62, 4, 0]])
+def test_a_shape_that_no_array_has_is_a_protocol_error(shape):
+    request = messages.PredictRequest()
+    tensor = request.inputs["x"]
+    tensor.dtype = DType.DT_FLOAT
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if all(shape):
+        tensor.tensor_content = bytes(4)
+    with pytest.raises(ProtocolError, match="tensor 'x'"):
+        predict.decode_request(request.SerializeToString())
 
 
 def test_a_label_of_nothing_is_kept_apart_from_none():

@@ -14,15 +14,13 @@ import numpy as np
 import orjson
 
 from tfserving.server.rest.body import Leaves, flatten
+from tfserving.wire.tensors import MAX_RANK
 
 simdjson: Any
 try:
     simdjson = importlib.import_module("simdjson")
 except ImportError:  # no wheel for this machine: every body is read like a small one
     simdjson = None
-
-# numpy 1.26 stops here; TensorFlow's kernels do well before.
-MAX_RANK = 32
 
 _NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
 
