@@ -42,6 +42,7 @@ def test_paths_of_the_api(method, path, call, spec):
         ("POST", "/v1/models/m/versions/１:predict"),
         ("POST", "/v1/models/m/versions/1/labels/a:predict"),
         ("GET", f"/v1/models/m/versions/{2**63}"),
+        ("GET", "/v1/models/m/versions/" + "9" * 5000),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/"),
         ("GET", "/v1/models/versions/3"),
@@ -60,3 +61,8 @@ def test_what_does_not_fit_the_api_is_invalid(method, path):
 def test_outside_of_the_api_nothing_is_found(path):
     with pytest.raises(NotFoundError, match="nothing at"):
         parse("GET", path)
+
+
+def test_zeros_before_a_version_do_not_count():
+    assert parse("GET", f"/v1/models/m/versions/{'0' * 5000}7").spec.version == 7
+    assert parse("GET", "/v1/models/m/versions/00").spec.version == 0

@@ -76,9 +76,15 @@ def parse(method: str, raw_path: str) -> Target:
     name, label, version = match["name"], match["label"], match["version"]
     if not name:
         raise InvalidInputError("the path names no model: GET /v1/models/NAME")
-    if version and int(version) >= 2**63:
-        raise InvalidInputError(f"version {version} is beyond 64 bits: no model has it")
     return Target(
         Call(match["call"] or ""),
-        ModelSpec(unquote(name), int(version) if version else None, unquote(label) if label else None),
+        ModelSpec(unquote(name), _number(version) if version else None, unquote(label) if label else None),
     )
+
+
+def _number(version: str) -> int:
+    digits = version.lstrip("0") or "0"
+    # the length first: Python refuses to read thousands of digits
+    if len(digits) > 19 or int(digits) >= 2**63:
+        raise InvalidInputError(f"version {version} is beyond 64 bits: no model has it")
+    return int(digits)
