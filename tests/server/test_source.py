@@ -111,3 +111,20 @@ def test_a_version_that_comes_back_is_looked_at_again(models_dir, source):
     assert found(source) == []
     put(models_dir, 1, age=0)
     assert found(source) == []
+
+
+def test_without_a_second_look_a_young_version_is_taken_as_it_is(models_dir):
+    source = FileSystemSource(models_dir, clock=lambda: NOW, settle=False)
+    put(models_dir, 1, age=0)
+    put(models_dir, 2, age=0, name="variables.index")
+    assert found(source) == [1]
+
+
+def test_a_version_that_went_away_half_written_is_seen_as_new_when_it_comes_back(models_dir, source):
+    folder = put(models_dir, 1, age=0)
+    assert found(source) == []
+    folder.rename(models_dir / "elsewhere")
+    assert found(source) == []
+    (models_dir / "elsewhere").rename(folder)
+    assert found(source) == []
+    assert found(source) == [1]

@@ -137,7 +137,7 @@ def _core(
     models_dir = Path(arguments.models_dir).absolute() if arguments.models_dir else None
     core = ServerCore(
         manager,
-        FileSystemSource(models_dir),
+        FileSystemSource(models_dir, settle=arguments.file_system_poll_wait_seconds > 0),
         read_config,
         poll=PollOptions(
             arguments.file_system_poll_wait_seconds, arguments.model_config_file_poll_wait_seconds

@@ -32,11 +32,19 @@ class FileSystemSource:
     Args:
         models_dir: where `/models` lies, None where base paths are meant as they stand.
         clock: seconds since the epoch; file times are compared with it.
+        settle: False where no second look follows: whatever has its graph is then taken as it is.
     """
 
-    def __init__(self, models_dir: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        models_dir: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        *,
+        settle: bool = True,
+    ) -> None:
         self._models_dir = models_dir
         self._clock = clock
+        self._settle = settle
         self._settled: set[Path] = set()
         self._seen: dict[Path, _Fingerprint] = {}
         self._said: dict[str, str] = {}
@@ -62,7 +70,9 @@ class FileSystemSource:
             )
         else:
             self._said.pop(model.name, None)
-        self._settled -= {path for path in self._settled if path.parent == base_path} - set(there.values())
+        self._forget(
+            {path for path in (*self._settled, *self._seen) if path.parent == base_path} - set(there.values())
+        )
         return chosen
 
     def _choose(self, model: ModelConfig, there: dict[int, Path]) -> Mapping[int, Path]:
@@ -88,11 +98,16 @@ class FileSystemSource:
         before = self._seen.get(path)
         unchanged = self._clock() - newest >= SETTLED_SECONDS if before is None else before == fingerprint
         self._seen[path] = fingerprint
-        if not complete or not unchanged:
+        if not complete or (self._settle and not unchanged):
             return False
         del self._seen[path]
         self._settled.add(path)
         return True
+
+    def _forget(self, gone: set[Path]) -> None:
+        self._settled -= gone
+        for path in gone:
+            self._seen.pop(path, None)
 
     def _say(self, model: str, text: str) -> None:
         """Logs a thing once, not at every poll."""
