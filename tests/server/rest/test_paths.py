@@ -42,7 +42,7 @@ def test_paths_of_the_api(method, path, call, spec):
         ("POST", "/v1/models/m/versions/１:predict"),
         ("POST", "/v1/models/m/versions/1/labels/a:predict"),
         ("GET", f"/v1/models/m/versions/{2**63}"),
-        ("GET", "/v1/models/m/versions/" + "9" * 5000),
+        pytest.param("GET", "/v1/models/m/versions/" + "9" * 5000, id="GET-5000 digits"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/"),
         ("GET", "/v1/models/versions/3"),
