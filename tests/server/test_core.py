@@ -145,6 +145,16 @@ def test_a_config_that_does_not_parse_leaves_everything_as_it_is(caplog):
         assert caplog.text.count("Error parsing") == 1
 
 
+def test_what_is_wrong_with_a_config_is_said_again_when_it_was_right_between(caplog):
+    with World(a=[1]) as world:
+        world.core.start()
+        right = world.config
+        for config in (ConfigError("no config"), right, ConfigError("no config")):
+            world.config = config
+            world.core.poll_config()
+        assert caplog.text.count("no config") == 2
+
+
 def labelled(**labels):
     return ModelConfig("a", "/models/a", labels=labels)
 
@@ -166,6 +176,16 @@ def test_a_label_for_what_is_in_service_needs_no_flag():
         with pytest.raises(FailedPreconditionError, match="names version 9"):
             world.core.reload(ServerConfig((labelled(stable=9),)))
         assert world.served("a", label="stable") == 1
+
+
+def test_labels_change_while_the_base_path_is_away():
+    with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
+        world.core.start()
+        world.source.versions.clear()
+        world.core.reload(ServerConfig((labelled(canary=1),)))
+        assert world.served("a", label="canary") == 1
+        with pytest.raises(InvalidInputError, match="no label 'stable'"):
+            world.served("a", label="stable")
 
 
 def test_polling_happens_by_itself(eventually):

@@ -114,9 +114,12 @@ class ServerCore:
             # what is read must not be applied after a reload that came after it was written
             with self._lock:
                 config = self._read_config()
-                if config == self._config:
-                    return
-                self._apply(config)
+                changed = config != self._config
+                if changed:
+                    self._apply(config)
+            self._said = ""
+            if not changed:
+                return
             log.info(
                 "the configuration changed: %s",
                 ", ".join(model.name for model in config.models) or "no model",
@@ -139,7 +142,9 @@ class ServerCore:
     def _aspire(self, config: ServerConfig) -> None:
         for model in config.models:
             versions = self._source.poll(model)
-            if versions is not None:
+            if versions is None:
+                self._manager.label(model.name, model.labels)
+            else:
                 self._manager.aspire(model.name, versions, model.labels)
 
     def _check_labels(self, config: ServerConfig) -> None:

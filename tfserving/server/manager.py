@@ -117,6 +117,13 @@ class Manager:
             self._publish(model)
             self._changed.notify_all()
 
+    def label(self, model: str, labels: Mapping[str, int]) -> None:
+        """Replaces the labels of a model, and leaves its versions as they are."""
+        with self._changed:
+            if model in self._versions:
+                self._labels[model] = dict(labels)
+                self._publish(model)
+
     def models(self) -> set[str]:
         """The names of all models that were ever aspired."""
         with self._changed:
