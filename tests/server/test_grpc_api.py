@@ -127,6 +127,14 @@ def test_refusals(channel, method, request_, code, said):
     assert said in text
 
 
+@pytest.mark.parametrize("name", ["m" * 100_000, "模" * 30_000, "\n" * 30_000])
+def test_a_refusal_that_names_something_long_arrives(channel, name):
+    request_ = messages.PredictRequest(model_spec={"name": name})
+    code, text = refused(channel, services.PREDICT, request_.SerializeToString())
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert text.startswith("Servable not found for request: Latest(" + name[:100])
+
+
 def test_metadata(channel):
     request = messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["signature_def"])
     reply = messages.GetModelMetadataResponse.FromString(

@@ -29,6 +29,10 @@ Handler = Callable[[bytes, Any], Awaitable[bytes]]
 # How long a reload may take when the caller sets no deadline, in seconds.
 RELOAD_SECONDS = 300.0
 
+# Bytes that the text of an error may have as gRPC sends it: clients take no more than 8 kB of metadata for
+# sure, and tell RESOURCE_EXHAUSTED instead. Callers' own names are in such texts.
+_MAX_DETAILS = 6000
+
 
 class GrpcApi:
     """Handlers that take and give serialized messages, for a `grpc.aio.Server`.
@@ -156,7 +160,17 @@ def _guarded(handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
             log.exception("answering a gRPC call")
             code, text = "INTERNAL", f"{type(error).__name__}: {error}"
         # outside of the except blocks: gRPC would log the error above as the cause of its own exception
-        await context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), text)
+        await context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), _short(text))
         raise AssertionError("context.abort returned")
 
     return handle
+
+
+def _short(text: str) -> str:
+    """The text, cut where it is too long; what is no printable ASCII is sent as three bytes for each."""
+    size = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" else 3 * len(character.encode("utf-8", "replace"))
+        if size > _MAX_DETAILS:
+            return f"{text[:index]}..."
+    return text
