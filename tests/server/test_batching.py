@@ -137,6 +137,41 @@ def test_a_large_call_is_split_only_when_asked():
     assert model.batches == [[[1], [2]], [[3]]]
 
 
+def test_a_large_call_that_fails_waits_for_its_parts(eventually):
+    model = Model()
+    servable = batching(model, max_batch_size=5, split_large=True, max_enqueued_batches=1)
+
+    def large():
+        with pytest.raises(UnavailableError):
+            call(servable, [[1]] * 10)
+        return list(model.batches)
+
+    model.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(call, servable, [[0]] * 5)
+        eventually(lambda: model.entered)
+        second = pool.submit(large)
+        eventually(lambda: servable.enqueued or second.done())
+        model.gate.set()
+        first.result(30)
+        # there was no room for its second part
+        assert second.result(30)[-1] == [[1]] * 5
+
+
+def test_batches_are_told_apart_by_what_they_are_not_by_what_is_in_them(eventually):
+    model = Model()
+    scheduler = BatchScheduler(1, clock=lambda: 0.0)
+    servable = BatchingServable(
+        model, BatchingParameters(max_batch_size=2, batch_timeout_micros=1000), scheduler
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(call, servable, [[1]])  # its time does not come, so it has to be filled
+        eventually(lambda: scheduler._waiting)
+        assert pool.submit(call, servable, [[2, 2], [3, 3]]).result(30) == [[4, 4], [6, 6]]
+        assert call(servable, [[4]]) == [[8]]
+        assert first.result(30) == [[2]]
+
+
 def test_an_empty_batch_is_answered_at_once():
     assert call(batching(Model(), batch_timeout_micros=10**12), np.zeros((0, 3))) == []
 

@@ -105,7 +105,7 @@ def read_parameters(path: str | Path) -> BatchingParameters:
     return parameters
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     """A call, or a part of one: its inputs, its rows and where the answer goes."""
 
@@ -115,7 +115,7 @@ class _Task:
     arrived: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     """Calls that will run together. `due` is when it runs at the latest once a thread is free."""
 
@@ -242,12 +242,19 @@ class BatchingServable:
             raise InvalidInputError(
                 f"{rows} rows in a call, but max_batch_size is {limit}: send them in parts"
             )
-        tasks = []
-        for start in range(0, rows, limit):
-            part = inputs if rows <= limit else {name: a[start : start + limit] for name, a in inputs.items()}
-            task = _Task(part, min(limit, rows - start))
-            self._submit(signature, task, tuple(outputs))
-            tasks.append(task)
+        tasks: list[_Task] = []
+        try:
+            for start in range(0, rows, limit):
+                part = inputs
+                if rows > limit:
+                    part = {name: array[start : start + limit] for name, array in inputs.items()}
+                task = _Task(part, min(limit, rows - start))
+                self._submit(signature, task, tuple(outputs))
+                tasks.append(task)
+        finally:
+            # whatever becomes of the call, its parts run, and only a call keeps the servable from being freed
+            for task in tasks:
+                task.answer.exception()
         answers = [task.answer.result() for task in tasks]
         if len(answers) == 1:
             return answers[0]
