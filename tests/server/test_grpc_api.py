@@ -127,7 +127,9 @@ def test_refusals(channel, method, request_, code, said):
     assert said in text
 
 
-@pytest.mark.parametrize("name", ["m" * 100_000, "模" * 30_000, "\n" * 30_000])
+@pytest.mark.parametrize(
+    "name", ["m" * 100_000, "模" * 30_000, "\n" * 30_000], ids=["ascii", "utf8", "lines"]
+)
 def test_a_refusal_that_names_something_long_arrives(channel, name):
     request_ = messages.PredictRequest(model_spec={"name": name})
     code, text = refused(channel, services.PREDICT, request_.SerializeToString())
