@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_loader import FakeLoader
 
@@ -80,6 +81,24 @@ def test_signatures_of_another_kind_are_refused(service):
         inference.classify(service, request(messages.ClassificationRequest, "regress", 1))
     with pytest.raises(InvalidInputError, match="one that regresses gives"):
         inference.regress(service, request(messages.RegressionRequest, "", 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "signature", "alias", "value"),
+    [
+        (messages.ClassificationRequest, "classify", "classes", np.array([[1, 2]])),
+        (messages.ClassificationRequest, "classify", "scores", np.array([[0.5, 0.5]])),
+        (messages.RegressionRequest, "regress", "outputs", np.array([b"a"], object)),
+    ],
+)
+def test_outputs_of_another_dtype_are_refused(service, manager, monkeypatch, kind, signature, alias, value):
+    with manager.acquire(ModelSpec("m")) as harness:
+        servable = harness.servable
+    run = servable.run
+    monkeypatch.setattr(servable, "run", lambda *args: {**run(*args), alias: value})
+    answer = inference.classify if signature == "classify" else inference.regress
+    with pytest.raises(InvalidInputError, match=f"output '{alias}' of signature .* expected"):
+        answer(service, request(kind, signature, 1))
 
 
 def tasks(*pairs, models=None):

@@ -14,6 +14,7 @@ from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
 from tfserving.server.service import Inputs, Prediction, Service
 from tfserving.server.watch import calls
 from tfserving.wire import messages
+from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
 
@@ -133,18 +134,20 @@ def _serialized(examples: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _rows(answer: Prediction, alias: str, count: int) -> list[Any] | None:
+def _rows(answer: Prediction, alias: str, dtype: DType, count: int) -> list[Any] | None:
     """An output as one list for each example, None when the signature does not give it."""
     array = answer.outputs.get(alias)
     if array is None:
         return None
+    _check_dtype(answer, alias, dtype)
     if array.ndim != 2 or array.shape[0] != count:
         raise _unexpected(answer, alias, f"({count}, classes)")
     return list(array.tolist())
 
 
 def _fill_classifications(result: Any, answer: Prediction, count: int) -> None:
-    classes, scores = _rows(answer, _CLASSES, count), _rows(answer, _SCORES, count)
+    classes = _rows(answer, _CLASSES, DType.DT_STRING, count)
+    scores = _rows(answer, _SCORES, DType.DT_FLOAT, count)
     if classes and scores and len(classes[0]) != len(scores[0]):
         raise _unexpected(answer, _SCORES, f"that of {_CLASSES!r}")
     for row in range(count):
@@ -159,10 +162,21 @@ def _fill_classifications(result: Any, answer: Prediction, count: int) -> None:
 
 def _fill_regressions(result: Any, answer: Prediction, count: int) -> None:
     array = answer.outputs[_OUTPUTS]
+    _check_dtype(answer, _OUTPUTS, DType.DT_FLOAT)
     if array.shape not in ((count,), (count, 1)):
         raise _unexpected(answer, _OUTPUTS, f"({count},) or ({count}, 1)")
     for value in array.reshape(-1).tolist():
         result.regressions.add(value=value)
+
+
+def _check_dtype(answer: Prediction, alias: str, expected: DType) -> None:
+    given = DType.of(answer.outputs[alias].dtype)
+    if given is not expected:
+        raise InvalidInputError(
+            f"output {alias!r} of signature {answer.signature.name!r} is {given.label}, "
+            f"expected {expected.label}: cast it in the model, or use Predict",
+            model=answer.spec.name,
+        )
 
 
 def _unexpected(answer: Prediction, alias: str, expected: str) -> TfServingError:
