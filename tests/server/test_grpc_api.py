@@ -1,5 +1,7 @@
+
 """The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
 
+import threading
 from pathlib import Path
 
 import grpc
@@ -23,7 +25,13 @@ def reloaded():
 
 
 @pytest.fixture(scope="module")
-def channel(reloaded, in_loop):
+def found():
+    """What a reload with the model "nowhere" waits for."""
+    return threading.Event()
+
+
+@pytest.fixture(scope="module")
+def channel(reloaded, found, in_loop):
     manager = Manager(FakeLoader())
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
@@ -31,6 +39,8 @@ def channel(reloaded, in_loop):
     workers = Workers(4, lambda name: name == "m")
 
     def reload(config, timeout):
+        if config.model("nowhere"):
+            assert found.wait(30)
         reloaded.append((config, timeout))
 
     async def start():
@@ -163,6 +173,22 @@ def test_reload(channel, reloaded):
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "model_config_list" in text
     assert not reloaded
+
+
+def test_reloads_that_wait_keep_no_other_waiting(channel, reloaded, found):
+    def request(name):
+        made = messages.ReloadConfigRequest()
+        made.config.model_config_list.config.add(name=name, base_path="/m", model_platform="tensorflow")
+        return made.SerializeToString()
+
+    reload = channel.unary_unary(services.RELOAD_CONFIG.path)
+    waiting = [reload.future(request("nowhere"), timeout=60) for _ in range(40)]
+    reload(request("m"), timeout=30)
+    assert [config.models[0].name for config, _ in reloaded] == ["m"]
+    found.set()
+    for each in waiting:
+        each.result()
+    reloaded.clear()
 
 
 def test_an_unknown_method_is_unimplemented(channel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from tfserving.server import inference
 from tfserving.server.service import METADATA_FIELD, Service
 from tfserving.server.watch import calls
 from tfserving.server.watch.calls import Observer
+from tfserving.server.workers import run_alone
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 
@@ -120,7 +120,7 @@ class GrpcApi:
         if request.config.WhichOneof("config") != "model_config_list":
             raise InvalidInputError("the request has no model_config_list: send the whole list of models")
         timeout = context.time_remaining() or RELOAD_SECONDS
-        await asyncio.to_thread(self._reload_config, from_message(request.config), timeout)
+        await run_alone(self._reload_config, from_message(request.config), timeout)
         return bytes(messages.ReloadConfigResponse(status={}).SerializeToString())
 
 

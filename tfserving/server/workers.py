@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -38,6 +39,26 @@ class Workers:
         """Lets the threads end once they have finished what they do."""
         for crew in self._crews.values():
             crew.close()
+
+
+async def run_alone(function: Callable[..., T], *args: object) -> T:
+    """Awaits `function(*args)` in a thread of its own.
+
+    For what may wait for minutes: the few threads of `asyncio.to_thread` are soon all taken by such.
+    """
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # a caller who goes away ends nothing
+
+    def work() -> None:
+        try:
+            result = function(*args)
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+    threading.Thread(target=work, name=f"run-{getattr(function, '__name__', 'alone')}", daemon=True).start()
+    return await asyncio.wrap_future(answer)
 
 
 class _Task:
