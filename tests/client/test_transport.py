@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -122,6 +123,58 @@ def test_a_name_among_several_that_leads_nowhere_does_no_harm(rpc_server):
     with TfRpcClient(f"nobody.invalid:1,{rpc_server.address},127.0.0.1:1", "half") as client:
         for _ in range(10):
             assert client.infer([1])["y"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
+    services = [FakeService(), FakeService()]
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(method):
+        if method == "Predict":
+            held.set()
+            go_on.wait(60)
+
+    class Moving:
+        text, fixed, addresses = "moving", False, ()
+        target = ""
+
+        def current(self):
+            return self.target
+
+        def after_fork(self):
+            pass
+
+    with FakeRpcServer(services[0]) as old, FakeRpcServer(services[1]) as new:
+        moving = Moving()
+        moving.target = f"ipv4:{old.address}"
+        services[0].before = hold
+
+        async def ask():
+            async with AsyncTfRpcClient(old.address, "half") as client:
+                client._channels._targets = moving
+                slow = asyncio.create_task(client.infer([1]))
+                while not held.is_set():
+                    await asyncio.sleep(0.002)
+                moving.target = f"ipv4:{new.address}"
+                await client.infer([1])
+                gc.collect()
+                go_on.set()
+                return await slow
+
+        if asynchronous:
+            asyncio.run(ask())
+        else:
+            with TfRpcClient(old.address, "half") as client, ThreadPoolExecutor(1) as pool:
+                client._channels._targets = moving
+                slow = pool.submit(client.infer, [1])
+                held.wait()
+                moving.target = f"ipv4:{new.address}"
+                client.infer([1])
+                gc.collect()
+                go_on.set()
+                slow.result()
+    assert services[0].asked.count("Predict") == services[1].asked.count("Predict") == 1
 
 
 def test_a_killed_server_costs_no_call_where_a_second_lives(two):

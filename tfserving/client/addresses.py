@@ -128,6 +128,11 @@ class Targets:
         hosts = {one.host for one in self.addresses}
         return hosts.pop() if len(hosts) == 1 else None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether `current` will never answer anything else."""
+        return not self._names
+
     def current(self) -> str:
         """The target to connect to now. Quick, but for the first time where names must be looked up.
 

@@ -104,7 +104,7 @@ class Channels:
         targets: Targets,
         make: Callable[[str], Any],
         count: int,
-        owner: Callable[[], Hashable] = lambda: None,
+        owner: Callable[[], Hashable] | None = None,
     ) -> None:
         if count < 1:
             raise InvalidInputError(f"channels={count}: at least 1")
@@ -116,6 +116,8 @@ class Channels:
         self._turns = itertools.count()
         self._lanes: list[Lane] | None = None
         self._made_for: tuple[str, Hashable] | None = None
+        # the one lane, where there is but one and nothing can replace it
+        self._only: Lane | None = None
         self.closed = False
         self.broken_off = 0
         GATE.tell(self)
@@ -127,7 +129,9 @@ class Channels:
             FailedPreconditionError: the client is closed.
             UnavailableError: several names, and none that can be resolved.
         """
-        wanted = (self._targets.current(), self._owner())
+        if self._only is not None:
+            return self._only
+        wanted = (self._targets.current(), self._owner() if self._owner else None)
         lanes = self._lanes
         if lanes is None or self._made_for != wanted:
             lanes = self._renew(wanted)
@@ -137,8 +141,7 @@ class Channels:
         """Hand over the lanes for closing; from now on there are none."""
         with self._lock:
             self.closed = True
-            lanes, self._lanes = self._lanes or [], None
-        return lanes
+            return self._take()
 
     def _renew(self, wanted: tuple[str, Hashable]) -> list[Lane]:
         with self._lock:
@@ -149,21 +152,25 @@ class Channels:
             if self._lanes is None or self._made_for != wanted:
                 self._lanes = [Lane(self._make(wanted[0])) for _ in range(self._count)]
                 self._made_for = wanted
+                if self._count == 1 and self._owner is None and self._targets.fixed:
+                    self._only = self._lanes[0]
             return self._lanes
+
+    def _take(self) -> list[Lane]:
+        lanes, self._lanes, self._only = self._lanes or [], None, None
+        return lanes
 
     def break_off(self) -> None:
         """Before a fork: fail the calls under way; new channels are made after it."""
         with self._lock:
-            lanes, self._lanes = self._lanes or [], None
             self.broken_off += 1
+            lanes = self._take()
         for lane in lanes:
             lane.channel.close()
 
     def after_fork(self) -> None:
         """In the child: gRPC's threads stayed with the parent, so the inherited channels are of no use."""
-        if self._lanes is not None:
-            _inherited.append(self._lanes)
-        self._lanes = None
+        _inherited.append(self._take())
         self._lock = threading.Lock()
         self._targets.after_fork()
 

@@ -11,10 +11,6 @@ from tfserving.client.rpc_transport import RpcTransport
 from tfserving.errors import UnavailableError
 
 
-def _nobody() -> None:
-    """Channels of the blocking client belong to no one."""
-
-
 class TfRpcClient(RpcTransport, BlockingClient):
     """A client over gRPC. Connects with the first call, and again by itself; close it, or use `with`.
 
@@ -39,7 +35,6 @@ class TfRpcClient(RpcTransport, BlockingClient):
     """
 
     _api = grpc
-    _owner = _nobody
 
     def _send(self, step: Send) -> bytes:
         me = GATE.enter()

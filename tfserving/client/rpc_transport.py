@@ -33,7 +33,7 @@ class RpcTransport:
     """
 
     _api: ClassVar[Any]
-    _owner: ClassVar[Callable[[], Hashable]]
+    _owner: ClassVar[Callable[[], Hashable] | None] = None
 
     def __init__(
         self,
