@@ -116,7 +116,8 @@ class SavedModel:
             self.signature_def_map.signature_def[name].ParseFromString(signature.SerializeToString())
         self.signatures: Mapping[str, Signature] = signatures_of(self.signature_def_map.signature_def)
         # Filters and optional inputs make many combinations; the bound keeps a caller from hoarding them.
-        self._callable = lru_cache(256)(self._make_callable)
+        self._callable = lru_cache(256)(self._ordered_callable)
+        self._sorted_callable = lru_cache(256)(self._make_callable)
 
     def run(
         self, signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
@@ -176,7 +177,29 @@ class SavedModel:
     def close(self) -> None:
         """Frees the session and its memory."""
         self._callable.cache_clear()
+        self._sorted_callable.cache_clear()
         self._session.close()
+
+    def _ordered_callable(
+        self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> Callable[..., list[Any]]:
+        """A callable for inputs and outputs in this order.
+
+        Requests have theirs in any order, and each new callable means that TensorFlow prepares the graph once
+        more, which takes as long as many calls: so there is one for all orders.
+        """
+        feeds, fetches = tuple(sorted(inputs)), tuple(sorted(outputs))
+        call = self._sorted_callable(name, feeds, fetches)
+        if (feeds, fetches) == (inputs, outputs):
+            return call
+        given = [inputs.index(alias) for alias in feeds]
+        wanted = [fetches.index(alias) for alias in outputs]
+
+        def reordered(*values: Any) -> list[Any]:
+            results = call(*(values[index] for index in given))
+            return [results[index] for index in wanted]
+
+        return reordered
 
     def _make_callable(
         self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
