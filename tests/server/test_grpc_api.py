@@ -1,4 +1,3 @@
-
 """The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
 
 import threading
