@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +47,32 @@ def test_the_newest_version_answers(manager):
     assert served(manager) == 3
     assert served(manager, version=2) == 2
     assert [status.version for status in manager.status("m")] == [3, 2, 1]
+
+
+def test_the_error_of_a_load_keeps_nothing_of_it_in_memory(loader, manager, eventually):
+    class Large:
+        pass
+
+    alive = []
+
+    def load(model, version, path):
+        large = Large()
+        alive.append(weakref.ref(large))
+        try:
+            raise ValueError(large)
+        except ValueError as error:
+            raise InvalidInputError("too large") from error
+
+    manager._load = load
+    manager.aspire("m", at(1))
+    eventually(lambda: states(manager) == {1: State.END})
+    assert str(manager.status("m")[0].error) == "too large"
+
+    def gone():
+        gc.collect()
+        return alive[0]() is None
+
+    eventually(gone)
 
 
 def test_a_swap_loads_before_it_unloads(manager, loader, eventually):

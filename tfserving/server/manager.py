@@ -316,6 +316,8 @@ class Manager:
                 )  # fmt: skip
             else:
                 log.error("%s cannot be loaded: %s", name, error)
+                # the status keeps the error for good, but shall not keep what the frames of the load hold
+                error.__traceback__ = error.__cause__ = error.__context__ = None
                 harness.end(error)
             self._changed.notify_all()
 

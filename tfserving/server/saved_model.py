@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
 from tfserving.repository.warmup import read_warmup
+from tfserving.server import memory
 from tfserving.server.servable import Arrays, check_dtypes
 from tfserving.server.watch.exposition import Registry
 from tfserving.server.watch.runtime_metrics import RuntimeMetrics
@@ -84,8 +86,7 @@ class SavedModel:
     """A SavedModel in a session of its own: exports of TensorFlow 1 and 2 alike, with tables and state."""
 
     def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
-        import tensorflow as tf
-        from tensorflow.core.protobuf.config_pb2 import CallableOptions
+        tf, CallableOptions = _tensorflow()  # noqa: N806 - a class
 
         self._errors = tf.errors
         self._callable_options = CallableOptions
@@ -110,6 +111,7 @@ class SavedModel:
                 )
         except Exception as error:
             self._session.close()
+            _collector.tell()
             raise self._translated(error, path) from error
         self.signature_def_map = messages.SignatureDefMap()
         for name, signature in meta_graph.signature_def.items():
@@ -179,6 +181,7 @@ class SavedModel:
         self._callable.cache_clear()
         self._sorted_callable.cache_clear()
         self._session.close()
+        _collector.tell()
 
     def _ordered_callable(
         self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
@@ -236,6 +239,22 @@ class SavedModel:
         if isinstance(error, (ValueError, TypeError)):
             return InvalidInputError(str(error))
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
+
+
+_collector = memory.Collector()
+_importing = threading.Lock()
+_imported: list[Any] = []
+
+
+def _tensorflow() -> Any:
+    """The module, and the class CallableOptions."""
+    with _importing:
+        if not _imported:
+            with memory.lasting():
+                import tensorflow as tf
+                from tensorflow.core.protobuf.config_pb2 import CallableOptions
+            _imported.extend((tf, CallableOptions))
+    return _imported
 
 
 def _as_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
