@@ -41,7 +41,7 @@ class FakeCodec:
     """Questions are (what, spec, arrays); answers are not bytes but what `decode` should return."""
 
     def predictor(self, spec, signature, outputs):
-        return lambda arrays: Exchange("predict", (spec, arrays), lambda answer: answer, spec.name)
+        return Exchange("predict", None, lambda answer: answer, spec.name), lambda arrays: (spec, arrays)
 
     def metadata(self, spec):
         return Exchange("metadata", (spec, None), lambda answer: answer, spec.name)

@@ -114,8 +114,8 @@ TWO = Signature("two", "m", infos("a", "b"), infos("p", "q"))
 
 def body_of(codec, arrays, spec=ModelSpec("m")):  # noqa: B008 - frozen
     signature = ONE if len(arrays) == 1 else TWO
-    exchange = codec.predictor(spec, signature, ())(arrays)
-    return exchange.path, json.loads(exchange.body)
+    exchange, body = codec.predictor(spec, signature, ())
+    return exchange.path, json.loads(body(arrays))
 
 
 def floats(*values):
@@ -157,7 +157,7 @@ def test_rows_need_one_batch_dimension(arrays):
     ],
 )
 def test_answers_in_both_formats(signature, reply, expected):
-    decode = RestCodec().predictor(ModelSpec("m"), signature, ())({}).decode
+    decode = RestCodec().predictor(ModelSpec("m"), signature, ())[0].decode
     got = decode(json.dumps(reply).encode())
     assert {name: array.tolist() for name, array in got.items()} == expected
     assert all(array.dtype == np.float32 for array in got.values())
@@ -179,7 +179,7 @@ def test_answers_in_both_formats(signature, reply, expected):
     ],
 )
 def test_answers_of_another_form_are_protocol_errors(reply):
-    decode = RestCodec().predictor(ModelSpec("m"), TWO, ())({}).decode
+    decode = RestCodec().predictor(ModelSpec("m"), TWO, ())[0].decode
     with pytest.raises(ProtocolError):
         decode(json.dumps(reply).encode())
 
@@ -201,7 +201,7 @@ def test_any_json_is_an_answer_or_a_protocol_error(reply):
     data = json.dumps(reply).encode()
     codec, spec = RestCodec(), ModelSpec("m")
     for exchange in (
-        codec.predictor(spec, ONE, ())({}),
+        codec.predictor(spec, ONE, ())[0],
         codec.classify(spec, [], None),
         codec.regress(spec, [], None),
         codec.metadata(spec),

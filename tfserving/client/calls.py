@@ -103,7 +103,8 @@ class Calls:
                 steps = known.prepared(signature or "", names)
                 if steps is None:
                     steps = known.prepare(self._spec(choice), names, self._codec.predictor)
-                results = yield from self._ask(steps.exchange(steps.arrays(inputs)), deadline)
+                body = steps.body(steps.arrays(inputs))
+                results = yield from self._ask(steps.exchange, deadline, body)
                 return in_order(results, steps.outputs)
             except TfServingError as error:
                 spec = self._spec(choice)
@@ -240,7 +241,14 @@ class Calls:
         except TfServingError:
             return None
 
-    def _ask(self, exchange: Exchange[T], deadline: float | None, *, patient: bool = True) -> Plan[T]:
+    def _ask(
+        self,
+        exchange: Exchange[T],
+        deadline: float | None,
+        body: bytes | None = None,
+        *,
+        patient: bool = True,
+    ) -> Plan[T]:
         """Send, and send again where that may help and the deadline allows."""
         failures = 0
         while True:
@@ -252,7 +260,7 @@ class Calls:
                     model=exchange.model,
                 )
             try:
-                data = yield Send(exchange.path, exchange.body, left, exchange.model)
+                data = yield Send(exchange.path, body or exchange.body, left, exchange.model)
             except TfServingError as error:
                 failures += 1
                 pause = self._retry.pause(failures, self._chance())

@@ -22,8 +22,8 @@ class Codec(Protocol):
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> Callable[[Arrays], Exchange[Arrays]]:
-        """From a call's arrays to the call; made once for many calls."""
+    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
+        """What many calls share, without a body, and what makes their bodies."""
         ...
 
     def classify(

@@ -12,14 +12,16 @@ from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 Signatures = dict[str, Signature]
-Predictor = Callable[[Arrays], Exchange[Arrays]]
+# A call without its body, and the body from the arrays.
+Predictor = tuple[Exchange[Arrays], Callable[[Arrays], bytes]]
 
 
 class Prepared(NamedTuple):
-    """The steps of a predict call that need nothing but its inputs."""
+    """A predict call in steps: inputs to arrays, arrays to a body, where to send it, what must come back."""
 
     arrays: Callable[[Any], Arrays]
-    exchange: Predictor
+    body: Callable[[Arrays], bytes]
+    exchange: Exchange[Arrays]
     outputs: tuple[str, ...]
 
 
@@ -51,9 +53,8 @@ class Known:
         """
         signature = choose(self.signatures, spec.signature)
         check_outputs(signature, outputs)
-        made = Prepared(
-            Inputs(signature).arrays, predictor(spec, signature, outputs), outputs or tuple(signature.outputs)
-        )
+        exchange, body = predictor(spec, signature, outputs)
+        made = Prepared(Inputs(signature).arrays, body, exchange, outputs or tuple(signature.outputs))
         self._prepared[spec.signature, outputs] = made
         return made
 

@@ -40,7 +40,10 @@ Plan = Generator[Step, Any, T]
 
 @dataclass
 class Exchange(Generic[T]):
-    """A question in the form that a transport carries, and how to read the answer's bytes."""
+    """A question in the form that a transport carries, and how to read the answer's bytes.
+
+    `body` is None for a question without one, and where each call brings its own.
+    """
 
     path: str
     body: bytes | None

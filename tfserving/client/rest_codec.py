@@ -35,15 +35,14 @@ class RestCodec:
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> Callable[[Arrays], Exchange[Arrays]]:
-        path = f"{_path(spec)}:predict"
-
+    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
         def decode(data: bytes) -> Arrays:
             found = _outputs(loads(data), signature)
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 
-        return lambda arrays: Exchange(path, self._body(spec, arrays), decode, spec.name)
+        exchange = Exchange(f"{_path(spec)}:predict", None, decode, spec.name)
+        return exchange, lambda arrays: self._body(spec, arrays)
 
     def _body(self, spec: ModelSpec, arrays: Arrays) -> bytes:
         values, finite = {}, True

@@ -30,9 +30,9 @@ class RpcCodec:
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> Callable[[Arrays], Exchange[Arrays]]:
-        model, write = spec.name, predict.RequestWriter(spec, outputs).write
-        return lambda arrays: Exchange(_PREDICT_PATH, write(arrays), _read_predict, model)
+    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
+        exchange = Exchange(_PREDICT_PATH, None, _read_predict, spec.name)
+        return exchange, predict.RequestWriter(spec, outputs).write
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
