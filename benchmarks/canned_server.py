@@ -1,7 +1,7 @@
 """A gRPC server that always answers the same: python canned_server.py grpcio|lean
 
-"grpcio" is grpcio's own, "lean" speaks just enough HTTP/2 to take a call and send bytes that were made
-before, so that what is measured is the client: grpcio's server would be the bottleneck. Prints its port.
+"grpcio" is grpcio's own; "lean" speaks just enough HTTP/2 to take a call and send bytes made beforehand,
+so that what is measured is the client and not the server. Prints its port.
 
 A request with "signature_def" in it is answered with the metadata of a model whose input "x" and output "y"
 are float32 of any shape; any other with one (1, 10) output.
