@@ -1,26 +1,35 @@
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
 from tfserving.server.workers import Workers
 
 
-@pytest.fixture
-def run():
+def running(body, **options):
     """Runs a coroutine with workers for models "a" and "b", at most four threads each."""
 
-    def start(body):
-        async def main():
-            workers = Workers(4, lambda name: name in "ab")
-            try:
-                return await asyncio.wait_for(body(workers), 30)
-            finally:
-                workers.close()
+    async def main():
+        workers = Workers(4, lambda name: name in "ab", **options)
+        try:
+            return await asyncio.wait_for(body(workers), 30)
+        finally:
+            workers.close()
 
-        return asyncio.run(main())
+    return asyncio.run(main())
 
-    return start
+
+@pytest.fixture(name="run")
+def run_fixture():
+    """As `running`."""
+    return running
+
+
+@pytest.fixture
+def run_batching():
+    """The same with workers for calls that make batches."""
+    return partial(running, batching=True)
 
 
 def test_results_and_errors_arrive(run):
@@ -99,3 +108,35 @@ def test_a_call_that_was_given_up_is_not_begun(run):
 
     run(body)
     assert begun == [2]
+
+
+def test_calls_that_make_a_batch_have_a_thread_each_at_once_and_again(run_batching, eventually):
+    meet = threading.Barrier(4)
+    threads = []
+
+    def work():
+        threads.append(threading.get_ident())
+        meet.wait(30)
+
+    async def body(workers):
+        for _ in range(3):
+            calls = [asyncio.ensure_future(workers.run("a", work)) for _ in range(8)]
+            await asyncio.sleep(0)
+            # no time has passed in which to see that work waits
+            assert workers._crews["a"]._threads == 4
+            await asyncio.gather(*calls)
+        late = asyncio.ensure_future(workers.run("a", threads.append, 0))
+        late.cancel()
+        assert await workers.run("a", lambda: "served") == "served"
+
+    run_batching(body)
+    assert len(set(threads) - {0}) == 4
+    eventually(lambda: not any(thread.name == "run-a" for thread in threading.enumerate()))
+
+
+def test_one_caller_needs_one_thread_for_batches_too(run_batching):
+    async def body(workers):
+        names = [await workers.run("a", threading.get_ident) for _ in range(100)]
+        assert len(set(names)) <= 2
+
+    run_batching(body)

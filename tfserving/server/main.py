@@ -157,7 +157,11 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
     with _bound(arguments.host, arguments.port, "port") as grpc_socket:
         with _bound(arguments.host, arguments.rest_api_port, "rest_api_port") as rest_socket:
             core, manager = _core(arguments, read_config, watching.metrics)
-            workers = Workers(arguments.grpc_max_threads, lambda name: name in manager.models())
+            workers = Workers(
+                arguments.grpc_max_threads,
+                lambda name: name in manager.models(),
+                batching=arguments.enable_batching,
+            )
             service = Service(
                 manager, workers, check_method_names=arguments.enable_signature_method_name_check
             )

@@ -18,13 +18,17 @@ PATIENCE = 0.001
 class Workers:
     """Gives blocking work to threads; to be used from the event loop's thread only.
 
-    `is_known` tells which models are served: calls for any other name share one crew, since callers can
-    invent names without end. `threads` is how many calls of one model run at the same time at the most.
+    Args:
+        threads: how many calls of one model run at the same time at the most.
+        is_known: tells which models are served: calls for any other name share one crew, since callers can
+            invent names without end.
+        batching: whether calls wait for others to make a batch with them, rather than compute.
     """
 
-    def __init__(self, threads: int, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, threads: int, is_known: Callable[[str], bool], *, batching: bool = False) -> None:
         self._threads = threads
         self._is_known = is_known
+        self._crew = _BatchingCrew if batching else _Crew
         self._crews: dict[str, _Crew] = {}
 
     async def run(self, model: str, function: Callable[..., T], *args: object) -> T:
@@ -32,7 +36,7 @@ class Workers:
         name = model if model in self._crews or self._is_known(model) else ""
         crew = self._crews.get(name)
         if crew is None:
-            crew = self._crews[name] = _Crew(name, self._threads, asyncio.get_running_loop())
+            crew = self._crews[name] = self._crew(name, self._threads, asyncio.get_running_loop())
         return await crew.submit(function, args)  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -97,15 +101,19 @@ class _Crew:
         """A future for `function(*args)`; in the loop's thread."""
         answer = self._loop.create_future()
         self._queue.put(_Task(function, args, answer))
+        self._staff()
+        return answer
+
+    def close(self) -> None:
+        """Sends the threads home."""
+        self._queue.put(None)
+
+    def _staff(self) -> None:
+        """Sees to it that there is a thread for the task that was just put into the queue, now or later."""
         if not self._threads:
             self._hire()
         elif not self._watching and self._threads < self._limit and not self._queue.empty():
             self._watch()
-        return answer
-
-    def close(self) -> None:
-        """Sends the last thread home; the others go by themselves."""
-        self._queue.put(None)
 
     def _hire(self) -> None:
         with self._lock:
@@ -164,3 +172,27 @@ class _Crew:
                 task.answer.set_exception(task.error)
             else:
                 task.answer.set_result(task.result)
+
+
+class _BatchingCrew(_Crew):
+    """A thread for each call from the beginning, up to the limit, and they stay.
+
+    Calls can only be joined when all of them have come as far as the batch, and waiting there costs little.
+    """
+
+    # threads that came for a task, less the tasks there were
+    _vacant = 0
+
+    def _staff(self) -> None:
+        with self._lock:
+            self._vacant -= 1
+        if self._vacant < 0 and self._threads < self._limit:
+            self._hire()
+
+    def _next(self) -> _Task | None:
+        with self._lock:
+            self._vacant += 1
+        task = self._queue.get()
+        if task is None:
+            self._queue.put(None)  # for the next thread to go home
+        return task
