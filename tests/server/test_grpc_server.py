@@ -1,6 +1,7 @@
 import contextlib
 import datetime
 import socket
+from unittest import mock
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tfserving.errors import ConfigError, UnavailableError
+from tfserving.server import grpc_core
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -162,6 +164,12 @@ def test_whatever_a_method_is_called_the_server_serves_on(serve, caplog):
                 channel.unary_unary("/grpc.health.v1.Health/Guess")(b"", timeout=30)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_machine_that_cannot_call_itself_serves_all_the_same(serve, monkeypatch):
+    monkeypatch.setattr(grpc_core.grpc.aio, "insecure_channel", mock.Mock(side_effect=RuntimeError))
+    with grpc.insecure_channel(serve(health=True)) as channel:
+        assert check(channel, "") == SERVING
 
 
 def test_a_unix_socket(serve, tmp_path):

@@ -8,6 +8,7 @@ registered with gRPC's core, which compares bytes, and a call of any other is re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,30 @@ def grpc_server(options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Server:
     finally:
         cygrpc.AioServer = plain
 
+
+async def exercise() -> None:
+    """Sends a message to itself, once, so that no caller pays for what gRPC does on first use.
+
+    The first message of 600 kB took 4 to 5 ms longer than the next ones.
+    """
+    server = grpc.aio.server(options=_ANY_SIZE)
+
+    async def answer(message: bytes, context: Any) -> bytes:
+        return message
+
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tfserving.Exercise", handlers),))
+    # RuntimeError: a machine without this address goes without exercise
+    with contextlib.suppress(grpc.RpcError, RuntimeError):
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        options = (*_ANY_SIZE, ("grpc.enable_http_proxy", 0))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            await channel.unary_unary("/tfserving.Exercise/Echo")(bytes(1 << 20), timeout=5)
+    await server.stop(None)
+
+
+_ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 _refusals: set[asyncio.Task[None]] = set()
 

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_refle
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server import health
 from tfserving.server.grpc_api import GrpcApi
-from tfserving.server.grpc_core import grpc_server
+from tfserving.server.grpc_core import exercise, grpc_server
 from tfserving.server.health import Health
 from tfserving.wire import messages, services
 
@@ -65,6 +65,7 @@ class GrpcServer:
             UnavailableError: the port or the path cannot be had.
         """
         options = self._options
+        await exercise()
         try:
             if bound is not None:
                 bound.close()
