@@ -1,0 +1,38 @@
+"""The bare transport, to see what is left to gain: python -m benchmarks.bare_server PORT
+
+An empty `grpc.aio` handler: answers every Predict with the same bytes, without a look at the request.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import grpc
+import grpc.aio
+import numpy as np
+import uvloop
+
+from tfserving.wire import predict, services
+from tfserving.wire.model_spec import ModelSpec
+
+
+async def serve(port: int) -> None:
+    """Serves until it is killed."""
+    spec = ModelSpec("trivial", 1, signature="serving_default")
+    answer = predict.encode_response(spec, {"y": np.zeros(3, np.float32)})
+
+    async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        return answer
+
+    server = grpc.aio.server()
+    handlers = {services.PREDICT.name: grpc.unary_unary_rpc_method_handler(handler)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(services.PREDICT.service, handlers),)
+    )
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,0 +1,161 @@
+"""Servers in processes of their own, and requests for them as h2load sends them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from benchmarks.server.models import INPUTS
+from tfserving.wire import predict, services
+from tfserving.wire.model_spec import ModelSpec
+
+ROOT = Path(__file__).parents[2]
+
+# Seconds that a server may take to start, or to go over to another version.
+_PATIENCE = 300.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that listens. The naive and the bare one have no REST port: 0."""
+
+    process: subprocess.Popen[bytes]
+    grpc_port: int
+    rest_port: int = 0
+
+    def wait_until_serving(self, model: str, version: int) -> None:
+        """Until this version answers and the others are gone."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            states = self._states(model)
+            if {number: state for number, state in states.items() if state != "END"} == {
+                version: "AVAILABLE"
+            }:
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"{model} version {version} did not come into service: {states}")
+
+    def _states(self, model: str) -> dict[int, str]:
+        with contextlib.closing(HTTPConnection("127.0.0.1", self.rest_port, timeout=60)) as connection:
+            connection.request("GET", f"/v1/models/{model}")
+            found = json.loads(connection.getresponse().read())
+        return {int(one["version"]): one["state"] for one in found.get("model_version_status", [])}
+
+
+@contextlib.contextmanager
+def embedded(*flags: str) -> Iterator[Server]:
+    """The embedded server, with its models in service."""
+    ports = _free_port(), _free_port()
+    command = [
+        "-m",
+        "tfserving.server",
+        "--host=127.0.0.1",
+        f"--port={ports[0]}",
+        f"--rest_api_port={ports[1]}",
+    ]
+    with _running([*command, *flags]) as process:
+        _wait_until_listening(process, ports[1])
+        yield Server(process, *ports)
+
+
+@contextlib.contextmanager
+def naive(saved_model: Path) -> Iterator[Server]:
+    """The server that anybody would write first."""
+    port = _free_port()
+    with _running(["-m", "benchmarks.naive_server", str(saved_model), str(port)]) as process:
+        _wait_until_listening(process, port)
+        yield Server(process, port)
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[Server]:
+    """A server that always answers the same."""
+    port = _free_port()
+    with _running(["-m", "benchmarks.bare_server", str(port)]) as process:
+        _wait_until_listening(process, port)
+        yield Server(process, port)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What h2load sends: a URL, headers and a file with the body; `answer` is how long the answer must be."""
+
+    url: str
+    headers: tuple[str, ...]
+    body: Path
+    http1: bool
+    answer: int
+
+
+def grpc_request(server: Server, model: str, directory: Path) -> Request:
+    """A Predict over gRPC; its body is written into the directory."""
+    name, shape = INPUTS[model]
+    data = predict.encode_request(ModelSpec(model), {name: _random(shape)})
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answer = channel.unary_unary(services.PREDICT.path)(data, timeout=_PATIENCE)
+    body = directory / f"{model}.grpc"
+    body.write_bytes(b"\0" + struct.pack(">I", len(data)) + data)
+    url = f"http://127.0.0.1:{server.grpc_port}{services.PREDICT.path}"
+    return Request(url, ("content-type: application/grpc", "te: trailers"), body, False, len(answer) + 5)
+
+
+def rest_request(server: Server, model: str, directory: Path) -> Request:
+    """A predict over HTTP, its numbers in JSON; its body is written into the directory."""
+    _, shape = INPUTS[model]
+    text = json.dumps({"instances": _random(shape).tolist()})
+    path = f"/v1/models/{model}:predict"
+    with contextlib.closing(HTTPConnection("127.0.0.1", server.rest_port, timeout=_PATIENCE)) as connection:
+        connection.request("POST", path, text)
+        response = connection.getresponse()
+        answer = response.read()
+        assert response.status == 200, answer
+    body = directory / f"{model}.json"
+    body.write_text(text, encoding="utf-8")
+    url = f"http://127.0.0.1:{server.rest_port}{path}"
+    return Request(url, ("content-type: application/json",), body, True, len(answer))
+
+
+def _random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+@contextlib.contextmanager
+def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{process.args} does not listen")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
