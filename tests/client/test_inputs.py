@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tfserving.client.inputs import Inputs, check_outputs, choose, in_order
+from tfserving.client.inputs import arrays_for, check_outputs, choose, in_order
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
@@ -13,10 +13,6 @@ from tfserving.wire.signatures import Signature, TensorInfo
 
 def signature(dtype=DType.DT_FLOAT, shape=None, defaults=None):
     return Signature("s", "m", {"x": TensorInfo("x", dtype, shape)}, {}, defaults or {})
-
-
-def arrays_for(signature, inputs):
-    return Inputs(signature).arrays(inputs)
 
 
 def one(value, dtype, shape=None):
@@ -212,17 +208,6 @@ def test_choose_and_check_outputs():
     check_outputs(TWO, ["y"])
     with pytest.raises(InvalidInputError, match="no output 'z'; it has: 'y'"):
         check_outputs(TWO, ["y", "z"])
-
-
-def test_what_has_passed_passes_again_and_nothing_else():
-    inputs = Inputs(signature(DType.DT_FLOAT, (None, 2)))
-    for _ in range(2):
-        good = np.zeros((3, 2), np.float32)
-        assert inputs.arrays({"x": good})["x"] is good
-        for bad in (np.zeros((3, 2)), np.zeros((3, 3), np.float32), np.zeros((3, 2), ">f8")):
-            with pytest.raises(InvalidInputError):
-                inputs.arrays({"x": bad})
-        assert inputs.arrays([[1, 2]])["x"].dtype == np.float32
 
 
 def test_outputs_come_in_the_order_of_the_signature():

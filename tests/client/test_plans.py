@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfserving.client.calls import Calls, Choice
+from tfserving.client.inputs import arrays_for
 from tfserving.client.options import UNSET, Retry
 from tfserving.client.plan import Exchange, Pause, Send, carry_out, carry_out_async
 from tfserving.client.results import VersionStatus
@@ -14,6 +15,7 @@ from tfserving.errors import (
     ExhaustedError,
     InvalidInputError,
     NotFoundError,
+    ProtocolError,
     TfServingError,
     UnavailableError,
 )
@@ -41,7 +43,10 @@ class FakeCodec:
     """Questions are (what, spec, arrays); answers are not bytes but what `decode` should return."""
 
     def predictor(self, spec, signature, outputs):
-        return Exchange("predict", None, lambda answer: answer, spec.name), lambda arrays: (spec, arrays)
+        def body(inputs):
+            return spec, arrays_for(signature, inputs)
+
+        return Exchange("predict", None, lambda answer: answer, spec.name), body
 
     def metadata(self, spec):
         return Exchange("metadata", (spec, None), lambda answer: answer, spec.name)
@@ -62,10 +67,9 @@ class Server:
         self.timeouts = []
         self.states = []
 
-    def send(self, step):
-        assert isinstance(step, Send)
-        self.asked.append(step.path)
-        self.timeouts.append(step.timeout)
+    def send(self, path, body, timeout, model):
+        self.asked.append(path)
+        self.timeouts.append(timeout)
         while self.script:
             event = self.script.pop(0)
             if event is None:
@@ -73,13 +77,13 @@ class Server:
             if isinstance(event, Exception):
                 raise event
             self.clock.now += event
-        spec, arrays = step.body
+        spec, arrays = body
         version = spec.version or self.version
         if version not in self.dtypes:
             raise NotFoundError("no such version", address="a")
-        if step.path == "status":
+        if path == "status":
             return self.states.pop(0) if self.states else [VersionStatus(version, "AVAILABLE")]
-        if step.path == "metadata":
+        if path == "metadata":
             return of_dtype(self.dtypes[version])
         if DType.of(arrays["x"].dtype) is not self.dtypes[version]:
             raise InvalidInputError("Expects arg[0] to be another", address="a")
@@ -104,7 +108,7 @@ def calls(clock):
 @pytest.fixture
 def predict(calls, server, clock):
     def run(inputs, timeout=UNSET, **choice):
-        plan = calls.predict(inputs, Choice(**choice), None, timeout)
+        plan = calls.predict(inputs, *Choice(**choice), None, timeout)
         return carry_out(plan, server.send, clock.sleep)["y"]
 
     return run
@@ -249,7 +253,34 @@ def test_waiting_ends_at_once_where_it_is_no_use(calls, server, clock):
     assert clock.now == 0
 
 
-def test_both_drivers_do_the_same():
+def run_by_both(make_call, send):
+    """What a call comes to in the blocking and in the asyncio driver, and what was sent and slept."""
+    done = []
+
+    def note(path, body, timeout, model):
+        done.append(path)
+        return send(path)
+
+    async def note_async(*step):
+        return note(*step)
+
+    async def sleep_async(seconds):
+        done.append(seconds)
+
+    blocking = carry_out(make_call(), note, done.append)
+    assert blocking == asyncio.run(carry_out_async(make_call(), note_async, sleep_async))
+    half = len(done) // 2
+    assert done[:half] == done[half:]
+    return blocking, done[:half]
+
+
+def send(path):
+    if path == "a":
+        raise TfServingError("no a")
+    return path.encode()
+
+
+def test_both_drivers_carry_out_a_plan():
     def plan():
         try:
             yield Send("a", b"", None, None)
@@ -257,20 +288,28 @@ def test_both_drivers_do_the_same():
             yield Pause(3)
         return (yield Send("b", b"", None, None))
 
-    done = []
+    assert run_by_both(plan, send) == (b"b", ["a", 3, "b"])
 
-    def send(step):
-        done.append(step.path)
-        if step.path == "a":
-            raise TfServingError("a")
-        return b"reply"
 
-    async def send_async(step):
-        return send(step)
+def refuse(reply):
+    raise ProtocolError("no reply")
 
-    async def sleep_async(seconds):
-        done.append(seconds)
 
-    assert carry_out(plan(), send, done.append) == b"reply"
-    assert asyncio.run(carry_out_async(plan(), send_async, sleep_async)) == b"reply"
-    assert done == ["a", 3, "b"] * 2
+@pytest.mark.parametrize(
+    ("path", "decode", "result"),
+    [
+        ("b", bytes.decode, ("b", ["b"])),
+        ("b", refuse, (("given", b"b", b"c"), ["b", 1, "c"])),  # the plan goes on from the reply
+        ("a", bytes.decode, (("given", "no a", b"c"), ["a", 1, "c"])),  # or from the error
+    ],
+)
+def test_both_drivers_go_on_from_what_a_ready_call_came_to(path, decode, result):
+    def plan(given, outcome):
+        yield Pause(1)
+        reply = yield Send("c", b"", None, None)
+        return given, outcome if isinstance(outcome, bytes) else str(outcome), reply
+
+    def ready():
+        return Exchange(path, None, decode, "m"), b"", None, plan, ("given",)
+
+    assert run_by_both(ready, send) == result

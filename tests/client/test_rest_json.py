@@ -113,7 +113,8 @@ TWO = Signature("two", "m", infos("a", "b"), infos("p", "q"))
 
 
 def body_of(codec, arrays, spec=ModelSpec("m")):  # noqa: B008 - frozen
-    signature = ONE if len(arrays) == 1 else TWO
+    inputs = {name: info(DType.of(array.dtype)) for name, array in arrays.items()}
+    signature = Signature("s", "m", inputs, {})
     exchange, body = codec.predictor(spec, signature, ())
     return exchange.path, json.loads(body(arrays))
 

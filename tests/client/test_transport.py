@@ -33,6 +33,8 @@ class Process:
 
     def signal(self, number):
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:  # its threads stop one by one
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def end(self):
         self.process.kill()

@@ -8,7 +8,6 @@ import grpc
 import grpc.aio
 
 from tfserving.client.asynchronous import AsyncClient
-from tfserving.client.plan import Send
 from tfserving.client.rpc_transport import RpcTransport
 
 
@@ -22,20 +21,18 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
     _api = grpc.aio
     _owner = asyncio.get_running_loop
 
-    async def _send(self, step: Send) -> bytes:
+    async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         # held until the answer is here: a channel that nobody holds closes
         lane = self._channels.lane()
         try:
-            reply: bytes = await lane.call(step.path)(
-                step.body, timeout=step.timeout, metadata=self._call_metadata()
-            )
+            reply: bytes = await lane[path](body, timeout=timeout, metadata=self._call_metadata())
         except grpc.RpcError as error:
-            raise self._failure(error, step) from error
+            raise self._failure(error, model) from error
         except grpc.aio.UsageError as error:
-            raise self._closed(error, step) from error
+            raise self._closed(error, model) from error
         except asyncio.CancelledError as error:
             if self._channels.closed:  # gRPC's word for calls of a channel that is closed under them
-                raise self._closed(error, step) from error
+                raise self._closed(error, model) from error
             raise
         return reply
 

@@ -10,7 +10,6 @@ import aiohttp
 from tfserving.client.asynchronous import AsyncClient
 from tfserving.client.failures import NO_HTTP, failure
 from tfserving.client.options import Tls
-from tfserving.client.plan import Send
 from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of, reason_of
 from tfserving.errors import TfServingError
 
@@ -25,24 +24,24 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
     _session: aiohttp.ClientSession | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
-    async def _send(self, step: Send) -> bytes:
+    async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         base = self._endpoints.pick()
-        timeout = aiohttp.ClientTimeout(total=step.timeout, connect=self._connect_timeout(step))
+        limits = aiohttp.ClientTimeout(total=timeout, connect=self._connect_timeout(timeout))
         try:
             async with self._current_session().request(
-                method_of(step),
-                base + step.path,
-                data=step.body,
-                headers=self._headers(step),
-                timeout=timeout,
+                method_of(body),
+                base + path,
+                data=body,
+                headers=self._headers(body),
+                timeout=limits,
                 allow_redirects=False,
                 server_hostname=self._tls.server_name if self._tls else None,
             ) as reply:
-                body = await reply.read()
+                answer = await reply.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             self._endpoints.failed(base)
-            raise _failure(error, host_of(base), step.model) from error
-        return self._body(reply.status, body, base, step)
+            raise _failure(error, host_of(base), model) from error
+        return self._body(reply.status, answer, base, model)
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.calls import Calls, Choice
 from tfserving.client.options import UNSET, Timeout
-from tfserving.client.plan import Plan, Send, carry_out_async
+from tfserving.client.plan import Call, carry_out_async
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,15 +34,16 @@ class AsyncClient:
 
     _calls: Calls
 
-    async def _send(self, step: Send) -> bytes:
+    async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
+        """See `plan.Send`."""
         raise NotImplementedError
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""
         raise NotImplementedError
 
-    async def _run(self, plan: Plan[T]) -> T:
-        return await carry_out_async(plan, self._send, asyncio.sleep)
+    async def _run(self, call: Call[T]) -> T:
+        return await carry_out_async(call, self._send, asyncio.sleep)
 
     async def infer(self, inputs: Any, **options: Any) -> Arrays:
         """See `BlockingClient.infer`."""
@@ -61,7 +62,7 @@ class AsyncClient:
     ) -> Arrays:
         """See `BlockingClient.predict`."""
         return await self._run(
-            self._calls.predict(inputs, Choice(model, version, label, signature), outputs, timeout)
+            self._calls.predict(inputs, model, version, label, signature, outputs, timeout)
         )
 
     async def classify(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.calls import Calls, Choice
 from tfserving.client.options import UNSET, Timeout
-from tfserving.client.plan import Plan, Send, carry_out
+from tfserving.client.plan import Call, carry_out
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,15 +42,16 @@ class BlockingClient:
 
     _calls: Calls
 
-    def _send(self, step: Send) -> bytes:
+    def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
+        """See `plan.Send`."""
         raise NotImplementedError
 
     def close(self) -> None:
         """End the connections; calls in flight fail. Further calls raise FailedPreconditionError."""
         raise NotImplementedError
 
-    def _run(self, plan: Plan[T]) -> T:
-        return carry_out(plan, self._send, time.sleep)
+    def _run(self, call: Call[T]) -> T:
+        return carry_out(call, self._send, time.sleep)
 
     def infer(self, inputs: Any, **options: Any) -> Arrays:
         """`predict` on the client's model, with the same keywords."""
@@ -85,9 +86,7 @@ class BlockingClient:
                 a request of 2 GiB or more, or what the server refuses.
             TfServingError: see the class.
         """
-        return self._run(
-            self._calls.predict(inputs, Choice(model, version, label, signature), outputs, timeout)
-        )
+        return self._run(self._calls.predict(inputs, model, version, label, signature, outputs, timeout))
 
     def classify(
         self,

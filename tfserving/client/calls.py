@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfserving.client.failures import worth_retrying
-from tfserving.client.inputs import choose, in_order
+from tfserving.client.inputs import choose
 from tfserving.client.known import Known, Signatures
 from tfserving.client.options import UNSET, Retry, Timeout
-from tfserving.client.plan import Exchange, Pause, Plan, Send
+from tfserving.client.plan import Call, Exchange, Outcome, Pause, Plan, Send
 from tfserving.errors import (
     ConfigError,
     DeadlineError,
@@ -83,38 +83,63 @@ class Calls:
         self._learned: dict[tuple[str | None, int | None, str | None], Known] = {}
 
     def predict(
-        self, inputs: Any, choice: Choice, outputs: str | Sequence[str] | None, timeout: Timeout
+        self,
+        inputs: Any,
+        model: str | None,
+        version: int | None,
+        label: str | None,
+        signature: str | None,
+        outputs: str | Sequence[str] | None,
+        timeout: Timeout,
+    ) -> Call[Arrays]:
+        """Inputs to outputs by way of the signature."""
+        names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        deadline = self._deadline(timeout)
+        known = self._learned.get((model or self._model, version, label))
+        arguments = inputs, (model, version, label, signature), names, deadline, known
+        prepared = known and known.prepared(signature or "", names)
+        if prepared:
+            exchange, body_of = prepared
+            try:
+                body = body_of(inputs)
+            except InvalidInputError:
+                return self._predict(*arguments)
+            left = None if deadline is None else deadline - self._clock()
+            if left is None or left > 0:
+                return exchange, body, left, self._predict, arguments
+        return self._predict(*arguments)
+
+    def _predict(
+        self,
+        inputs: Any,
+        choice: tuple[Any, ...],
+        names: tuple[str, ...],
+        deadline: float | None,
+        known: Known | None,
+        outcome: Outcome | None = None,
     ) -> Plan[Arrays]:
-        """Inputs to outputs by way of the signature.
+        """`predict` with all that can come between; `outcome` as for `_ask`.
 
         What is known of the signature may be of a version that is gone. So nothing is refused, here or by the
         server, before the signature has been asked for anew; when it did change, the call is made again with
         it.
         """
-        model, version, label, signature = choice
-        names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        deadline = self._deadline(timeout)
-        known = self._learned.get((model or self._model, version, label))
+        spec = self._spec(Choice(*choice))
         fresh = known is None
         if known is None:
-            known = yield from self._learn(self._spec(choice), deadline)
+            known = yield from self._learn(spec, deadline)
         while True:
             try:
-                steps = known.prepared(signature or "", names)
-                if steps is None:
-                    steps = known.prepare(self._spec(choice), names, self._codec.predictor)
-                body = steps.body(steps.arrays(inputs))
-                results = yield from self._ask(steps.exchange, deadline, body)
-                return in_order(results, steps.outputs)
+                exchange, body_of = known.prepare(spec, names, self._codec.predictor)
+                return (yield from self._ask(exchange, deadline, body_of(inputs), outcome))
             except TfServingError as error:
-                spec = self._spec(choice)
                 self._place(error, spec.name)
                 if fresh or not _may_be_stale(error):
                     raise
                 newer = yield from self._learn_again(spec, deadline)
                 if newer is None or known.same_as(newer, spec.signature):
                     raise
-                known, fresh = newer, True
+                known, fresh, outcome = newer, True, None
 
     def classify(
         self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
@@ -246,34 +271,48 @@ class Calls:
         exchange: Exchange[T],
         deadline: float | None,
         body: bytes | None = None,
+        outcome: Outcome | None = None,
         *,
         patient: bool = True,
     ) -> Plan[T]:
-        """Send, and send again where that may help and the deadline allows."""
+        """Send, and send again where that may help and the deadline allows.
+
+        Args:
+            body: where the exchange has none.
+            outcome: of the first attempt, if it was made already.
+        """
         failures = 0
         while True:
-            left = None if deadline is None else deadline - self._clock()
-            if left is not None and left <= 0:
-                raise DeadlineError(
-                    f"{self._address}: the deadline passed before the call was made; raise timeout=",
-                    address=self._address,
-                    model=exchange.model,
-                )
-            try:
-                data = yield Send(exchange.path, body or exchange.body, left, exchange.model)
-            except TfServingError as error:
-                failures += 1
-                pause = self._retry.pause(failures, self._chance())
-                late = deadline is not None and self._clock() + pause >= deadline
-                if late or failures >= self._retry.attempts or not patient or not worth_retrying(error):
-                    raise
-                yield Pause(pause)
-            else:
-                try:
-                    return exchange.decode(data)
-                except TfServingError as error:
-                    self._place(error, exchange.model)
-                    raise
+            if outcome is None:
+                outcome = yield from self._attempt(exchange, deadline, body)
+            if not isinstance(outcome, TfServingError):
+                break
+            failures += 1
+            pause = self._retry.pause(failures, self._chance())
+            late = deadline is not None and self._clock() + pause >= deadline
+            if late or failures >= self._retry.attempts or not patient or not worth_retrying(outcome):
+                raise outcome
+            yield Pause(pause)
+            outcome = None
+        try:
+            return exchange.decode(outcome)
+        except TfServingError as error:
+            self._place(error, exchange.model)
+            raise
+
+    def _attempt(self, exchange: Exchange[Any], deadline: float | None, body: bytes | None) -> Plan[Outcome]:
+        left = None if deadline is None else deadline - self._clock()
+        if left is not None and left <= 0:
+            raise DeadlineError(
+                f"{self._address}: the deadline passed before the call was made; raise timeout=",
+                address=self._address,
+                model=exchange.model,
+            )
+        try:
+            reply: bytes = yield Send(exchange.path, body or exchange.body, left, exchange.model)
+        except TfServingError as error:
+            return error
+        return reply
 
     def _place(self, error: TfServingError, model: str | None) -> None:
         """Give address and model to an error that arose without knowing them."""

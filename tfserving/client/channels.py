@@ -71,19 +71,16 @@ def credentials_for(tls: Tls) -> Any:
     return grpc.ssl_channel_credentials(read(tls.ca), read(tls.key), read(tls.certificate))
 
 
-class Lane:
-    """A channel, and its calls as they are made once and used often."""
+class Lane(dict[str, Any]):
+    """A channel and, by the path of a method, its callables, bytes to bytes: made once and used often."""
 
     def __init__(self, channel: Any) -> None:
+        super().__init__()
         self.channel = channel
-        self._calls: dict[str, Any] = {}
 
-    def call(self, path: str) -> Any:
-        """The callable of a method, bytes to bytes."""
-        found = self._calls.get(path)
-        if found is None:
-            found = self._calls[path] = self.channel.unary_unary(path)
-        return found
+    def __missing__(self, path: str) -> Any:
+        made = self[path] = self.channel.unary_unary(path)
+        return made
 
 
 class Channels:

@@ -22,8 +22,11 @@ class Codec(Protocol):
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
-        """What many calls share, without a body, and what makes their bodies."""
+    ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
+        """What many calls share, without a body, and what makes their bodies of a caller's inputs.
+
+        The latter raises InvalidInputError where they do not fit the signature (see `inputs.Inputs`).
+        """
         ...
 
     def classify(

@@ -49,7 +49,7 @@ class Gate:
         """Begin a call, after the fork if there is one; `leave` with what this returns."""
         me = threading.get_ident()
         self._calling.add(me)
-        while not self._open.is_set():
+        while self._forking:
             self._calling.discard(me)
             self._open.wait()
             self._calling.add(me)

@@ -18,9 +18,6 @@ from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 Array = np.ndarray[Any, Any]
 
-# Shapes may be as many as there are calls.
-_REMEMBERED = 1024
-
 
 def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
     """The signature of that name, "" for the default one.
@@ -37,51 +34,25 @@ def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
     return found
 
 
-class Inputs:
-    """Makes the arrays that a signature wants.
+def arrays_for(signature: Signature, inputs: Any) -> dict[str, Array]:
+    """The inputs by name, each of the dtype that the signature wants and of a shape that fits.
 
     Args:
         signature: what the model takes.
+        inputs: a mapping from names to values; or, for a signature with one input, just the value. Values are
+            arrays, anything numpy reads as one (`__array__`), or Python numbers, strings, bytes and (nested)
+            lists of them.
+
+    Raises:
+        InvalidInputError: a name, dtype, value or shape that does not fit; says which, what was expected and
+            what was given.
     """
-
-    def __init__(self, signature: Signature) -> None:
-        self._signature = signature
-        # dtypes and shapes of arrays that have passed, by the input's name
-        self._good: dict[tuple[str, np.dtype[Any], tuple[int, ...]], None] = {}
-
-    def arrays(self, inputs: Any) -> dict[str, Array]:
-        """The inputs by name, each of the dtype that the signature wants and of a shape that fits.
-
-        Args:
-            inputs: a mapping from names to values; or, for a signature with one input, just the value. Values
-                are arrays, anything numpy reads as one (`__array__`), or Python numbers, strings, bytes and
-                (nested) lists of them.
-
-        Raises:
-            InvalidInputError: a name, dtype, value or shape that does not fit; says which, what was expected
-                and what was given.
-        """
-        if type(inputs) is dict and self._have_passed(inputs):
-            return inputs
-        if not isinstance(inputs, Mapping):
-            inputs = {_only_input(self._signature): inputs}
-        wanted = self._signature.inputs
-        if inputs.keys() != wanted.keys():
-            _check_names(self._signature, inputs)
-        arrays = {alias: _array_for(value, wanted[alias], self._signature) for alias, value in inputs.items()}
-        for alias, array in arrays.items():
-            if array.dtype != object:  # of strings, each has to be looked at
-                if len(self._good) >= _REMEMBERED:
-                    self._good.clear()
-                self._good[alias, array.dtype, array.shape] = None
-        return arrays
-
-    def _have_passed(self, inputs: dict[str, Any]) -> bool:
-        """Whether these are all inputs, and arrays like those that have passed."""
-        for alias, value in inputs.items():
-            if type(value) is not np.ndarray or (alias, value.dtype, value.shape) not in self._good:
-                return False
-        return len(inputs) == len(self._signature.inputs)
+    if not isinstance(inputs, Mapping):
+        inputs = {_only_input(signature): inputs}
+    wanted = signature.inputs
+    if inputs.keys() != wanted.keys():
+        _check_names(signature, inputs)
+    return {alias: _array_for(value, wanted[alias], signature) for alias, value in inputs.items()}
 
 
 def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from tfserving.client.inputs import Inputs, check_outputs, choose
+from tfserving.client.inputs import check_outputs, choose
 from tfserving.client.plan import Exchange
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 Signatures = dict[str, Signature]
-# A call without its body, and the body from the arrays.
-Predictor = tuple[Exchange[Arrays], Callable[[Arrays], bytes]]
-
-
-class Prepared(NamedTuple):
-    """A predict call in steps: inputs to arrays, arrays to a body, where to send it, what must come back."""
-
-    arrays: Callable[[Any], Arrays]
-    body: Callable[[Arrays], bytes]
-    exchange: Exchange[Arrays]
-    outputs: tuple[str, ...]
+# A call without its body, and the body from a caller's inputs.
+Predictor = tuple[Exchange[Arrays], Callable[[Any], bytes]]
 
 
 class Known:
@@ -33,9 +24,9 @@ class Known:
 
     def __init__(self, signatures: Signatures) -> None:
         self.signatures = signatures
-        self._prepared: dict[tuple[str, tuple[str, ...]], Prepared] = {}
+        self._prepared: dict[tuple[str, tuple[str, ...]], Predictor] = {}
 
-    def prepared(self, signature: str, outputs: tuple[str, ...]) -> Prepared | None:
+    def prepared(self, signature: str, outputs: tuple[str, ...]) -> Predictor | None:
         """What `prepare` made of these before."""
         return self._prepared.get((signature, outputs))
 
@@ -44,19 +35,19 @@ class Known:
         spec: ModelSpec,
         outputs: tuple[str, ...],
         predictor: Callable[[ModelSpec, Signature, tuple[str, ...]], Predictor],
-    ) -> Prepared:
+    ) -> Predictor:
         """The call of a signature for some outputs, () for all.
 
         Raises:
             NotFoundError: the model has no such signature.
             InvalidInputError: the signature has no such output.
         """
-        signature = choose(self.signatures, spec.signature)
-        check_outputs(signature, outputs)
-        exchange, body = predictor(spec, signature, outputs)
-        made = Prepared(Inputs(signature).arrays, body, exchange, outputs or tuple(signature.outputs))
-        self._prepared[spec.signature, outputs] = made
-        return made
+        found = self._prepared.get((spec.signature, outputs))
+        if found is None:
+            signature = choose(self.signatures, spec.signature)
+            check_outputs(signature, outputs)
+            found = self._prepared[spec.signature, outputs] = predictor(spec, signature, outputs)
+        return found
 
     def same_as(self, other: Known, signature: str) -> bool:
         """Whether calls of this signature look the same by both."""

@@ -2,6 +2,9 @@
 
 A plan is a generator. It yields what it needs, a `Send` or a `Pause`, and is given the reply's bytes or the
 error that sending raised. The blocking and the asyncio client differ only in how they carry a plan out.
+
+A call that is one question and its answer when all goes well can be a `Ready`, which costs less: it becomes a
+plan where something fails.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class Pause(NamedTuple):
 
 Step = Union[Send, Pause]  # noqa: UP007 - evaluated at run time
 Plan = Generator[Step, Any, T]
+# What a Send came to.
+Outcome = Union[bytes, TfServingError]  # noqa: UP007
 
 
 @dataclass
@@ -51,41 +56,67 @@ class Exchange(Generic[T]):
     model: str | None
 
 
-def carry_out(plan: Plan[T], send: Callable[[Send], bytes], sleep: Callable[[float], None]) -> T:
-    """Run a plan to its result in the calling thread."""
+# The question, its body, the seconds that it may take; and how to go on where sending or reading fails:
+# `make(*arguments, outcome)` is the plan from there. A plain tuple, for one is made with every call.
+Ready = tuple[Exchange[T], bytes, Union[float, None], Callable[..., Plan[T]], tuple[Any, ...]]  # noqa: UP007
+Call = Union[Ready[T], Plan[T]]  # noqa: UP007
+
+
+def carry_out(call: Call[T], send: Callable[..., bytes], sleep: Callable[[float], None]) -> T:
+    """Bring a call to its result in the calling thread."""
+    if isinstance(call, tuple):
+        exchange, body, timeout, make, arguments = call
+        reply = None
+        try:
+            reply = send(exchange.path, body, timeout, exchange.model)
+            return exchange.decode(reply)
+        except TfServingError as error:
+            plan = make(*arguments, error if reply is None else reply)
+    else:
+        plan = call
     try:
         step = next(plan)
         while True:
-            if type(step) is Send:
+            if isinstance(step, Send):
                 try:
-                    reply = send(step)
+                    reply = send(*step)
                 except TfServingError as error:
                     step = plan.throw(error)
                 else:
                     step = plan.send(reply)
             else:
-                sleep(step.seconds)  # type: ignore[union-attr]
+                sleep(step.seconds)
                 step = plan.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 
 
 async def carry_out_async(
-    plan: Plan[T], send: Callable[[Send], Awaitable[bytes]], sleep: Callable[[float], Awaitable[object]]
+    call: Call[T], send: Callable[..., Awaitable[bytes]], sleep: Callable[[float], Awaitable[object]]
 ) -> T:
-    """Run a plan to its result in the running event loop."""
+    """Bring a call to its result in the running event loop."""
+    if isinstance(call, tuple):
+        exchange, body, timeout, make, arguments = call
+        reply = None
+        try:
+            reply = await send(exchange.path, body, timeout, exchange.model)
+            return exchange.decode(reply)
+        except TfServingError as error:
+            plan = make(*arguments, error if reply is None else reply)
+    else:
+        plan = call
     try:
         step = next(plan)
         while True:
-            if type(step) is Send:
+            if isinstance(step, Send):
                 try:
-                    reply = await send(step)
+                    reply = await send(*step)
                 except TfServingError as error:
                     step = plan.throw(error)
                 else:
                     step = plan.send(reply)
             else:
-                await sleep(step.seconds)  # type: ignore[union-attr]
+                await sleep(step.seconds)
                 step = plan.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]

@@ -16,7 +16,6 @@ from requests.adapters import HTTPAdapter
 from tfserving.client.blocking import BlockingClient
 from tfserving.client.failures import NO_HTTP, failure
 from tfserving.client.options import Tls
-from tfserving.client.plan import Send
 from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of, reason_of
 from tfserving.errors import TfServingError
 
@@ -58,15 +57,15 @@ class TfRestClient(RestTransport, BlockingClient):
         self._session: requests.Session | None = None
         _alive.add(self)
 
-    def _send(self, step: Send) -> bytes:
+    def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         base = self._endpoints.pick()
         try:
             reply = self._current_session().request(
-                method_of(step),
-                base + step.path,
-                data=step.body,
-                headers=self._headers(step),
-                timeout=(self._connect_timeout(step), step.timeout),
+                method_of(body),
+                base + path,
+                data=body,
+                headers=self._headers(body),
+                timeout=(self._connect_timeout(timeout), timeout),
                 allow_redirects=False,
                 # with each request: REQUESTS_CA_BUNDLE would win over the session's
                 verify=self._verify,
@@ -74,8 +73,8 @@ class TfRestClient(RestTransport, BlockingClient):
             )
         except requests.RequestException as error:
             self._endpoints.failed(base)
-            raise _failure(error, host_of(base), step.model) from error
-        return self._body(reply.status_code, reply.content, base, step)
+            raise _failure(error, host_of(base), model) from error
+        return self._body(reply.status_code, reply.content, base, model)
 
     def close(self) -> None:
         """See `BlockingClient.close`."""

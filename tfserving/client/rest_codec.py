@@ -10,6 +10,7 @@ import numpy as np
 
 from tfserving.client.codec import Inference
 from tfserving.client.examples import Features, checked, values_of
+from tfserving.client.inputs import arrays_for, in_order
 from tfserving.client.plan import Exchange
 from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
 from tfserving.client.results import Classification, VersionStatus
@@ -35,14 +36,14 @@ class RestCodec:
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
+    ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
         def decode(data: bytes) -> Arrays:
-            found = _outputs(loads(data), signature)
+            found = in_order(_outputs(loads(data), signature), outputs or tuple(signature.outputs))
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 
         exchange = Exchange(f"{_path(spec)}:predict", None, decode, spec.name)
-        return exchange, lambda arrays: self._body(spec, arrays)
+        return exchange, lambda inputs: self._body(spec, arrays_for(signature, inputs))
 
     def _body(self, spec: ModelSpec, arrays: Arrays) -> bytes:
         values, finite = {}, True

@@ -8,7 +8,6 @@ from tfserving.client.calls import Calls
 from tfserving.client.endpoints import Endpoints
 from tfserving.client.failures import failure
 from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
-from tfserving.client.plan import Send
 from tfserving.client.rest_codec import RestCodec
 from tfserving.client.rest_json import loads
 from tfserving.errors import FailedPreconditionError, ProtocolError
@@ -42,21 +41,21 @@ class RestTransport:
             RestCodec(row_format=row_format), self.address, model_name, timeout=timeout, retry=retry
         )
 
-    def _headers(self, step: Send) -> dict[str, str]:
+    def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = dict(pairs_of(self._metadata))
-        if step.body is not None:
+        if body is not None:
             headers["content-type"] = "application/json"
         return headers
 
-    def _connect_timeout(self, step: Send) -> float:
-        return CONNECT_TIMEOUT if step.timeout is None else min(step.timeout, CONNECT_TIMEOUT)
+    def _connect_timeout(self, timeout: float | None) -> float:
+        return CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
 
-    def _body(self, status: int, body: bytes, base: str, step: Send) -> bytes:
+    def _body(self, status: int, body: bytes, base: str, model: str | None) -> bytes:
         """The body of a good reply; raises for another."""
         self._endpoints.answered(base)
         if status != 200:
             text = _reason(status, body)
-            raise failure(code_of(status), text, address=host_of(base), model=step.model)
+            raise failure(code_of(status), text, address=host_of(base), model=model)
         return body
 
     def _check_open(self) -> None:
@@ -75,9 +74,9 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def method_of(step: Send) -> str:
+def method_of(body: bytes | None) -> str:
     """GET asks, POST brings a body."""
-    return "GET" if step.body is None else "POST"
+    return "GET" if body is None else "POST"
 
 
 def host_of(base: str) -> str:

@@ -6,7 +6,6 @@ import grpc
 
 from tfserving.client.blocking import BlockingClient
 from tfserving.client.forks import GATE
-from tfserving.client.plan import Send
 from tfserving.client.rpc_transport import RpcTransport
 from tfserving.errors import UnavailableError
 
@@ -36,20 +35,18 @@ class TfRpcClient(RpcTransport, BlockingClient):
 
     _api = grpc
 
-    def _send(self, step: Send) -> bytes:
+    def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         me = GATE.enter()
         channels = self._channels
         broken_off = channels.broken_off
         try:
-            reply: bytes = channels.lane().call(step.path)(
-                step.body, timeout=step.timeout, metadata=self._call_metadata()
-            )
+            reply: bytes = channels.lane()[path](body, timeout=timeout, metadata=self._call_metadata())
         except (grpc.RpcError, ValueError) as error:  # ValueError: a channel that is closed already
             if channels.broken_off != broken_off:
                 raise UnavailableError("broken off by a fork", address=self.address) from error
             if channels.closed or isinstance(error, ValueError):
-                raise self._closed(error, step) from error
-            raise self._failure(error, step) from error
+                raise self._closed(error, model) from error
+            raise self._failure(error, model) from error
         finally:
             GATE.leave(me)
         return reply

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from tfserving.client.inputs import arrays_for, in_order
 from tfserving.client.plan import Exchange
 from tfserving.client.results import Classification, VersionStatus
 from tfserving.errors import ProtocolError, error_for
@@ -30,9 +31,24 @@ class RpcCodec:
 
     def predictor(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> tuple[Exchange[Arrays], Callable[[Arrays], bytes]]:
-        exchange = Exchange(_PREDICT_PATH, None, _read_predict, spec.name)
-        return exchange, predict.RequestWriter(spec, outputs).write
+    ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
+        writer = predict.RequestWriter(spec, outputs)
+        rewrite, complete = writer.rewrite, len(signature.inputs)
+
+        def body(inputs: Any) -> bytes:
+            # what is like something that passed before passes again
+            if type(inputs) is dict and len(inputs) == complete:
+                again = rewrite(inputs)
+                if again is not None:
+                    return again
+            return writer.write(arrays_for(signature, inputs))
+
+        wanted = tuple(outputs or signature.outputs)
+
+        def decode(data: bytes) -> Arrays:
+            return in_order(predict.decode_response(data)[1], wanted)
+
+        return Exchange(_PREDICT_PATH, None, decode, spec.name), body
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
@@ -118,10 +134,6 @@ def _inference(result: Any) -> list[list[Classification]] | np.ndarray[Any, Any]
     if kind == "regression_result":
         return _regressions(result.regression_result)
     raise ProtocolError("a result that is neither a classification nor a regression")
-
-
-def _read_predict(data: bytes) -> Arrays:
-    return predict.decode_response(data)[1]
 
 
 def _read_metadata(reply: Any) -> dict[str, Signature]:

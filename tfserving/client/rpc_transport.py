@@ -20,7 +20,6 @@ from tfserving.client.options import (
     Tls,
     pairs_of,
 )
-from tfserving.client.plan import Send
 from tfserving.client.rpc_codec import RpcCodec
 from tfserving.errors import FailedPreconditionError, TfServingError
 
@@ -67,14 +66,14 @@ class RpcTransport:
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         return pairs_of(self._metadata) if callable(self._metadata) else self._metadata
 
-    def _failure(self, error: grpc.RpcError, step: Send) -> TfServingError:
-        return failure(error.code().name, error.details() or "", address=self.address, model=step.model)
+    def _failure(self, error: grpc.RpcError, model: str | None) -> TfServingError:
+        return failure(error.code().name, error.details() or "", address=self.address, model=model)
 
-    def _closed(self, error: BaseException, step: Send) -> TfServingError:
+    def _closed(self, error: BaseException, model: str | None) -> TfServingError:
         return FailedPreconditionError(
             f"{self.address}: the client was closed during the call ({error})",
             address=self.address,
-            model=step.model,
+            model=model,
         )
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 # Where glibc begins to take memory from the system for one block alone, and how far that can be raised with
 # room to spare (its own limit is 32 MB).
-_SOME = 2**17
+SOME = 2**17
 LARGE = 2**24
 
 _PAGE = 4096
@@ -29,7 +29,7 @@ _MADV_HUGEPAGE = 14
 
 def join(parts: Sequence[Any], size: int) -> bytes:
     """`b"".join` of bytes and C-contiguous arrays that have `size` bytes together."""
-    if size > _SOME:
+    if size > SOME:
         _keep_freed_memory()
     allocate = _allocator() if size > LARGE else None
     if allocate is None:

@@ -17,6 +17,9 @@ from tfserving.wire.model_spec import ModelSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
+# Bytes up to which a second copy takes less time than what ndarray.copy does beside copying.
+_SMALL = 4096
+
 # Layouts that are kept, and the bytes that one may have beside the values.
 _KEPT = 64
 _MOST_BYTES = 4096
@@ -31,11 +34,6 @@ class Place(NamedTuple):
     start: int
     stop: int
 
-    def array(self, data: bytes, *, copy: bool) -> np.ndarray[Any, Any]:
-        """The tensor, in memory of its own or as a read-only, perhaps unaligned view."""
-        view: np.ndarray[Any, Any] = np.ndarray(self.shape, self.dtype, data, self.start)
-        return view.copy() if copy else view
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -46,8 +44,17 @@ class Layout:
     places: tuple[Place, ...]
 
     def arrays(self, data: bytes, *, copy: bool) -> Arrays:
-        """The values of a message of this layout."""
-        return {place[0]: place.array(data, copy=copy) for place in self.places}
+        """The tensors of a message of this layout, in memory of their own or as read-only, perhaps unaligned
+        views."""
+        arrays: Arrays = {}
+        for alias, dtype, shape, start, stop in self.places:
+            if not copy:
+                arrays[alias] = np.ndarray(shape, dtype, data, start)
+            elif stop - start <= _SMALL:
+                arrays[alias] = np.ndarray(shape, dtype, bytearray(data[start:stop]))
+            else:
+                arrays[alias] = np.ndarray(shape, dtype, data, start).copy()
+        return arrays
 
 
 class Layouts:

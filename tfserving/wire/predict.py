@@ -56,25 +56,40 @@ class RequestWriter:
     def __init__(self, spec: ModelSpec, outputs: Sequence[str] = ()) -> None:
         self._head = _spec_field(spec, _REQUEST_SPEC)
         self._tail = b"".join(_delimited(_REQUEST_FILTER, name.encode()) for name in outputs)
+        self._size = len(self._head) + len(self._tail)
         # what stands before the values of an array, by its name, dtype and shape
         self._heads: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
 
     def write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
         """See `encode_request`."""
+        return self.rewrite(inputs) or self._write(inputs)
+
+    def rewrite(self, inputs: Mapping[str, Any]) -> bytes | None:
+        """What `write` does, if each input is an array of a name, dtype and shape that it wrote before."""
+        heads = self._heads
+        parts: list[Any] = [self._head]
+        size = self._size
+        for alias, array in inputs.items():
+            if type(array) is not np.ndarray:
+                return None
+            head = heads.get((alias, array.dtype, array.shape))
+            if head is None or not array.flags.c_contiguous:
+                return None
+            parts.append(head)
+            parts.append(array)
+            size += len(head) + array.nbytes
+        parts.append(self._tail)
+        return _joined(parts) if size > large.SOME else b"".join(parts)
+
+    def _write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
         parts: list[Any] = [self._head]
         for alias, array in inputs.items():
-            key = alias, array.dtype, array.shape
-            head = self._heads.get(key)
-            if head is not None and array.flags.c_contiguous:
-                parts.append(head)
-                parts.append(array)
-            else:
-                entry = _entry(_REQUEST_MAP, alias, array, True)
-                if len(entry) == 2 and entry[1] is array:
-                    if len(self._heads) >= _CACHED:
-                        self._heads.clear()
-                    self._heads[key] = entry[0]
-                parts += entry
+            entry = _entry(_REQUEST_MAP, alias, array, True)
+            if len(entry) == 2 and entry[1] is array:
+                if len(self._heads) >= _CACHED:
+                    self._heads.clear()
+                self._heads[alias, array.dtype, array.shape] = entry[0]
+            parts += entry
         parts.append(self._tail)
         return _joined(parts)
 

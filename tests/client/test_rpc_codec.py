@@ -1,0 +1,41 @@
+"""Bodies of gRPC calls: what has passed the check passes again, and nothing else does."""
+
+import numpy as np
+import pytest
+
+from tfserving.client.rpc_codec import RpcCodec
+from tfserving.errors import InvalidInputError
+from tfserving.wire.dtypes import DType
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.predict import decode_request
+from tfserving.wire.signatures import Signature, TensorInfo
+
+
+def bodies(*inputs, shape=None, defaults=()):
+    infos = {name: TensorInfo(name, DType.DT_FLOAT, shape) for name in inputs}
+    signature = Signature("s", "m", infos, {}, {name: np.float32(0) for name in defaults})
+    return RpcCodec().predictor(ModelSpec("m"), signature, ())[1]
+
+
+def test_what_has_passed_passes_again_and_nothing_else():
+    body = bodies("x", shape=(None, 2))
+    for _ in range(2):
+        good = np.random.default_rng(0).random((3, 2), np.float32)
+        assert np.array_equal(decode_request(body({"x": good})).inputs["x"], good)
+        assert np.array_equal(decode_request(body({"x": good[:, ::-1]})).inputs["x"], good[:, ::-1])
+        for bad in (np.zeros((3, 2)), np.zeros((3, 3), np.float32), np.zeros((3, 2), ">f8")):
+            with pytest.raises(InvalidInputError):
+                body({"x": bad})
+        assert decode_request(body([[1, 2]])).inputs["x"].tolist() == [[1, 2]]
+
+
+def test_as_many_inputs_as_the_signature_has_must_be_of_its_names():
+    body = bodies("a", "b", "c", defaults=("c",))
+    array = np.zeros(1, np.float32)
+    for _ in range(2):
+        assert decode_request(body(dict.fromkeys("abc", array))).inputs.keys() == {"a", "b", "c"}
+        assert decode_request(body(dict.fromkeys("ba", array))).inputs.keys() == {"a", "b"}
+        with pytest.raises(InvalidInputError, match="needs input 'b'"):
+            body(dict.fromkeys("ac", array))
+        with pytest.raises(InvalidInputError, match="no input 'd'"):
+            body(dict.fromkeys("abd", array))
