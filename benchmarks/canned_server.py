@@ -1,4 +1,4 @@
-"""A gRPC server that always answers the same: python canned_server.py grpcio|lean
+"""A gRPC server that always answers the same: python -m benchmarks.canned_server grpcio|lean
 
 "grpcio" is grpcio's own; "lean" speaks just enough HTTP/2 to take a call and send bytes made beforehand,
 so that what is measured is the client and not the server. Prints its port.
@@ -13,13 +13,10 @@ import asyncio
 import contextlib
 import struct
 import sys
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType

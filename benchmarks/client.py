@@ -1,37 +1,35 @@
-"""What the client costs, against what one would write without it: python benchmarks/client.py
+"""What the client costs, against what one would write without it: python -m benchmarks.client [--quick]
 
 Each figure is a ratio of medians of interleaved rounds in this one run, so that a busy machine slows both
-sides. Writes client.md and client.png beside this file, or to --out. Needs requirements.txt.
+sides. Writes client.md, client.json and client.png beside this file, or to --out. Needs requirements.txt.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.report import Row, arguments_of, time_text, write
+from tf_rpc_client import AsyncTfRpcClient, TfRpcClient
+from tfserving.wire import predict, services
+from tfserving.wire.model_spec import ModelSpec
 
-from tf_rpc_client import AsyncTfRpcClient, TfRpcClient  # noqa: E402
-from tfserving.wire import predict, services  # noqa: E402
-from tfserving.wire.model_spec import ModelSpec  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 SPEC = ModelSpec("m")
 CALLERS = 32
@@ -52,27 +50,8 @@ class Effort:
     install: bool
 
 
-THOROUGH = Effort(rounds=15, seconds=0.25, runs=15, install=True)
+THOROUGH = Effort(rounds=51, seconds=0.06, runs=15, install=True)
 QUICK = Effort(rounds=1, seconds=0.001, runs=1, install=False)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table; ratio and limit are None where there is nothing to divide."""
-
-    what: str
-    baseline: str
-    measured: str
-    ratio: float | None
-    limit: float | None
-    at_least: bool = False
-
-    @property
-    def holds(self) -> bool:
-        """Whether the ratio is on the right side of the limit."""
-        if self.ratio is None or self.limit is None:
-            return True
-        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
 
 
 def seconds_of(function: Callable[[], object], count: int) -> float:
@@ -98,19 +77,11 @@ def compared(
     what: str,
     baseline: str,
     times: tuple[float, float],
-    limit: float,
+    limit: float | None,
 ) -> Row:
     """A row from two times in seconds."""
     theirs, ours = times
     return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
-
-
-def time_text(seconds: float) -> str:
-    """Three digits and a unit."""
-    unit, size = next(
-        one for one in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)) if seconds >= one[1]
-    )
-    return f"{seconds / size:.3g} {unit}"
 
 
 def start_up(effort: Effort) -> Iterator[Row]:
@@ -198,9 +169,9 @@ def decoding(effort: Effort) -> Iterator[Row]:
             yield compared(f"decode {size}, `{field}`", "`ndarray.copy`", times, limit)
 
 
-def calling(address: str, effort: Effort) -> Iterator[Row]:
+def calling(address: str, effort: Effort, limits: Sequence[float | None], where: str = "") -> Iterator[Row]:
     own = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    for (name, shape), limit in zip(SHAPES.items(), (1.10, 1.25, 1.20), strict=True):
+    for (name, shape), limit in zip(SHAPES.items(), limits, strict=True):
         inputs = {"x": random(shape)}
         data = predict.encode_request(SPEC, inputs)
         with (
@@ -213,13 +184,14 @@ def calling(address: str, effort: Effort) -> Iterator[Row]:
                 lambda client=client, inputs=inputs: client.infer(inputs),
                 effort,
             )
-        yield compared(f"whole call, {name}", "grpcio stub, same bytes", times, limit)
+        yield compared(f"whole call, {name}{where}", "grpcio stub, same bytes", times, limit)
 
 
-def many_callers(address: str, effort: Effort) -> Iterator[Row]:
+def many_callers(address: str, effort: Effort, limit: float | None, where: str = "") -> Iterator[Row]:
+    """The asyncio client; and grpc.aio without it, which is the most that it could be."""
     inputs = {"x": random(SHAPES["1x10"])}
     data = predict.encode_request(SPEC, inputs)
-    count = max(2, round(200 * effort.seconds))
+    count = max(2, round(800 * effort.seconds))
 
     def threads() -> float:
         with grpc.insecure_channel(address) as channel:
@@ -238,29 +210,37 @@ def many_callers(address: str, effort: Effort) -> Iterator[Row]:
                 thread.join()
             return CALLERS * count / (time.perf_counter() - begin)
 
-    async def tasks() -> float:
+    async def tasks(call: Callable[[], Awaitable[object]]) -> float:
+        await call()
+
+        async def caller() -> None:
+            for _ in range(count):
+                await call()
+
+        begin = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return CALLERS * count / (time.perf_counter() - begin)
+
+    async def stubs() -> float:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = channel.unary_unary(services.PREDICT.path)
+            return await tasks(lambda: stub(data, timeout=60))
+
+    async def ours() -> float:
         async with AsyncTfRpcClient(address, "m") as client:
-            await client.infer(inputs)
+            return await tasks(lambda: client.infer(inputs))
 
-            async def caller() -> None:
-                for _ in range(count):
-                    await client.infer(inputs)
-
-            begin = time.perf_counter()
-            await asyncio.gather(*(caller() for _ in range(CALLERS)))
-            return CALLERS * count / (time.perf_counter() - begin)
-
-    rounds = [(threads(), asyncio.run(tasks())) for _ in range(effort.rounds)]
-    theirs = statistics.median(one for one, _ in rounds)
-    ours = statistics.median(other for _, other in rounds)
-    yield Row(
-        f"calls a second, asyncio client, {CALLERS} callers",
-        f"{CALLERS} threads on grpcio stubs, same bytes",
-        f"{ours:,.0f} against {theirs:,.0f}",
-        ours / theirs,
-        1.8,
-        at_least=True,
-    )
+    rounds = [(threads(), asyncio.run(stubs()), asyncio.run(ours())) for _ in range(effort.rounds)]
+    baseline, most, rate = map(statistics.median, zip(*rounds, strict=True))
+    for what, measured, holds in (("asyncio client", rate, limit), ("stubs of `grpc.aio`", most, None)):
+        yield Row(
+            f"calls a second, {what}, {CALLERS} callers{where}",
+            f"{CALLERS} threads on grpcio stubs, same bytes",
+            f"{measured:,.0f} against {baseline:,.0f}",
+            measured / baseline,
+            holds,
+            at_least=True,
+        )
 
 
 def random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -270,8 +250,8 @@ def random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 @contextlib.contextmanager
 def server(kind: str) -> Iterator[str]:
     """The address of a canned server in a process of its own."""
-    command = [sys.executable, str(HERE / "canned_server.py"), kind]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.canned_server", kind]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
         yield f"127.0.0.1:{int(process.stdout.readline())}"
@@ -282,81 +262,44 @@ def server(kind: str) -> Iterator[str]:
 
 def measure(effort: Effort) -> Iterator[Row]:
     """All rows, those in new processes first: later this one has TensorFlow in it."""
+    lean, grpcio = "; lean server", "; grpcio's server"
     yield from start_up(effort)
     with server("lean") as address:
         yield from without_tensorflow(address)
-        yield from many_callers(address, effort)
+        yield from many_callers(address, effort, 1.8)
+    with server("grpcio") as address:
+        yield from many_callers(address, effort, None, grpcio)
+        yield from calling(address, effort, (1.10, 1.25, 1.20))
+    with server("lean") as address:
+        yield from calling(address, effort, (None, None, None), lean)
     if effort.install:
         yield from installed()
-    with server("grpcio") as address:
-        yield from calling(address, effort)
     yield from decoding(effort)
     yield from encoding(effort)
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| what | baseline | measured | ratio | limit |", "|---|---|---|---|---|"]
-    for row in rows:
-        sign = "≥" if row.at_least else "≤"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}{'' if row.holds else ' ✗'}"
-        limit = "" if row.limit is None else f"{sign} {row.limit:g}"
-        lines.append(f"| {row.what} | {row.baseline} | {row.measured} | {ratio} | {limit} |")
-    return "\n".join(lines)
+PAGE = """# The client
 
+Made by `python -m benchmarks.client`: ratios of medians of {rounds} interleaved rounds in one run, minima of
+{runs} interpreters for the import. {machine}.
 
-def page(rows: list[Row], effort: Effort) -> str:
-    from tfserving import __version__
+{table}
 
-    return f"""# The client
-
-Made by `python benchmarks/client.py`: ratios of medians of {effort.rounds} interleaved rounds in one run,
-minima of {effort.runs} interpreters for the import. Version {__version__}, Python
-{platform.python_version()}, grpcio {grpc.__version__}, numpy {np.__version__}, {platform.machine()},
-{os.cpu_count()} cores.
-
-{table(rows)}
-
-The whole calls go to a server of grpcio (`grpc.aio`) that always answers the same. Calls a second are taken
-on one that speaks just enough HTTP/2 to do so, since grpcio's own would be the bottleneck (see
-canned_server.py).
+Whole calls go to a server of grpcio (`grpc.aio`) that always answers the same. For calls a second it would be
+the bottleneck: even the stubs of `grpc.aio` make few more calls on it than threads do. These go to a lean
+one, which speaks just enough HTTP/2 to answer ([canned_server.py](canned_server.py)). Each is measured on the
+other's server too, without a limit.
 
 ![ratios against their limits](client.png)
 """
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """How much of its limit each ratio takes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = [row for row in rows if row.ratio is not None and row.limit]
-    used = [row.limit / row.ratio if row.at_least else row.ratio / row.limit for row in shown]
-    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(shown) + 1))
-    axes.barh([row.what.replace("`", "") for row in shown], used, color="#4c78a8")
-    axes.axvline(1, color="#e45756", linewidth=1.5)
-    axes.invert_yaxis()
-    axes.set_xlabel("share of the limit (line: the limit)")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a moment for each: to see that it runs")
-    parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where to write (here)")
-    arguments = parser.parse_args()
+    """The command; see --help."""
+    arguments = arguments_of("benchmarks.client", __doc__)
     effort = QUICK if arguments.quick else THOROUGH
-    rows = []
-    for row in measure(effort):
-        print(table([row]).splitlines()[-1], flush=True)
-        rows.append(row)
-    (arguments.out / "client.md").write_text(page(rows, effort), encoding="utf-8")
-    plot(rows, arguments.out / "client.png")
+    facts = {"rounds": effort.rounds, "runs": effort.runs}
+    write(arguments.out / "client", PAGE, measure(effort), facts)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The server that anybody would write first: python benchmarks/naive_server.py SAVED_MODEL PORT
+"""The server that anybody would write first: python -m benchmarks.naive_server SAVED_MODEL PORT
 
 `grpc.server` with 8 threads, TensorFlow Serving's official protos, a callable of a TensorFlow session.
 """

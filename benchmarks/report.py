@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# One-minute load average above which figures are not worth much.
+_QUIET = 0.5
+
+
+def arguments_of(
+    program: str, about: str, measures: Sequence[str] = (), argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """A benchmark's command line: quick, out and measures.
+
+    Args:
+        program: the module's name.
+        about: its docstring.
+        measures: names of those that can be chosen, if they can.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=about.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a moment for each: to see that it runs")
+    here = Path(__file__).parent
+    parser.add_argument("--out", type=Path, default=here, metavar="DIR", help="where to write (benchmarks)")
+    if measures:
+        choice = f"only these of {', '.join(measures)}"
+        parser.add_argument("measures", nargs="*", metavar="MEASURE", help=choice)
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.measures) - set(measures) if measures else ()
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(measures)}")
+    busy = os.getloadavg()[0]
+    if busy > _QUIET and not arguments.quick:
+        print(f"{program}: the load average is {busy:.2f}: figures of a busy machine", file=sys.stderr)
+    return arguments
 
 
 @dataclass(frozen=True)
@@ -29,6 +65,35 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """The same for machines."""
         return {**self.__dict__, "holds": self.holds}
+
+
+def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object]) -> None:
+    """Print the rows as they come; then write them to `path` with .md, .json and .png.
+
+    Args:
+        page: of the .md, with {table}, {machine} and the names of the facts.
+        facts: about the run.
+    """
+    machine = {
+        "python": platform.python_version(),
+        "grpcio": version("grpcio"),
+        "numpy": version("numpy"),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load average at the start": round(os.getloadavg()[0], 2),
+    }
+    done = []
+    for row in rows:
+        print(table([row]).splitlines()[-1], flush=True)
+        done.append(row)
+    found = {"machine": machine, **facts, "rows": [row.as_json() for row in done]}
+    path.with_suffix(".json").write_text(
+        json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    of_machine = ", ".join(f"{name} {value}" for name, value in machine.items())
+    text = page.format(table=table(done), machine=of_machine, **facts)
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    plot(done, path.with_suffix(".png"))
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -77,31 +77,39 @@ def throughput(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
 
 
 def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
-    """The time of a call of a MobileNetV2, without a server, over gRPC, over REST."""
-    with (
-        servers.embedded(*_serving("mobilenet", models)) as server,
-        InProcess("mobilenet", models / "mobilenet" / "1") as in_process,
-    ):
-        over_grpc = servers.grpc_request(server, "mobilenet", directory)
-        over_rest = servers.rest_request(server, "mobilenet", directory)
-        load.for_calls(over_grpc, 3)
-        ways: list[tuple[float, float]] = []
+    """The time of a call of a MobileNetV2, without a server, over gRPC, over REST.
 
-        def without() -> float:
-            ways.append(in_process.seconds(effort.calls))
-            return min(ways[-1])
+    And what others take for the same: the naive server, and the bare transport, which does not call it.
+    """
+    with ExitStack() as stack:
+        embedded = stack.enter_context(servers.embedded(*_serving("mobilenet", models)))
+        naive = stack.enter_context(servers.naive(models / "mobilenet" / "1"))
+        bare = stack.enter_context(servers.bare())
+        in_process = stack.enter_context(InProcess("mobilenet", models / "mobilenet" / "1"))
+        requests = {
+            "gRPC": servers.grpc_request(embedded, "mobilenet", directory),
+            "naive": servers.grpc_request(naive, "mobilenet", directory),
+            "bare": servers.grpc_request(bare, "mobilenet", directory),
+            "REST": servers.rest_request(embedded, "mobilenet", directory),
+            "REST, float32 digits": servers.rest_request(embedded, "mobilenet", directory, short=True),
+        }
+        load.for_calls(requests["gRPC"], 3)
+        calls = effort.calls
 
-        times = _in_turn(
-            {
-                "in process": without,
-                "gRPC": lambda: statistics.median(load.for_calls(over_grpc, effort.calls).seconds),
-                "REST": lambda: statistics.median(load.for_calls(over_rest, effort.calls).seconds),
-            },
-            effort.rounds,
-        )
-    yield _times("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], times["in process"], 1.08)
-    size = over_rest.body.stat().st_size / 1e6
-    yield _times(f"the same over REST, {size:.1f} MB of JSON", "gRPC", times["REST"], times["gRPC"], 1.5)
+        def median(request: servers.Request) -> float:
+            return statistics.median(load.for_calls(request, calls).seconds)
+
+        measures: dict[str, Callable[[], float]] = {"in process": lambda: min(in_process.seconds(calls))}
+        measures |= {name: partial(median, request) for name, request in requests.items()}
+        times = _in_turn(measures, effort.rounds)
+    alone = times["in process"]
+    yield _times("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], alone, 1.08)
+    yield _times("the same, naive server", "in process", times["naive"], alone)
+    yield _times("the same 600 kB to the bare transport", "in process", times["bare"], alone)
+    for name, limit in (("REST", 1.5), ("REST, float32 digits", None)):
+        size = requests[name].body.stat().st_size / 1e6
+        what = f"a call of a MobileNetV2, {name}, {size:.1f} MB of JSON"
+        yield _times(what, "gRPC", times[name], times["gRPC"], limit)
 
 
 def batching(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
@@ -233,7 +241,7 @@ def _in_turn(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def _times(what: str, baseline: str, ours: float, theirs: float, limit: float) -> Row:
+def _times(what: str, baseline: str, ours: float, theirs: float, limit: float | None = None) -> Row:
     return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 
 from benchmarks.server.models import INPUTS
 from tfserving.wire import predict, services
@@ -112,17 +113,22 @@ def grpc_request(server: Server, model: str, directory: Path) -> Request:
     return Request(url, ("content-type: application/grpc", "te: trailers"), body, False, len(answer) + 5)
 
 
-def rest_request(server: Server, model: str, directory: Path) -> Request:
-    """A predict over HTTP, its numbers in JSON; its body is written into the directory."""
+def rest_request(server: Server, model: str, directory: Path, *, short: bool = False) -> Request:
+    """A predict over HTTP, its numbers in JSON; its body is written into the directory.
+
+    `short`: with the digits that tell a float32 from its neighbours, as `TfRestClient` writes them, and not
+    those that Python shows of the float64 of the same value.
+    """
     _, shape = INPUTS[model]
-    text = json.dumps({"instances": _random(shape).tolist()})
+    values = {"instances": _random(shape) if short else _random(shape).tolist()}
+    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode() if short else json.dumps(values)
     path = f"/v1/models/{model}:predict"
     with contextlib.closing(HTTPConnection("127.0.0.1", server.rest_port, timeout=_PATIENCE)) as connection:
         connection.request("POST", path, text)
         response = connection.getresponse()
         answer = response.read()
         assert response.status == 200, answer
-    body = directory / f"{model}.json"
+    body = directory / f"{model}{'-short' * short}.json"
     body.write_text(text, encoding="utf-8")
     url = f"http://127.0.0.1:{server.rest_port}{path}"
     return Request(url, ("content-type: application/json",), body, True, len(answer))

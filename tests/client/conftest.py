@@ -2,7 +2,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -50,19 +49,6 @@ def blocked():
     over = threading.Event()
     yield lambda method: over.wait(60)
     over.set()
-
-
-@pytest.fixture
-def eventually():
-    """Waits for something that another thread or process brings about; fails after 30 s without it."""
-
-    def wait(condition):
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline, "did not come about within 30 s"
-            time.sleep(0.002)
-
-    return wait
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
 
     async with AsyncTfRestClient("127.0.0.1:8501", "digits") as client:
         outputs = await client.infer({"image": images})
+
+    Close it in the event loop that called last: aiohttp's connections end there.
     """
 
     _session: aiohttp.ClientSession | None = None
