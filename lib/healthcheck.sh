@@ -104,7 +104,10 @@ wanted_models() { # SERVER_COMMAND...
     return
   fi
   poll=$(flag_value model_config_file_poll_wait_seconds "$@")
-  [[ $poll =~ ^[0-9]*[1-9][0-9]*$ ]] || config=$STATE_DIR/models.config
+  # The server goes on with what it has when a poll finds a file that does not parse, or none.
+  if [[ ! $poll =~ ^[0-9]*[1-9][0-9]*$ || -z $(model_names "$config" 2>/dev/null | tr '\0' ' ') ]]; then
+    config=$STATE_DIR/models.config
+  fi
   model_names "$config"
 }
 

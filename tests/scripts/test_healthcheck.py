@@ -266,3 +266,15 @@ class TestConfig:
         rest.bodies = {"old": status(AVAILABLE), "new": status(AVAILABLE)}
         flags = (f"--model_config_file={live}", f"--model_config_file_poll_wait_seconds={poll}")
         assert check(*flags) == (0, f"healthy: {name} AVAILABLE")
+
+    @pytest.mark.parametrize("text", ["", "model_config_list {", '{"models": ["new"]}', None])
+    def test_a_polled_config_that_the_server_leaves_alone_is_left_alone(
+        self, check: Check, rest: Rest, tmp_path: Path, text: str | None
+    ) -> None:
+        (tmp_path / "models.config").write_text('model_config_list { config { name: "old" } }')
+        live = tmp_path / "live.config"
+        if text is not None:
+            live.write_text(text)
+        rest.bodies = {"old": status(AVAILABLE)}
+        flags = (f"--model_config_file={live}", "--model_config_file_poll_wait_seconds=1")
+        assert check(*flags) == (0, "healthy: old AVAILABLE")

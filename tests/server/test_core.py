@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ class FakeSource:
 
     def __init__(self, **versions):
         self.versions = versions
+        self.unsettled = False
 
     def poll(self, model):
         if model.name not in self.versions:
@@ -178,6 +180,15 @@ def test_a_label_for_what_is_in_service_needs_no_flag():
         assert world.served("a", label="stable") == 1
 
 
+def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
+    with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
+        with pytest.raises(FailedPreconditionError, match="version 9, .*: load it first, and move the label"):
+            world.core.reload(ServerConfig((labelled(stable=9),)))
+        assert world.served("a", label="stable") == 1
+        world.core.reload(ServerConfig((labelled(stable=1, canary=9),)))  # one that was not in use
+        world.core.reload(ServerConfig((labelled(canary=9),)))  # nor does it move
+
+
 def test_labels_change_while_the_base_path_is_away():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
         world.core.start()
@@ -199,3 +210,14 @@ def test_polling_happens_by_itself(eventually):
         world.source.versions["b"] = [5]
         world.config = ServerConfig((ModelConfig("b", "/models/b"),))
         eventually(lambda: "b" in world.manager.models() and world.manager.is_available("b", 5))
+
+
+def test_a_version_that_may_be_incomplete_is_looked_at_again_before_a_long_interval_is_over(eventually):
+    with World(a=[1]) as world:
+        clock = itertools.count()  # each look at it is a second later
+        poll = PollOptions(file_system=3600)
+        world.core = ServerCore(world.manager, world.source, world.read, poll=poll, clock=clock.__next__)
+        world.source.unsettled = True
+        world.core.start()
+        world.source.versions["a"] = [2]
+        eventually(lambda: world.served("a") == 2)

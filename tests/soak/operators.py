@@ -249,9 +249,13 @@ class Editor(Operator):
         policies += [Specific(tuple(sorted(self.random.sample(there, size)))) for size in (1, 2, 3)]
         policy = self.random.choice(policies)
         served = policy.select(there)
-        labels = {
-            label: self.random.choice(served) for label in ("stable", "canary") if self.random.random() < 0.7
-        }
+        before = self._wishes["edited"].now
+        labels = {}
+        for label in ("stable", "canary"):
+            # one in use moves only to a version that is in service already
+            found = [version for version in served if label not in before.labels or version in before.versions]
+            if found and self.random.random() < 0.7:
+                labels[label] = self.random.choice(found)
         self._wishes["edited"].changing(Wish(frozenset(served), labels))
         self._change(
             replace(model, policy=policy, labels=labels) if model.name == "edited" else model

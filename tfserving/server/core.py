@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.manager import Manager
-from tfserving.server.source import FileSystemSource
+from tfserving.server.source import SETTLED_SECONDS, FileSystemSource
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class ServerCore:
         manager: what loads and serves; started and stopped by this core.
         source: says which versions are there.
         read_config: gives the configuration to serve, from flags or from the config file.
-        labels_for_unavailable: whether a label may name a version that is not in service yet.
+        labels_for_unavailable: whether a label that is not in use may name a version that is not in service
+            yet.
         clock: monotonic seconds.
     """
 
@@ -91,7 +92,7 @@ class ServerCore:
         stands all the same, as in the real server.
 
         Raises:
-            FailedPreconditionError: a label for a version that is not in service (without
+            FailedPreconditionError: a label for a version that is not in service (see
                 `labels_for_unavailable`; nothing is changed then), or a new model that cannot be loaded.
             DeadlineError: a new model had no version to serve within `timeout` seconds.
         """
@@ -148,36 +149,50 @@ class ServerCore:
                 self._manager.aspire(model.name, versions, model.labels)
 
     def _check_labels(self, config: ServerConfig) -> None:
-        if self._labels_for_unavailable:
-            return
+        """Callers of a label in use must find a version (ServerCore::UpdateModelVersionLabelMap)."""
+        in_use = {model.name: model.labels for model in self._config.models}
         for model in config.models:
             for label, version in model.labels.items():
-                if not self._manager.is_available(model.name, version):
-                    raise FailedPreconditionError(
-                        f"label {label!r} of model {model.name!r} names version {version}, which is not "
-                        "in service: load it first, or start the server with "
-                        "--allow_version_labels_for_unavailable_models=true",
-                        model=model.name,
+                now = in_use.get(model.name, {}).get(label, version)
+                if self._manager.is_available(model.name, version):
+                    continue
+                if self._labels_for_unavailable and now == version:
+                    continue
+                mend = "load it first, and move the label then"
+                if now == version:
+                    mend = (
+                        "load it first, or start the server with "
+                        "--allow_version_labels_for_unavailable_models=true"
                     )
+                raise FailedPreconditionError(
+                    f"label {label!r} of model {model.name!r} names version {version}, which is not in "
+                    f"service: {mend}",
+                    model=model.name,
+                )
 
     def _poll_until_stopped(self) -> None:
         """Polls when it is time; each kind counts from the end of its last poll."""
-        polls: list[tuple[float, Callable[[], None]]] = []
+        polls: dict[Callable[[], None], Callable[[], float]] = {}
         if self._poll.file_system > 0:
-            polls.append((self._poll.file_system, self.poll_file_system))
+            polls[self.poll_file_system] = self._until_next_look
         if self._poll.config > 0:
-            polls.append((self._poll.config, self.poll_config))
-        due = {poll: self._clock() + seconds for seconds, poll in polls}
+            polls[self.poll_config] = lambda: self._poll.config
+        due = {poll: self._clock() + seconds() for poll, seconds in polls.items()}
         while polls:
             if self._stop.wait(max(0.0, min(due.values()) - self._clock())):
                 return
-            for seconds, poll in polls:
+            for poll, seconds in polls.items():
                 if due[poll] <= self._clock():
                     try:
                         poll()
                     except Exception:
-                        log.exception("polling; the next poll is in %g s", seconds)
-                    due[poll] = self._clock() + seconds
+                        log.exception("polling; the next poll is in %g s", seconds())
+                    due[poll] = self._clock() + seconds()
+
+    def _until_next_look(self) -> float:
+        """Seconds. A version that was being written need not wait for a whole interval, however long."""
+        interval = self._poll.file_system
+        return min(interval, SETTLED_SECONDS) if self._source.unsettled else interval
 
     def _say(self, text: str) -> None:
         """Logs a thing once, not at every poll."""
