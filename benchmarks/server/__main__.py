@@ -24,6 +24,11 @@ Made by `python -m benchmarks.server`: medians of {rounds} interleaved rounds in
 
 {table}
 
+Beside the model, a call of the MobileNetV2 takes what the transport of its 600 kB takes, and what threads
+take to wake after some milliseconds of rest: within the server it is answered in the time of a call in
+process. JSON adds 150,000 numbers of 18 digits, which simdjson reads in 5 ms on the machine of the committed
+figures. Neither grows with the model: the quicker the machine runs the model, the larger these two ratios.
+
 ![ratios against their limits](server.png)
 """
 
