@@ -1,4 +1,4 @@
-"""The benchmarks run, and their committed figures have every row; what they measure is for people to judge."""
+"""The benchmarks run, and the committed figures have every row; what they measure is for people to judge."""
 
 import shutil
 import subprocess

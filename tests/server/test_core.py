@@ -182,7 +182,9 @@ def test_a_label_for_what_is_in_service_needs_no_flag():
 
 def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
-        with pytest.raises(FailedPreconditionError, match="version 9, .*: load it first, and move the label"):
+        with pytest.raises(
+            FailedPreconditionError, match=r"version 9, .*: load it first, and move the label"
+        ):
             world.core.reload(ServerConfig((labelled(stable=9),)))
         assert world.served("a", label="stable") == 1
         world.core.reload(ServerConfig((labelled(stable=1, canary=9),)))  # one that was not in use

@@ -31,6 +31,7 @@ class Caller(Actor):
 
     Args:
         models: the wishes for each.
+        most_rows: that a call may have; most have few.
         newest_only: names neither versions nor labels, so that no call may be refused.
     """
 
@@ -42,11 +43,13 @@ class Caller(Actor):
         address: str,
         models: Mapping[str, Wishes],
         *,
+        most_rows: int = 1000,
         newest_only: bool = False,
     ) -> None:
         super().__init__(name, record, seed)
         self.address = address
         self._models = models
+        self._most_rows = most_rows
         self._newest_only = newest_only
         self.seen: set[int] = set()
 
@@ -58,7 +61,7 @@ class Caller(Actor):
         name = self.random.choice(list(self._models))
         wishes = self._models[name]
         asked = ModelSpec(name) if self._newest_only else self._asked(name, wishes)
-        length = 1000 if self.random.random() < 0.02 else self.random.randint(1, 8)
+        length = self._most_rows if self.random.random() < 0.02 else self.random.randint(1, 8)
         # products stay below 2**24, where float32 is exact
         x = np.array([self.random.randint(1, 500) for _ in range(length)], np.float32)
         mark = wishes.mark()

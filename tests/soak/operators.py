@@ -253,7 +253,9 @@ class Editor(Operator):
         labels = {}
         for label in ("stable", "canary"):
             # one in use moves only to a version that is in service already
-            found = [version for version in served if label not in before.labels or version in before.versions]
+            found = [
+                version for version in served if label not in before.labels or version in before.versions
+            ]
             if found and self.random.random() < 0.7:
                 labels[label] = self.random.choice(found)
         self._wishes["edited"].changing(Wish(frozenset(served), labels))

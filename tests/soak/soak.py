@@ -22,6 +22,10 @@ from tests.soak.usage import Usage, usage
 from tests.soak.wishes import Wish, Wishes
 from tfserving.repository import config as models_config
 from tfserving.repository.config import All, ModelConfig, ServerConfig
+from tfserving.server.batching import read_parameters
+
+# What the recorded answers of the real server with batching were recorded with.
+BATCHING = Path(compare.__file__).with_name("batching.config")
 
 # The first shift warms up: what grows later, grows.
 SHIFTS = 3
@@ -130,17 +134,17 @@ class Fleet:
             f"--access_log={self._directory / 'access.log'}",
         ]
         if batching:
-            parameters = Path(compare.__file__).with_name("batching.config")
-            flags += ["--enable_batching=true", f"--batching_parameters_file={parameters}"]
+            flags += ["--enable_batching=true", f"--batching_parameters_file={BATCHING}"]
         return flags
 
 
 def _actors(fleet: Fleet, server: Embedded, record: Record, options: Options) -> Iterator[Actor]:
     seed = options.seed
     addresses, ports = (server.grpc, server.rest), (server.grpc_port, server.rest_port)
+    rows = read_parameters(BATCHING).limit if options.batching else 1000
     for number in range(options.callers):
-        yield GrpcCaller(f"gRPC {number}", record, seed, server.grpc, fleet.wishes)
-        yield RestCaller(f"REST {number}", record, seed, server.rest, fleet.wishes)
+        yield GrpcCaller(f"gRPC {number}", record, seed, server.grpc, fleet.wishes, most_rows=rows)
+        yield RestCaller(f"REST {number}", record, seed, server.rest, fleet.wishes, most_rows=rows)
     for number in range(2):
         yield Examiner(f"examiner {number}", record, seed, addresses, batching=options.batching)
         yield Garbage(f"garbage {number}", record, seed, ports)

@@ -129,6 +129,16 @@ def test_messages_of_a_known_layout_read_as_any_other(arrays, changes):
         assert got[name].flags.writeable
 
 
+def test_names_that_are_not_utf_8_are_protocol_errors():
+    # protobuf 4 parses them, and finds out when it is asked for the name
+    data = predict.encode_response(ModelSpec("m", 1), {"\x80": np.zeros(1)}).replace(b"\xc2\x80", b"\0\x80")
+    with pytest.raises(ProtocolError):
+        predict.decode_response(data)
+    data = predict.encode_request(ModelSpec("m"), {"\x80": np.zeros(1)}).replace(b"\xc2\x80", b"\0\x80")
+    with pytest.raises(ProtocolError):
+        predict.decode_request(data)
+
+
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), ARRAYS, max_size=2), max_size=4))
 def test_a_writer_writes_as_if_each_request_were_its_first(requests):
     spec = ModelSpec("m", label="l", signature="s")

@@ -17,8 +17,8 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
     async with AsyncTfRpcClient("127.0.0.1:8500", "digits") as client:
         outputs = await client.infer({"image": images})
 
-    Fork before the first call, or spawn: gRPC's asyncio has threads that do not follow into a child, and calls of
-    a child that was forked while others were under way can hang.
+    Fork before the first call, or spawn: gRPC's asyncio has threads that do not follow into a child, and
+    calls of a child that was forked while others were under way can hang.
     """
 
     _api = grpc.aio

@@ -106,12 +106,12 @@ def _input(examples: Sequence[Features], context: Features | None) -> Any:
 def _exchange(method: Method, request: Any, model: str | None, read: Any) -> Exchange[Any]:
     def decode(data: bytes) -> Any:
         try:
-            message = method.response.FromString(data)
-        except DecodeError as error:
+            return read(method.response.FromString(data))
+        # UnicodeDecodeError: protobuf 4 finds out when a string is read
+        except (DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(
                 f"{len(data)} bytes that are no {method.response.DESCRIPTOR.full_name}: {error}"
             ) from error
-        return read(message)
 
     return Exchange(method.path, request.SerializeToString(), decode, model)
 

@@ -8,10 +8,10 @@ run of raw values; anything else, bad bytes included, goes to protobuf, which al
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -21,6 +21,8 @@ from tfserving.wire import large, messages, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
+
+T = TypeVar("T")
 
 __all__ = ["Arrays", "PredictCall", "RequestWriter", "decode_request", "decode_response", "encode_request"]
 __all__ += ["encode_response", "peek_model"]
@@ -120,9 +122,12 @@ def decode_request(data: bytes) -> PredictCall:
     layout = _request_layouts.find(data) or _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER)
     if layout is not None:
         return PredictCall(layout.spec, layout.arrays(data, copy=False), layout.names)
-    message = _parse(messages.PredictRequest, data)
-    return PredictCall(
-        ModelSpec.from_message(message.model_spec), _arrays(message.inputs), tuple(message.output_filter)
+    return _parsed(
+        messages.PredictRequest,
+        data,
+        lambda message: PredictCall(
+            ModelSpec.from_message(message.model_spec), _arrays(message.inputs), tuple(message.output_filter)
+        ),
     )
 
 
@@ -149,8 +154,11 @@ def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
     layout = _response_layouts.find(data) or _scan(data, _RESPONSE_SPEC, _RESPONSE_MAP, None)
     if layout is not None:
         return layout.spec, layout.arrays(data, copy=True)
-    message = _parse(messages.PredictResponse, data)
-    return ModelSpec.from_message(message.model_spec), _arrays(message.outputs)
+    return _parsed(
+        messages.PredictResponse,
+        data,
+        lambda message: (ModelSpec.from_message(message.model_spec), _arrays(message.outputs)),
+    )
 
 
 # Tags (field number << 3 | wire type) of the two messages; all of these are length-delimited.
@@ -236,10 +244,11 @@ def _check_size(size: int) -> None:
         )
 
 
-def _parse(kind: Any, data: bytes) -> Any:
+def _parsed(kind: Any, data: bytes, read: Callable[[Any], T]) -> T:
     try:
-        return kind.FromString(data)
-    except DecodeError as error:
+        return read(kind.FromString(data))
+    # UnicodeDecodeError: protobuf 4 finds out when a string is read
+    except (DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 

@@ -79,11 +79,11 @@ def test_labels_must_be_complete(registry):
         family.series("m")
 
 
-def test_with_a_limit_the_oldest_series_goes(registry):
+def test_with_a_limit_the_series_goes_that_was_longest_without_news(registry):
     family = registry.counter("c", "Help.", "path", limit=2)
-    for path in "abc":
+    for path in "abac":
         family.series(path).add()
-    assert lines(registry)[2:] == ['c{path="b"} 1', 'c{path="c"} 1']
+    assert lines(registry)[2:] == ['c{path="a"} 2', 'c{path="c"} 1']
 
 
 def test_series_can_be_forgotten(registry):

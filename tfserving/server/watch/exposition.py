@@ -93,8 +93,8 @@ S = TypeVar("S", Number, Distribution)
 class Family(Generic[S]):
     """A metric: its name, its kind ("counter", "gauge" or "histogram"), and a series for each set of labels.
 
-    `limit` bounds the number of series: with one more the oldest goes. 0 is for labels that are bounded
-    themselves.
+    `limit` bounds the number of series: with one more, the one goes that was asked for longest ago. 0 is for
+    labels that are bounded themselves.
     """
 
     def __init__(
@@ -126,6 +126,8 @@ class Family(Generic[S]):
                 if self._limit and len(self._series) >= self._limit:
                     del self._series[next(iter(self._series))]
                 found = self._series[labels] = self._make()
+            elif self._limit:
+                self._series[labels] = self._series.pop(labels)
             return found
 
     def forget(self, gone: Callable[[Labels], bool]) -> None:

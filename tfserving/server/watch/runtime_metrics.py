@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfserving.server.watch.exposition import Registry, exponential
 
-# Version directories whose series are kept; the oldest go.
+# Version directories whose series are kept; those go that were loaded longest ago.
 _PATHS = 500
 
 _BATCH_SIZES = exponential(1, 2, 14)
