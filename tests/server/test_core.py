@@ -182,6 +182,7 @@ def test_a_label_for_what_is_in_service_needs_no_flag():
 
 def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
+        world.core.start()
         with pytest.raises(
             FailedPreconditionError, match=r"version 9, .*: load it first, and move the label"
         ):
