@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
 from hypothesis import settings
+
+from tests.embedded import ROOT
+from tests.soak.models import Times
 
 # Machines that are busy with other things are slow, and that is no failure.
 settings.register_profile("tfserving", deadline=None)
@@ -23,3 +28,11 @@ def eventually():
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def times(tmp_path_factory):
+    """Makes models that tell which version answered."""
+    directory = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-m", "tests.soak.models", directory], cwd=ROOT, check=True)
+    return Times(directory)

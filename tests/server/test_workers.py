@@ -140,3 +140,20 @@ def test_one_caller_needs_one_thread_for_batches_too(run_batching):
         assert len(set(names)) <= 2
 
     run_batching(body)
+
+
+def test_threads_for_batches_leave_when_there_is_nothing_to_do_and_come_back(
+    run_batching, eventually, monkeypatch
+):
+    monkeypatch.setattr("tfserving.server.workers.IDLE", 0.01)
+
+    def threads():
+        return sum(thread.name == "run-a" for thread in threading.enumerate())
+
+    async def body(workers):
+        for _ in range(3):
+            together = threading.Barrier(4, timeout=20)
+            await asyncio.gather(*(workers.run("a", together.wait) for _ in range(4)))
+            await asyncio.to_thread(eventually, lambda: threads() == 1)
+
+    run_batching(body)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.embedded import ROOT, embedded
+from tests.embedded import embedded
 from tests.soak.actors import at_work
 from tests.soak.callers import GrpcCaller, RestCaller
-from tests.soak.models import Times
 from tests.soak.operators import Swapper
 from tests.soak.record import Record
 from tests.soak.wishes import Wish, Wishes
 
 CALLERS = 8
 SWAPS = 5
-
-
-@pytest.fixture(scope="module")
-def times(tmp_path_factory):
-    """Makes models that tell which version answered."""
-    directory = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-m", "tests.soak.models", directory], cwd=ROOT, check=True)
-    return Times(directory)
 
 
 @pytest.mark.tensorflow

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 # Seconds without progress after which a crew with work waiting gets another thread.
 PATIENCE = 0.001
+# Seconds without work after which a thread leaves a crew of batches.
+IDLE = 10.0
 
 
 class Workers:
@@ -175,7 +177,7 @@ class _Crew:
 
 
 class _BatchingCrew(_Crew):
-    """A thread for each call from the beginning, up to the limit, and they stay.
+    """A thread for each call from the beginning, up to the limit; one that has nothing to do for long leaves.
 
     Calls can only be joined when all of them have come as far as the batch, and waiting there costs little.
     """
@@ -192,7 +194,17 @@ class _BatchingCrew(_Crew):
     def _next(self) -> _Task | None:
         with self._lock:
             self._vacant += 1
-        task = self._queue.get()
+        while True:
+            try:
+                task = self._queue.get(timeout=IDLE)
+                break
+            except Empty:
+                with self._lock:
+                    # a task that came just now counts on this thread
+                    if self._threads > 1 and self._queue.empty():
+                        self._threads -= 1
+                        self._vacant -= 1
+                        return None
         if task is None:
             self._queue.put(None)  # for the next thread to go home
         return task
