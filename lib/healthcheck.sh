@@ -95,34 +95,39 @@ check_model() {
   unhealthy "model $2 has no AVAILABLE version"
 }
 
-# Prints the names of the models that should be served, NUL after each.
-wanted_models() { # SERVER_COMMAND...
+# config_in_use FLAG...: the models.config that the server goes by; empty where it serves one model by flags.
+config_in_use() {
   local config poll
   config=$(flag_value model_config_file "$@")
-  if [[ -z $config ]]; then
-    printf '%s\0' "$(flag_value model_name "$@")"
-    return
-  fi
   poll=$(flag_value model_config_file_poll_wait_seconds "$@")
-  # The server goes on with what it has when a poll finds a file that does not parse, or none.
-  if [[ ! $poll =~ ^[0-9]*[1-9][0-9]*$ || -z $(model_names "$config" 2>/dev/null | tr '\0' ' ') ]]; then
+  # A poll that finds no file, or one without a model's name, leaves the server as it is.
+  if [[ -n $config && (! $poll =~ ^[0-9]*[1-9][0-9]*$ || -z $(model_names "$config" 2>/dev/null | tr '\0' ' ')) ]]; then
     config=$STATE_DIR/models.config
   fi
-  model_names "$config"
+  printf '%s\n' "$config"
 }
 
 check() {
-  local command=() models=() model port
+  local command=() models=() config model port
   [[ -r $STATE_DIR/command ]] || unhealthy "no server has been started here"
   mapfile -d '' -t command <"$STATE_DIR/command"
   [[ ! -e $STATE_DIR/draining ]] || unhealthy "draining: a stop signal has arrived"
   port=$(flag_value rest_api_port "${command[@]}")
   [[ $port =~ ^[0-9]*[1-9][0-9]*$ ]] || unhealthy "REST is off (--rest_api_port=$port); the check needs it"
-  mapfile -d '' -t models < <(wanted_models "${command[@]}")
+  config=$(config_in_use "${command[@]}")
+  if [[ -n $config ]]; then
+    mapfile -d '' -t models < <(model_names "$config")
+  else
+    models=("$(flag_value model_name "${command[@]}")")
+  fi
   [[ ${#models[@]} -gt 0 ]] || unhealthy "the models.config in use names no model"
   for model in "${models[@]}"; do
     check_model "$port" "$model"
   done
+  # what a poll brought, for when the file is gone or broken later
+  if [[ -n $config && $config != "$STATE_DIR/models.config" ]]; then
+    cat "$config" >"$STATE_DIR/models.config.new" && mv -f "$STATE_DIR/models.config.new" "$STATE_DIR/models.config"
+  fi
   printf 'healthy: %s AVAILABLE\n' "${models[*]//[[:cntrl:]]/?}"
 }
 

@@ -195,6 +195,17 @@ def test_inputs_with_a_default_may_be_left_out():
     assert arrays_for(with_default, {"a": 1, "b": 2}).keys() == {"a", "b"}
 
 
+def test_integers_that_numpy_would_round_stay_what_they_are():
+    large = [1, 2**63 + 1]
+    assert one(large, DType.DT_UINT64).tolist() == large
+    assert one([large], DType.DT_UINT64).tolist() == [large]
+    for bad in ([-1, 2**63 + 1], [1, 2**64], [1, 2.0**63 + 0.5e4, 1.5]):
+        with pytest.raises(InvalidInputError):
+            one(bad, DType.DT_UINT64)
+    with pytest.raises(InvalidInputError):
+        one(large, DType.DT_INT64)
+
+
 def test_a_signature_without_inputs_takes_an_empty_mapping():
     assert arrays_for(Signature("none", "m", {}, {}), {}) == {}
 

@@ -1,6 +1,9 @@
 """The plans without a transport: deadlines, pauses and what is learned, on a clock that only pauses move."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from tfserving.errors import (
     ProtocolError,
     TfServingError,
     UnavailableError,
+    UnsupportedError,
 )
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
@@ -42,9 +46,15 @@ def of_dtype(dtype):
 class FakeCodec:
     """Questions are (what, spec, arrays); answers are not bytes but what `decode` should return."""
 
+    copying = False
+    refusing = None
+
     def predictor(self, spec, signature, outputs):
         def body(inputs):
-            return spec, arrays_for(signature, inputs)
+            if self.refusing:
+                raise self.refusing
+            arrays = arrays_for(signature, inputs)
+            return spec, {name: array.copy() for name, array in arrays.items()} if self.copying else arrays
 
         return Exchange("predict", None, lambda answer: answer, spec.name), body
 
@@ -179,6 +189,54 @@ def test_pauses_grow_and_attempts_end(predict, server, clock):
         predict([1])
     assert server.asked == ["predict"] * 6
     assert clock.now == pytest.approx(0.02 + 0.06 + 0.18 + 0.54 + 1.62)
+
+
+def test_every_attempt_sends_what_the_first_one_did(calls, server, clock):
+    codec = calls._codec
+    codec.copying = True
+    x = np.ones(2, np.float32)
+    bodies = []
+
+    def send(path, body, timeout, model):
+        if path == "predict":
+            bodies.append(body[1]["x"].tolist())
+            x[:] = 9  # the caller goes on to use its array
+        return server.send(path, body, timeout, model)
+
+    for _ in range(2):
+        x[:] = 1
+        server.script = [None, gone()] if not bodies else [gone()]
+        answer = carry_out(calls.predict(x, *Choice(), None, UNSET), send, clock.sleep)
+        assert answer["y"].tolist() == [1, 1]
+    assert bodies == [[1, 1]] * 4
+
+
+@pytest.mark.parametrize("error", [UnavailableError, NotFoundError])
+def test_a_failed_call_holds_nothing(calls, server, clock, error):
+    carry_out(calls.predict([1], *Choice(), None, UNSET), server.send, clock.sleep)
+
+    def send(path, body, timeout, model):
+        raise error("nobody", address="a")
+
+    gc.disable()
+    try:
+        x = np.ones(3, np.float32)
+        alive = weakref.ref(x)
+        with contextlib.suppress(TfServingError):
+            carry_out(calls.predict(x, *Choice(), None, UNSET), send, clock.sleep)
+        del x
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_what_the_transport_has_no_form_for_is_told_with_address_and_model_each_time(calls, server, clock):
+    calls._codec.refusing = UnsupportedError("no form for this")
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match=r"^a, model 'm': no form") as caught:
+            carry_out(calls.predict([1], *Choice(), None, UNSET), server.send, clock.sleep)
+        assert (caught.value.address, caught.value.model) == ("a", "m")
+        calls._codec.refusing = UnsupportedError("no form for this")
 
 
 def test_the_deadline_covers_all_attempts(predict, server, clock):

@@ -82,6 +82,10 @@ def test_an_empty_output_takes_its_shape_from_the_signature():
     assert from_json([], info(DType.DT_STRING, (None,))).tolist() == []
 
 
+def test_large_integers_beside_small_ones():
+    assert from_json([0, 2**63 + 1], info(DType.DT_UINT64)).tolist() == [0, 2**63 + 1]
+
+
 @pytest.mark.parametrize(
     ("value", "dtype"),
     [

@@ -278,3 +278,9 @@ class TestConfig:
         rest.bodies = {"old": status(AVAILABLE)}
         flags = (f"--model_config_file={live}", "--model_config_file_poll_wait_seconds=1")
         assert check(*flags) == (0, "healthy: old AVAILABLE")
+        # nor does it fall back behind one that came meanwhile
+        live.write_text('model_config_list { config { name: "new" } }')
+        rest.bodies = {"new": status(AVAILABLE)}
+        assert check(*flags) == (0, "healthy: new AVAILABLE")
+        live.write_text(text or "")
+        assert check(*flags) == (0, "healthy: new AVAILABLE")

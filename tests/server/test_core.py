@@ -1,4 +1,3 @@
-import itertools
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ class FakeSource:
 
     def __init__(self, **versions):
         self.versions = versions
-        self.unsettled = False
 
     def poll(self, model):
         if model.name not in self.versions:
@@ -213,14 +211,3 @@ def test_polling_happens_by_itself(eventually):
         world.source.versions["b"] = [5]
         world.config = ServerConfig((ModelConfig("b", "/models/b"),))
         eventually(lambda: "b" in world.manager.models() and world.manager.is_available("b", 5))
-
-
-def test_a_version_that_may_be_incomplete_is_looked_at_again_before_a_long_interval_is_over(eventually):
-    with World(a=[1]) as world:
-        clock = itertools.count()  # each look at it is a second later
-        poll = PollOptions(file_system=3600)
-        world.core = ServerCore(world.manager, world.source, world.read, poll=poll, clock=clock.__next__)
-        world.source.unsettled = True
-        world.core.start()
-        world.source.versions["a"] = [2]
-        eventually(lambda: world.served("a") == 2)

@@ -74,18 +74,6 @@ def test_a_version_being_written_waits_until_it_holds_still(models_dir, source):
     assert found(source) == [1]
 
 
-def test_only_a_version_with_its_graph_is_worth_another_look_soon(models_dir, source):
-    put(models_dir, 1)
-    put(models_dir, 2, age=0, name="variables.index")
-    assert found(source) == [1]
-    assert not source.unsettled
-    put(models_dir, 2, age=0)
-    assert found(source) == [1]
-    assert source.unsettled
-    assert found(source) == [2]
-    assert not source.unsettled
-
-
 def test_an_old_version_is_served_at_the_first_poll(models_dir, source):
     put(models_dir, 1, age=2.0)
     assert found(source) == [1]

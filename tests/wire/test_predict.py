@@ -129,6 +129,18 @@ def test_messages_of_a_known_layout_read_as_any_other(arrays, changes):
         assert got[name].flags.writeable
 
 
+def test_what_is_written_again_stops_at_the_same_size(monkeypatch):
+    writer = predict.RequestWriter(ModelSpec("m"))
+    part = np.zeros(2**17, np.uint8)
+    for _ in range(2):
+        writer.write({"a": part})
+        writer.write({"b": part})
+    monkeypatch.setattr(predict.tensors, "MAX_MESSAGE_BYTES", 2**17 + 2**10)
+    writer.write({"a": part})
+    with pytest.raises(InvalidInputError, match="split the batch"):
+        writer.write({"a": part, "b": part})
+
+
 def test_names_that_are_not_utf_8_are_protocol_errors():
     # protobuf 4 parses them, and finds out when it is asked for the name
     data = predict.encode_response(ModelSpec("m", 1), {"\x80": np.zeros(1)}).replace(b"\xc2\x80", b"\0\x80")

@@ -1,4 +1,4 @@
-"""Every call of the client as a plan, for all four clients: blocking or asyncio, gRPC or REST."""
+"""Every call of the client, as plans for all four clients: blocking or asyncio, gRPC or REST."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ class Calls:
             exchange, body_of = prepared
             try:
                 body = body_of(inputs)
-            except InvalidInputError:
+            except TfServingError:
                 return self._predict(*arguments)
             left = None if deadline is None else deadline - self._clock()
             if left is None or left > 0:
-                return exchange, body, left, self._predict, arguments
+                return exchange, body, left, self._predict, (*arguments, body)
         return self._predict(*arguments)
 
     def _predict(
@@ -116,9 +116,12 @@ class Calls:
         names: tuple[str, ...],
         deadline: float | None,
         known: Known | None,
+        body: bytes | None = None,
         outcome: Outcome | None = None,
     ) -> Plan[Arrays]:
-        """`predict` with all that can come between; `outcome` as for `_ask`.
+        """`predict` with all that can come between.
+
+        `body` is there where it was made already, `outcome` as for `_ask`.
 
         What is known of the signature may be of a version that is gone. So nothing is refused, here or by the
         server, before the signature has been asked for anew; when it did change, the call is made again with
@@ -131,7 +134,9 @@ class Calls:
         while True:
             try:
                 exchange, body_of = known.prepare(spec, names, self._codec.predictor)
-                return (yield from self._ask(exchange, deadline, body_of(inputs), outcome))
+                asking = self._ask(exchange, deadline, body or body_of(inputs), outcome)
+                outcome = None  # an error must not hold the frame that it came through
+                return (yield from asking)
             except TfServingError as error:
                 self._place(error, spec.name)
                 if fresh or not _may_be_stale(error):
@@ -139,7 +144,7 @@ class Calls:
                 newer = yield from self._learn_again(spec, deadline)
                 if newer is None or known.same_as(newer, spec.signature):
                     raise
-                known, fresh, outcome = newer, True, None
+                known, fresh, body = newer, True, None
 
     def classify(
         self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
@@ -291,7 +296,10 @@ class Calls:
             pause = self._retry.pause(failures, self._chance())
             late = deadline is not None and self._clock() + pause >= deadline
             if late or failures >= self._retry.attempts or not patient or not worth_retrying(outcome):
-                raise outcome
+                try:
+                    raise outcome
+                finally:
+                    outcome = None  # as above
             yield Pause(pause)
             outcome = None
         try:

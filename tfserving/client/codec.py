@@ -25,7 +25,8 @@ class Codec(Protocol):
     ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
         """What many calls share, without a body, and what makes their bodies of a caller's inputs.
 
-        The latter raises InvalidInputError where they do not fit the signature (see `inputs.Inputs`).
+        The latter raises InvalidInputError where they do not fit the signature (see `inputs.arrays_for`), and
+        UnsupportedError where the transport has no form for them.
         """
         ...
 

@@ -145,6 +145,9 @@ def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
         raise _refusal(info, signature, f"{value!r:.60}", "are all of its rows of one length?") from error
     if natural.size == 0:
         return natural.astype(wanted)
+    whole = whole_numbers(value, natural, wanted)
+    if whole is not None:
+        return whole
     kind = natural.dtype.kind
     # bfloat16 is of no kind that numpy knows
     is_integer, is_real = wanted.kind in "iu", wanted.kind != "c"
@@ -159,6 +162,24 @@ def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
     if not fits:
         raise _refusal(info, signature, f"{value!r:.60}", f"not all of it is a {info.dtype.label}")
     return array
+
+
+def whole_numbers(value: Any, natural: Array, wanted: np.dtype[Any]) -> Array | None:
+    """Integers that numpy reads as float64, exactly; None where they are none or do not fit.
+
+    That is what it does with lists of which some values need uint64 and others do not.
+
+    Args:
+        value: what was given.
+        natural: what numpy made of it.
+        wanted: an integer dtype, or any other, for which there is nothing to do.
+    """
+    if wanted.kind not in "iu" or natural.dtype.kind != "f":
+        return None
+    limits = np.iinfo(wanted)
+    whole = np.array(value, object)
+    fits = all(type(one) is int and limits.min <= one <= limits.max for one in whole.reshape(-1))
+    return whole.astype(wanted) if fits else None
 
 
 def _same_integers(natural: Array, array: Array, wanted: np.dtype[Any]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfserving.client.codec import Inference
 from tfserving.client.examples import Features, checked, values_of
-from tfserving.client.inputs import arrays_for, in_order
+from tfserving.client.inputs import arrays_for
 from tfserving.client.plan import Exchange
 from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
 from tfserving.client.results import Classification, VersionStatus
@@ -38,7 +38,7 @@ class RestCodec:
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
     ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
         def decode(data: bytes) -> Arrays:
-            found = in_order(_outputs(loads(data), signature), outputs or tuple(signature.outputs))
+            found = _outputs(loads(data), signature)
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfserving.client.inputs import whole_numbers
 from tfserving.errors import ProtocolError, UnsupportedError
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import TensorInfo
@@ -107,6 +108,9 @@ def from_json(value: Any, info: TensorInfo) -> Array:
 def _numbers(value: Any, info: TensorInfo) -> Array:
     wanted = info.dtype.numpy
     natural = np.array(value)
+    whole = whole_numbers(value, natural, wanted)
+    if whole is not None:
+        return whole
     kind = natural.dtype.kind
     if natural.size:
         if wanted.kind == "b":

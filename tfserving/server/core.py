@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.manager import Manager
-from tfserving.server.source import SETTLED_SECONDS, FileSystemSource
+from tfserving.server.source import FileSystemSource
 
 log = logging.getLogger(__name__)
 
@@ -172,27 +172,22 @@ class ServerCore:
 
     def _poll_until_stopped(self) -> None:
         """Polls when it is time; each kind counts from the end of its last poll."""
-        polls: dict[Callable[[], None], Callable[[], float]] = {}
+        polls: list[tuple[float, Callable[[], None]]] = []
         if self._poll.file_system > 0:
-            polls[self.poll_file_system] = self._until_next_look
+            polls.append((self._poll.file_system, self.poll_file_system))
         if self._poll.config > 0:
-            polls[self.poll_config] = lambda: self._poll.config
-        due = {poll: self._clock() + seconds() for poll, seconds in polls.items()}
+            polls.append((self._poll.config, self.poll_config))
+        due = {poll: self._clock() + seconds for seconds, poll in polls}
         while polls:
             if self._stop.wait(max(0.0, min(due.values()) - self._clock())):
                 return
-            for poll, seconds in polls.items():
+            for seconds, poll in polls:
                 if due[poll] <= self._clock():
                     try:
                         poll()
                     except Exception:
-                        log.exception("polling; the next poll is in %g s", seconds())
-                    due[poll] = self._clock() + seconds()
-
-    def _until_next_look(self) -> float:
-        """Seconds. A version that was being written need not wait for a whole interval, however long."""
-        interval = self._poll.file_system
-        return min(interval, SETTLED_SECONDS) if self._source.unsettled else interval
+                        log.exception("polling; the next poll is in %g s", seconds)
+                    due[poll] = self._clock() + seconds
 
     def _say(self, text: str) -> None:
         """Logs a thing once, not at every poll."""

@@ -47,7 +47,6 @@ class FileSystemSource:
         self._settle = settle
         self._settled: set[Path] = set()
         self._seen: dict[Path, _Fingerprint] = {}
-        self._young: set[Path] = set()
         self._said: dict[str, str] = {}
 
     def poll(self, model: ModelConfig) -> Mapping[int, Path] | None:
@@ -76,11 +75,6 @@ class FileSystemSource:
         )
         return chosen
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether a second look will show if a version with a graph is complete."""
-        return bool(self._young)
-
     def _choose(self, model: ModelConfig, there: dict[int, Path]) -> Mapping[int, Path]:
         """What the policy selects of the complete versions; only those that it may select are looked at."""
         while True:
@@ -104,11 +98,7 @@ class FileSystemSource:
         before = self._seen.get(path)
         unchanged = self._clock() - newest >= SETTLED_SECONDS if before is None else before == fingerprint
         self._seen[path] = fingerprint
-        self._young.discard(path)
-        if complete and self._settle and not unchanged:
-            self._young.add(path)
-            return False
-        if not complete:
+        if not complete or (self._settle and not unchanged):
             return False
         del self._seen[path]
         self._settled.add(path)
@@ -116,7 +106,6 @@ class FileSystemSource:
 
     def _forget(self, gone: set[Path]) -> None:
         self._settled -= gone
-        self._young -= gone
         for path in gone:
             self._seen.pop(path, None)
 

@@ -44,8 +44,11 @@ class Layout:
     places: tuple[Place, ...]
 
     def arrays(self, data: bytes, *, copy: bool) -> Arrays:
-        """The tensors of a message of this layout, in memory of their own or as read-only, perhaps unaligned
-        views."""
+        """The tensors of a message of this layout, by name.
+
+        With `copy` they are in memory of their own, which for small ones a bytearray holds (`owndata` is
+        False); else they are read-only, perhaps unaligned views of `data`.
+        """
         arrays: Arrays = {}
         for alias, dtype, shape, start, stop in self.places:
             if not copy:
