@@ -8,10 +8,10 @@ import weakref
 import numpy as np
 import pytest
 
-from tfserving.client.calls import Calls, Choice
+from tfserving.client.calls import Calls
 from tfserving.client.inputs import arrays_for
 from tfserving.client.options import UNSET, Retry
-from tfserving.client.plan import Exchange, Pause, Send, carry_out, carry_out_async
+from tfserving.client.plan import Choice, Exchange, Pause, Send, carry_out, carry_out_async
 from tfserving.client.results import VersionStatus
 from tfserving.errors import (
     DeadlineError,

@@ -19,7 +19,7 @@ from tfserving.repository import config
 from tfserving.server.rest import answers, examples, large, paths
 from tfserving.server.rest.body import inflate, loads
 from tfserving.server.rest.tensors import Format, parse_predict
-from tfserving.wire import messages, predict, tensors
+from tfserving.wire import limits, messages, predict, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
@@ -47,7 +47,7 @@ def assert_same(one, other):
 @pytest.fixture(autouse=True)
 def _small_tensors(monkeypatch):
     # a shape of a few bytes may stand for 2 GB, here as in TensorFlow: nothing to fill memory with in a test
-    monkeypatch.setattr(tensors, "MAX_MESSAGE_BYTES", 1 << 16)
+    monkeypatch.setattr(limits, "MAX_MESSAGE_BYTES", 1 << 16)
 
 
 @pytest.mark.parametrize(

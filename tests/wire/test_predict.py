@@ -135,7 +135,7 @@ def test_what_is_written_again_stops_at_the_same_size(monkeypatch):
     for _ in range(2):
         writer.write({"a": part})
         writer.write({"b": part})
-    monkeypatch.setattr(predict.tensors, "MAX_MESSAGE_BYTES", 2**17 + 2**10)
+    monkeypatch.setattr(predict.limits, "MAX_MESSAGE_BYTES", 2**17 + 2**10)
     writer.write({"a": part})
     with pytest.raises(InvalidInputError, match="split the batch"):
         writer.write({"a": part, "b": part})

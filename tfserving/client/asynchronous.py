@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfserving.client.calls import Calls, Choice
 from tfserving.client.options import UNSET, Timeout
-from tfserving.client.plan import Call, carry_out_async
+from tfserving.client.plan import Call, Choice, carry_out_async
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
 
+    from tfserving.client.calls import Calls
     from tfserving.client.codec import Inference
     from tfserving.client.examples import Features
     from tfserving.client.results import Classification, VersionStatus
@@ -32,7 +32,9 @@ class AsyncClient:
     makes new ones.
     """
 
-    _calls: Calls
+    @property
+    def _calls(self) -> Calls:
+        raise NotImplementedError
 
     async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         """See `plan.Send`."""

@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfserving.client.calls import Calls, Choice
 from tfserving.client.options import UNSET, Timeout
-from tfserving.client.plan import Call, carry_out
+from tfserving.client.plan import Call, Choice, carry_out
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
 
+    from tfserving.client.calls import Calls
     from tfserving.client.codec import Inference
     from tfserving.client.examples import Features
     from tfserving.client.results import Classification, VersionStatus
@@ -40,7 +40,9 @@ class BlockingClient:
     text.
     """
 
-    _calls: Calls
+    @property
+    def _calls(self) -> Calls:
+        raise NotImplementedError
 
     def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
         """See `plan.Send`."""

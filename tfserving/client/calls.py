@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.failures import worth_retrying
 from tfserving.client.inputs import choose
 from tfserving.client.known import Known, Signatures
 from tfserving.client.options import UNSET, Retry, Timeout
-from tfserving.client.plan import Call, Exchange, Outcome, Pause, Plan, Send
+from tfserving.client.plan import Call, Choice, Exchange, Outcome, Pause, Plan, Send
 from tfserving.errors import (
     ConfigError,
     DeadlineError,
@@ -37,15 +37,6 @@ T = TypeVar("T")
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
 # One look must not hang for as long as the wait may take: the server may come up meanwhile.
 _LOOK_TIMEOUT = 5.0
-
-
-class Choice(NamedTuple):
-    """Which model a call is for, as the caller said it."""
-
-    model: str | None = None
-    version: int | None = None
-    label: str | None = None
-    signature: str | None = None
 
 
 class Calls:

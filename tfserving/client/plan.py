@@ -18,6 +18,15 @@ from tfserving.errors import TfServingError
 T = TypeVar("T")
 
 
+class Choice(NamedTuple):
+    """Which model a call is for, as the caller said it."""
+
+    model: str | None = None
+    version: int | None = None
+    label: str | None = None
+    signature: str | None = None
+
+
 class Send(NamedTuple):
     """Send `body` to `path` and come back with the reply's bytes, or raise a TfServingError.
 

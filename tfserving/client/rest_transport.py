@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from tfserving.client.calls import Calls
 from tfserving.client.endpoints import Endpoints
@@ -37,9 +38,14 @@ class RestTransport:
         self._metadata = metadata
         self._tls = tls
         self._closed = False
-        self._calls = Calls(
-            RestCodec(row_format=row_format), self.address, model_name, timeout=timeout, retry=retry
-        )
+        self._timeout = timeout
+        self._retry = retry
+        self._row_format = row_format
+
+    @cached_property
+    def _calls(self) -> Calls:
+        codec = RestCodec(row_format=self._row_format)
+        return Calls(codec, self.address, self.model_name, timeout=self._timeout, retry=self._retry)
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = dict(pairs_of(self._metadata))

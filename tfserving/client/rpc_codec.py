@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from tfserving.client.inputs import arrays_for, in_order
 from tfserving.client.plan import Exchange
@@ -108,7 +107,7 @@ def _exchange(method: Method, request: Any, model: str | None, read: Any) -> Exc
         try:
             return read(method.response.FromString(data))
         # UnicodeDecodeError: protobuf 4 finds out when a string is read
-        except (DecodeError, UnicodeDecodeError) as error:
+        except (messages.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(
                 f"{len(data)} bytes that are no {method.response.DESCRIPTOR.full_name}: {error}"
             ) from error
@@ -143,7 +142,7 @@ def _read_metadata(reply: Any) -> dict[str, Signature]:
     found = messages.SignatureDefMap()
     try:
         unpacked = packed.Unpack(found)
-    except DecodeError as error:
+    except messages.DecodeError as error:
         raise ProtocolError(f"{_SIGNATURE_DEF!r} does not parse: {error}") from error
     if not unpacked:
         raise ProtocolError(f"{_SIGNATURE_DEF!r} is a {packed.type_url}, not a SignatureDefMap")

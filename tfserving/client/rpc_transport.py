@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import grpc
 
 from tfserving.client.addresses import Targets
-from tfserving.client.calls import Calls
 from tfserving.client.channels import Channels, credentials_for, options_for
 from tfserving.client.failures import failure
 from tfserving.client.options import (
@@ -20,8 +20,10 @@ from tfserving.client.options import (
     Tls,
     pairs_of,
 )
-from tfserving.client.rpc_codec import RpcCodec
 from tfserving.errors import FailedPreconditionError, TfServingError
+
+if TYPE_CHECKING:
+    from tfserving.client.calls import Calls
 
 
 class RpcTransport:
@@ -61,7 +63,16 @@ class RpcTransport:
         self._channels = Channels(targets, make, channels, type(self)._owner)
         # a function is asked before each call, anything else is read once
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
-        self._calls = Calls(RpcCodec(), self.address, model_name, timeout=timeout, retry=retry)
+        self._timeout = timeout
+        self._retry = retry
+
+    @cached_property
+    def _calls(self) -> Calls:
+        # What writes and reads messages is imported with the first call: it takes as long as all the rest.
+        from tfserving.client.calls import Calls
+        from tfserving.client.rpc_codec import RpcCodec
+
+        return Calls(RpcCodec(), self.address, self.model_name, timeout=self._timeout, retry=self._retry)
 
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         return pairs_of(self._metadata) if callable(self._metadata) else self._metadata

@@ -64,6 +64,7 @@ def __getattr__(name: str) -> Any:
 
 def _load() -> None:
     from google.protobuf import descriptor_pool, message_factory
+    from google.protobuf.message import DecodeError
 
     with open(os.path.join(os.path.dirname(__file__), "descriptors.pb"), "rb") as file:
         descriptors = file.read()
@@ -75,7 +76,7 @@ def _load() -> None:
             message = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
             globals()[name] = message
             _keep(message.DESCRIPTOR, message_factory.GetMessageClass)
-    globals()["POOL"] = pool
+    globals().update(POOL=pool, DecodeError=DecodeError)
 
 
 def _keep(descriptor: Any, class_of: Callable[[Any], Any]) -> None:

@@ -14,10 +14,9 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import large, messages, tensors
+from tfserving.wire import large, limits, messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
@@ -214,6 +213,8 @@ def _head(
 
 
 def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Sequence[Any]:
+    from tfserving.wire import tensors  # as late as messages
+
     dtype = DType.of(array.dtype)
     value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
     if dtype is DType.DT_STRING or value_tag is None:
@@ -237,9 +238,9 @@ def _joined(parts: list[Any]) -> bytes:
 
 
 def _check_size(size: int) -> None:
-    if size > tensors.MAX_MESSAGE_BYTES:
+    if size > limits.MAX_MESSAGE_BYTES:
         raise InvalidInputError(
-            f"the message would have {size} bytes and protobuf stops at {tensors.MAX_MESSAGE_BYTES} (2 GiB): "
+            f"the message would have {size} bytes and protobuf stops at {limits.MAX_MESSAGE_BYTES} (2 GiB): "
             "split the batch"
         )
 
@@ -248,11 +249,13 @@ def _parsed(kind: Any, data: bytes, read: Callable[[Any], T]) -> T:
     try:
         return read(kind.FromString(data))
     # UnicodeDecodeError: protobuf 4 finds out when a string is read
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (messages.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
 def _arrays(entries: Mapping[str, Any]) -> Arrays:
+    from tfserving.wire import tensors
+
     arrays = {}
     for alias, proto in entries.items():
         try:
@@ -358,10 +361,10 @@ def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], t
 def _read_shape(data: bytes) -> tuple[int, ...]:
     try:
         message = messages.TensorShapeProto.FromString(data)
-    except DecodeError:
+    except messages.DecodeError:
         raise _NotPlainError from None
     shape = tuple(dim.size for dim in message.dim)
-    if message.unknown_rank or len(shape) > tensors.MAX_RANK or any(size <= 0 for size in shape):
+    if message.unknown_rank or len(shape) > limits.MAX_RANK or any(size <= 0 for size in shape):
         raise _NotPlainError
     return shape
 
@@ -374,5 +377,5 @@ def _read_spec(data: bytes) -> ModelSpec:
 def _read_short_spec(data: bytes) -> ModelSpec:
     try:
         return ModelSpec.from_message(messages.ModelSpec.FromString(data))
-    except DecodeError:
+    except messages.DecodeError:
         raise _NotPlainError from None

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from tfserving.errors import RepositoryError
-from tfserving.wire import messages, tensors
+from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -70,6 +69,8 @@ class Signature:
 
 def signatures_of(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:
     """Signatures by name from a map of `SignatureDef` messages (of a SignatureDefMap or a MetaGraphDef)."""
+    from tfserving.wire import tensors  # as late as messages
+
     return {
         name: Signature(
             name,
@@ -115,7 +116,7 @@ def read_saved_model(
             model = messages.SavedModel.FromString(file.read())
     except OSError as error:
         raise RepositoryError(f"{path}: {error.strerror}: not a complete SavedModel") from error
-    except DecodeError as error:
+    except messages.DecodeError as error:
         raise RepositoryError(f"{path} is no SavedModel (half-copied?): {error}") from error
     for graph in model.meta_graphs:
         if set(graph.meta_info_def.tags) == tags:

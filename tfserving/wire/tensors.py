@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import messages
+from tfserving.wire import limits, messages
 from tfserving.wire.dtypes import DType
 
-# A protobuf message, and so any tensor that can be received, is smaller than this.
-MAX_MESSAGE_BYTES = 2**31 - 1
-
-# Dimensions that an array can have: numpy 1.26 stops here, TensorFlow's kernels do well before.
-MAX_RANK = 32
 # Bytes that numpy can count, of the dimensions that are not 0.
 _MAX_COUNTED = 2**63 - 1
 
@@ -141,16 +136,19 @@ def checked_size(shape: tuple[int, ...], dtype: DType) -> int:
     """How many elements the shape holds.
 
     Raises:
-        ProtocolError: a negative dimension, more dimensions than MAX_RANK, or more bytes than a message can
-            carry (a few bytes on the wire must not make the reader allocate without bound).
+        ProtocolError: a negative dimension, more dimensions than an array can have, or more bytes than a
+            message can carry (a few bytes on the wire must not make the reader allocate without bound).
     """
-    if len(shape) > MAX_RANK:
-        raise ProtocolError(f"a tensor of {len(shape)} dimensions: {MAX_RANK} is the most")
+    if len(shape) > limits.MAX_RANK:
+        raise ProtocolError(f"a tensor of {len(shape)} dimensions: {limits.MAX_RANK} is the most")
     if any(size < 0 for size in shape):
         raise ProtocolError(f"a tensor of shape {shape}: sizes cannot be negative")
     count = math.prod(shape)
     itemsize = dtype.numpy.itemsize
-    if count * itemsize > MAX_MESSAGE_BYTES or math.prod(filter(None, shape)) * itemsize > _MAX_COUNTED:
+    if (
+        count * itemsize > limits.MAX_MESSAGE_BYTES
+        or math.prod(filter(None, shape)) * itemsize > _MAX_COUNTED
+    ):
         raise ProtocolError(f"a {dtype.label} tensor of shape {shape}: larger than a message can be (2 GiB)")
     return count
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from tfserving.server.rest.body import Leaves, flatten
-from tfserving.wire.tensors import MAX_RANK
+from tfserving.wire.limits import MAX_RANK
 
 simdjson: Any
 try:

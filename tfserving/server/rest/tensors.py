@@ -23,8 +23,8 @@ from tfserving.errors import InvalidInputError, UnsupportedError
 from tfserving.server.rest.body import Leaves, Place, flatten, loads
 from tfserving.server.rest.large import Numbers, loads_numbers
 from tfserving.wire.dtypes import DType
+from tfserving.wire.limits import MAX_RANK
 from tfserving.wire.signatures import Signature, TensorInfo
-from tfserving.wire.tensors import MAX_RANK
 
 Array = np.ndarray[Any, Any]
 
