@@ -32,6 +32,10 @@ COMMANDS = {
         ]
         for name in ("check", "plan", "format", "versions", "next-version", "signature")
     },
+    **{
+        f"python -m {name}": [sys.executable, "-m", name, "--help"]
+        for name in ("benchmarks.client", "benchmarks.server", "tests.soak")
+    },
 }  # fmt: skip
 
 # Words in capitals that are no variables: what stands for a value, and what stands for a protocol.
@@ -51,9 +55,11 @@ def page(name: str) -> Page:
 
 @cache
 def variables() -> set[str]:
-    """Everything that a script or the image takes from the environment."""
+    """Everything that a script, the image or a test takes from the environment."""
     scripts = [*ROOT.glob("*.sh"), *(ROOT / "lib").glob("*.sh"), ROOT / ".ci" / "run"]
     found = {name for path in scripts for name in re.findall(r'^: "\$\{([A-Z_]+):=', path.read_text(), re.M)}
+    tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    found |= {name for text in tests for name in re.findall(r'os\.environ\.get\("(TFSERVING_\w+)"', text)}
     return found | settings().keys() | {"IMAGE_NAME"}
 
 
