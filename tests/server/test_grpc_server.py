@@ -55,6 +55,11 @@ def check(channel, name):
     )
 
 
+def watching(channel):
+    """What the health service tells of model "m", as it changes."""
+    return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"), timeout=30)
+
+
 def test_the_health_service_knows_the_models(serve):
     models = {"good": True, "bad": False}
     with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
@@ -71,9 +76,7 @@ def test_the_health_service_knows_the_models(serve):
 def test_who_watches_is_told(serve):
     models = {"m": False}
     with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(service="m"), timeout=30
-        )
+        watch = watching(channel)
         assert next(watch).status == NOT_SERVING
         models["m"] = True
         assert next(watch).status == SERVING
@@ -93,10 +96,7 @@ def test_a_model_that_is_gone_is_not_healthy(serve):
 def test_who_watches_is_told_after_another_left(serve):
     models = {"m": False}
     with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
-        watch = [
-            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"), timeout=30)
-            for _ in range(2)
-        ]
+        watch = [watching(channel) for _ in range(2)]
         assert [next(each).status for each in watch] == [NOT_SERVING, NOT_SERVING]
         watch[0].cancel()
         assert check(channel, "m") == NOT_SERVING
