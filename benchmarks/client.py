@@ -24,7 +24,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from benchmarks.report import Row, arguments_of, time_text, write
+from benchmarks.report import Row, arguments_of, compared, write
 from tf_rpc_client import AsyncTfRpcClient, TfRpcClient
 from tfserving.wire import predict, services
 from tfserving.wire.model_spec import ModelSpec
@@ -65,23 +65,12 @@ def seconds_of(function: Callable[[], object], count: int) -> float:
 def against(
     baseline: Callable[[], object], ours: Callable[[], object], effort: Effort
 ) -> tuple[float, float]:
-    """Median seconds of each, taken in turn."""
+    """Median seconds of ours and of the baseline, taken in turn."""
     baseline(), ours()
     once = max(seconds_of(baseline, 3), 1e-7)
     count = max(1, round(effort.seconds / once))
     rounds = [(seconds_of(baseline, count), seconds_of(ours, count)) for _ in range(effort.rounds)]
-    return statistics.median(one for one, _ in rounds), statistics.median(other for _, other in rounds)
-
-
-def compared(
-    what: str,
-    baseline: str,
-    times: tuple[float, float],
-    limit: float | None,
-) -> Row:
-    """A row from two times in seconds."""
-    theirs, ours = times
-    return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
+    return statistics.median(other for _, other in rounds), statistics.median(one for one, _ in rounds)
 
 
 def start_up(effort: Effort) -> Iterator[Row]:
@@ -100,8 +89,8 @@ def start_up(effort: Effort) -> Iterator[Row]:
         for code in codes:
             run(code)
         pairs = [(run(codes[0]), run(codes[1])) for _ in range(effort.runs)]
-    times = min(one for one, _ in pairs), min(other for _, other in pairs)
-    yield compared("import and construct a client", f"`{codes[0]}`", times, 1.25)
+    times = min(other for _, other in pairs), min(one for one, _ in pairs)
+    yield compared("import and construct a client", f"`{codes[0]}`", *times, 1.25)
 
 
 def without_tensorflow(address: str) -> Iterator[Row]:
@@ -141,7 +130,7 @@ def encoding(effort: Effort) -> Iterator[Row]:
         array = random(SHAPES[name])
         inputs = {"x": array}
         times = against(array.tobytes, lambda inputs=inputs: write(inputs), effort)
-        yield compared(f"encode {name}", "`ndarray.tobytes`", times, limit)
+        yield compared(f"encode {name}", "`ndarray.tobytes`", *times, limit)
     with contextlib.suppress(ImportError):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow as tf
@@ -156,7 +145,7 @@ def encoding(effort: Effort) -> Iterator[Row]:
             return bytes(request.SerializeToString())
 
         times = against(official, lambda: write({"x": array}), effort)
-        yield compared("encode 1x10", "`tf.make_tensor_proto` and serialize", times, 0.15)
+        yield compared("encode 1x10", "`tf.make_tensor_proto` and serialize", *times, 0.15)
 
 
 def decoding(effort: Effort) -> Iterator[Row]:
@@ -166,7 +155,7 @@ def decoding(effort: Effort) -> Iterator[Row]:
         for field, content in (("tensor_content", True), ("float_val", False)):
             data = predict.encode_response(SPEC, {"y": array}, tensor_content=content)
             times = against(array.copy, lambda data=data: predict.decode_response(data), effort)
-            yield compared(f"decode {size}, `{field}`", "`ndarray.copy`", times, limit)
+            yield compared(f"decode {size}, `{field}`", "`ndarray.copy`", *times, limit)
 
 
 def calling(address: str, effort: Effort, limits: Sequence[float | None], where: str = "") -> Iterator[Row]:
@@ -184,7 +173,7 @@ def calling(address: str, effort: Effort, limits: Sequence[float | None], where:
                 lambda client=client, inputs=inputs: client.infer(inputs),
                 effort,
             )
-        yield compared(f"whole call, {name}{where}", "grpcio stub, same bytes", times, limit)
+        yield compared(f"whole call, {name}{where}", "grpcio stub, same bytes", *times, limit)
 
 
 def many_callers(address: str, effort: Effort, limit: float | None, where: str = "") -> Iterator[Row]:

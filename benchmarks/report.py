@@ -17,9 +17,7 @@ from typing import Any
 _QUIET = 0.5
 
 
-def arguments_of(
-    program: str, about: str, measures: Sequence[str] = (), argv: Sequence[str] | None = None
-) -> argparse.Namespace:
+def arguments_of(program: str, about: str, measures: Sequence[str] = ()) -> argparse.Namespace:
     """A benchmark's command line: quick, out and measures.
 
     Args:
@@ -34,7 +32,7 @@ def arguments_of(
     if measures:
         choice = f"only these of {', '.join(measures)}"
         parser.add_argument("measures", nargs="*", metavar="MEASURE", help=choice)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     unknown = set(arguments.measures) - set(measures) if measures else ()
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(measures)}")
@@ -65,6 +63,11 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """The same for machines."""
         return {**self.__dict__, "holds": self.holds}
+
+
+def compared(what: str, baseline: str, ours: float, theirs: float, limit: float | None = None) -> Row:
+    """A row from two times in seconds."""
+    return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
 
 
 def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object]) -> None:

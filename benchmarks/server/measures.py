@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Row, time_text
+from benchmarks.report import Row, compared, time_text
 from benchmarks.server import load, servers
 from benchmarks.server.delays import Asker, SlowCalls, alone
 from benchmarks.server.in_process import InProcess
@@ -103,13 +103,13 @@ def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
         measures |= {name: partial(median, request) for name, request in requests.items()}
         times = _in_turn(measures, effort.rounds)
     alone = times["in process"]
-    yield _times("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], alone, 1.08)
-    yield _times("the same, naive server", "in process", times["naive"], alone)
-    yield _times("the same 600 kB to the bare transport", "in process", times["bare"], alone)
+    yield compared("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], alone, 1.08)
+    yield compared("the same, naive server", "in process", times["naive"], alone)
+    yield compared("the same 600 kB to the bare transport", "in process", times["bare"], alone)
     for name, limit in (("REST", 1.5), ("REST, float32 digits", None)):
         size = requests[name].body.stat().st_size / 1e6
         what = f"a call of a MobileNetV2, {name}, {size:.1f} MB of JSON"
-        yield _times(what, "gRPC", times[name], times["gRPC"], limit)
+        yield compared(what, "gRPC", times[name], times["gRPC"], limit)
 
 
 def batching(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
@@ -239,10 +239,6 @@ def _in_turn(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
         for name, measure in measures.items():
             figures[name].append(measure())
     return {name: statistics.median(values) for name, values in figures.items()}
-
-
-def _times(what: str, baseline: str, ours: float, theirs: float, limit: float | None = None) -> Row:
-    return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
 
 
 def _serving(model: str, models: Path) -> tuple[str, ...]:
