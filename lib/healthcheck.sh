@@ -95,37 +95,31 @@ check_model() {
   unhealthy "model $2 has no AVAILABLE version"
 }
 
-# config_in_use FLAG...: the models.config that the server goes by; empty where it serves one model by flags.
-config_in_use() {
-  local config poll
-  config=$(flag_value model_config_file "$@")
-  poll=$(flag_value model_config_file_poll_wait_seconds "$@")
-  # A poll that finds no file, or one without a model's name, leaves the server as it is.
-  if [[ -n $config && (! $poll =~ ^[0-9]*[1-9][0-9]*$ || -z $(model_names "$config" 2>/dev/null | tr '\0' ' ')) ]]; then
-    config=$STATE_DIR/models.config
-  fi
-  printf '%s\n' "$config"
-}
-
 check() {
-  local command=() models=() config model port
+  local command=() models=() config poll model port
   [[ -r $STATE_DIR/command ]] || unhealthy "no server has been started here"
   mapfile -d '' -t command <"$STATE_DIR/command"
   [[ ! -e $STATE_DIR/draining ]] || unhealthy "draining: a stop signal has arrived"
   port=$(flag_value rest_api_port "${command[@]}")
   [[ $port =~ ^[0-9]*[1-9][0-9]*$ ]] || unhealthy "REST is off (--rest_api_port=$port); the check needs it"
-  config=$(config_in_use "${command[@]}")
-  if [[ -n $config ]]; then
-    mapfile -d '' -t models < <(model_names "$config")
-  else
+  config=$(flag_value model_config_file "${command[@]}")
+  poll=$(flag_value model_config_file_poll_wait_seconds "${command[@]}")
+  if [[ -z $config ]]; then
     models=("$(flag_value model_name "${command[@]}")")
+  elif [[ $poll =~ ^[0-9]*[1-9][0-9]*$ ]]; then
+    mapfile -d '' -t models < <(model_names "$config" 2>/dev/null)
+  fi
+  # The server goes by an earlier file: it does not poll, or found no file, or none that names a model.
+  if [[ ${#models[@]} -eq 0 ]]; then
+    config=''
+    mapfile -d '' -t models < <(model_names "$STATE_DIR/models.config")
   fi
   [[ ${#models[@]} -gt 0 ]] || unhealthy "the models.config in use names no model"
   for model in "${models[@]}"; do
     check_model "$port" "$model"
   done
   # what a poll brought, for when the file is gone or broken later
-  if [[ -n $config && $config != "$STATE_DIR/models.config" ]]; then
+  if [[ -n $config ]]; then
     cat "$config" >"$STATE_DIR/models.config.new" && mv -f "$STATE_DIR/models.config.new" "$STATE_DIR/models.config"
   fi
   printf 'healthy: %s AVAILABLE\n' "${models[*]//[[:cntrl:]]/?}"
