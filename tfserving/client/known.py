@@ -42,7 +42,7 @@ class Known:
             NotFoundError: the model has no such signature.
             InvalidInputError: the signature has no such output.
         """
-        found = self._prepared.get((spec.signature, outputs))
+        found = self.prepared(spec.signature, outputs)
         if found is None:
             signature = choose(self.signatures, spec.signature)
             check_outputs(signature, outputs)

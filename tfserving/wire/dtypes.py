@@ -1,4 +1,4 @@
-"""TensorFlow's dtypes: their numbers on the wire, their names, and the numpy dtypes that hold them."""
+"""TensorFlow's dtypes: their numbers on the wire, their names, the numpy dtypes and arrays that hold them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,15 @@ class DType(enum.IntEnum):
         except ValueError:
             return cls.DT_INVALID
 
+
+def as_wire_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same values C-contiguous and little-endian; the array itself where it already is both."""
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
+
+
+_LITTLE = np.little_endian
 
 _LABELS = {DType.DT_FLOAT: "float32", DType.DT_DOUBLE: "float64", DType.DT_HALF: "float16"}
 

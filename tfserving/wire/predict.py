@@ -17,7 +17,7 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import large, limits, messages
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import DType, as_wire_array
 from tfserving.wire.layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
 
@@ -213,15 +213,15 @@ def _head(
 
 
 def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Sequence[Any]:
-    from tfserving.wire import tensors  # as late as messages
-
     dtype = DType.of(array.dtype)
     value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
     if dtype is DType.DT_STRING or value_tag is None:
+        from tfserving.wire import tensors  # as late as messages
+
         tensor = tensors.to_proto(array, tensor_content=tensor_content).SerializeToString()
         return (_delimited(map_tag, _delimited(_KEY, alias.encode()) + _delimited(_VALUE, tensor)),)
     _check_size(array.nbytes)  # before it is made contiguous
-    array = tensors.as_wire_array(array)
+    array = as_wire_array(array)
     head = _head(map_tag, alias, dtype, array.shape, array.nbytes, value_tag)
     if not array.nbytes:
         return (head,)

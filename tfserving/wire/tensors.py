@@ -10,7 +10,7 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import limits, messages
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import DType, as_wire_array
 
 # Bytes that numpy can count, of the dimensions that are not 0.
 _MAX_COUNTED = 2**63 - 1
@@ -34,13 +34,6 @@ VALUE_FIELDS: dict[DType, str] = {
     DType.DT_BFLOAT16: "half_val",
     DType.DT_STRING: "string_val",
 }
-
-
-def as_wire_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same values C-contiguous and little-endian; the array itself where it already is both."""
-    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
-        array = array.astype(array.dtype.newbyteorder("<"))
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
 
 
 def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any:
@@ -206,6 +199,3 @@ def _to_bytes(value: object) -> bytes:
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     raise InvalidInputError(f"a string tensor holds str or bytes, not {type(value).__name__} ({value!r:.60})")
-
-
-_LITTLE = np.little_endian
