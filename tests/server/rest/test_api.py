@@ -352,7 +352,10 @@ def test_a_connection_is_used_again(server):
 @pytest.mark.parametrize("transport", [None, object()])
 def test_a_connection_that_closes_before_its_body_is_waited_for_is_no_failure_of_ours(transport):
     class Content:
-        async def readany(self):
+        def at_eof(self):
+            return False
+
+        async def readchunk(self):
             raise RuntimeError("Connection closed.")  # so says aiohttp
 
     request = SimpleNamespace(headers={}, content=Content(), transport=transport)

@@ -19,7 +19,7 @@ def nested(value):
     if isinstance(value, Numbers):
         leaves = value.leaves()
         assert leaves.shape == value.shape
-        return value.array.as_list()
+        return json.loads(bytes(value.text))
     if isinstance(value, dict):
         return {key: nested(held) for key, held in value.items()}
     return value
@@ -33,6 +33,10 @@ def nested(value):
         (b'{"inputs": [[[1, 2]]], "signature_name": "s"}', (1, 1, 2)),
         (b'{"inputs": {"x": [1.0, 2.0]}}', (2,)),
         (b'{"inputs": {"x": 1, "y": [[1, 2], [2, 3]], "z": "s"}}', (2, 2)),
+        # of a key that is there twice the last counts, as everywhere
+        (b'{"inputs": {"a": 1}, "inputs": {"b": [1, 2]}}', (2,)),
+        (b'{"inputs": 5, "inputs": {"b": [1, 2]}}', (2,)),
+        (b'{"instances": 5, "instances": [1, 2]}', (2,)),
         (b'{"instances":[' + b",".join([b"[" + b",".join([b"1"] * 3) + b"]"] * 200) + b"]}", (200, 3)),
     ],
     ids=lambda value: repr(value)[:40],
@@ -72,9 +76,8 @@ def test_arrays_of_numbers_are_found(body, shape):
         b'{"instances": [NaN, 1]}',
         b'{"inputs": {"a": [1, 2], "b": [2, 3]}}',
         b'{"instances": [{"a": [1, 2]}]}',
-        b'{"inputs": {"a": 1}, "inputs": {"b": [1, 2]}}',
-        b'{"inputs": 5, "inputs": {"b": [1, 2]}}',
-        b'{"instances": 5, "instances": [1, 2]}',
+        b'{"inputs": {"b": [1, 2]}, "inputs": {"a": 1}}',
+        b'{"instances": [1, 2], "instances": 5}',
         b'{"deep": {"deeper": [1, 2]}}',
         b'\xef\xbb\xbf{"instances": [1, 2]}',
         b'{"instances": [18446744073709551616, 1]}',
@@ -102,6 +105,18 @@ LONG = {
 @pytest.mark.parametrize("array", LONG.values(), ids=LONG)
 def test_no_text_takes_long(array):
     assert loads_numbers(b'{"instances": ' + array + b"}") is None
+
+
+@pytest.mark.parametrize("size", [100, large._KEPT_BYTES])
+def test_parsers_for_usual_sizes_are_used_again(size, monkeypatch):
+    monkeypatch.setattr(large, "_parsers", [])
+    numbers = loads_numbers(b'{"inputs": [1, 2, 3' + b" " * size + b"]}")["inputs"]
+    kept = list(large._parsers)
+    assert len(kept) == (size < large._KEPT_BYTES)
+    loads_numbers(b'{"inputs": [4, 5, 6]}')
+    assert large._parsers[: len(kept)] == kept
+    # whoever has numbers of before keeps them
+    assert numbers.values.tolist() == [1, 2, 3]
 
 
 def packed(text, code):

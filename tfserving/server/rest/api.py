@@ -140,14 +140,21 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
 
 async def _body(request: web.BaseRequest) -> list[bytes]:
     """The body in pieces: joining large ones would keep the event loop."""
+
+    async def read_piece() -> bytes:
+        # readany() joins what has come, readchunk() gives it as it came; but chunks of HTTP may be tiny
+        if request.headers.get("Transfer-Encoding"):
+            return await request.content.readany()
+        return (await request.content.readchunk())[0]
+
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # that was not yet the response
             request.writer.output_size = 0
         chunks = []
-        while chunk := await request.content.readany():
-            chunks.append(chunk)
+        while not request.content.at_eof():
+            chunks.append(await read_piece())
         return chunks
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and request.transport is not None:

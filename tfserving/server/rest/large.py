@@ -6,6 +6,7 @@ does not tell, whether all lists of one level are of one length, shows in the or
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from dataclasses import dataclass
 from typing import Any
@@ -31,33 +32,43 @@ class Numbers:
 
     Attributes:
         shape: its shape, of one dimension or more.
-        array: the `simdjson.Array`.
+        values: the numbers in order: int64 or uint64 if all of them are integers that fit, else float64.
+        text: the array in JSON.
     """
 
     shape: tuple[int, ...]
-    array: Any
+    values: np.ndarray[Any, Any]
+    text: memoryview
 
     def packed(self, code: str) -> np.ndarray[Any, Any] | None:
         """The numbers as a flat array of a type of the struct module, None if it cannot hold one of them.
 
         Integers hold no number that is written with a point or exponent, float32 none that is too large.
         """
-        kind = "d" if code in "fd" else "u" if code in "IQ" else "i"
-        try:
-            values = np.frombuffer(self.array.as_buffer(of_type=kind), _BUFFERS[kind])
-        except (TypeError, ValueError):
+        values = self.values
+        if code in "fd":
+            # by way of float64, as from Python values
+            values = values.astype("<f8", copy=False)
+        elif values.dtype.kind == "f":
             return None
         with np.errstate(over="ignore"):
             narrow = values.astype(f"<{code}", copy=False)
-        fits = np.isfinite(narrow) if kind == "d" else narrow == values
+        fits = np.isfinite(narrow) if code in "fd" else narrow == values
         return narrow if fits.all() else None
 
     def leaves(self) -> Leaves:
         """The numbers as Python values."""
-        return flatten(self.array.as_list(), str)
+        return flatten(orjson.loads(self.text), str)
 
 
-_BUFFERS = {"d": "<f8", "i": "<i8", "u": "<u8"}
+# Kinds of simdjson's buffers, in the order in which they are tried: a number with a point is no "i" or "u".
+_BUFFERS = {"i": "<i8", "u": "<u8", "d": "<f8"}
+
+# A parser has several times the memory of the largest text that it read. Those for usual sizes are kept: to
+# take that memory from the system, page by page, adds a quarter to the time of reading.
+_parsers: list[Any] = []
+_KEPT_PARSERS = 2
+_KEPT_BYTES = 1 << 23
 
 
 def loads_numbers(body: bytes) -> dict[str, Any] | None:
@@ -81,22 +92,37 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
     try:
         # null is a value wherever the array was one; there is no other null, so it also says where that was
         value = orjson.loads(head + b"null" + tail)
-        found = simdjson.Parser().parse(body)
-        holder = value
-        if isinstance(value, dict) and isinstance(value.get("inputs"), dict):
-            holder, found = value["inputs"], found["inputs"]
-        # where a key is there twice, orjson gives the last and simdjson the first
-        if not isinstance(holder, dict) or not isinstance(found, simdjson.Object):
+        inputs = value.get("inputs") if isinstance(value, dict) else None
+        holder = inputs if isinstance(inputs, dict) else value
+        if not isinstance(holder, dict):
             return None
         key = next(key for key, held in holder.items() if held is None)
-        array = found[key]
-    except (ValueError, RuntimeError, KeyError, StopIteration):
-        # RuntimeError: simdjson's for an integer of more than 64 bits
+        text = memoryview(body)[start:end]
+        holder[key] = Numbers(shape, _values(text), text)
+    except (ValueError, StopIteration):
         return None
-    if not isinstance(array, simdjson.Array):
-        return None
-    holder[key] = Numbers(shape, array)
     return dict(value)
+
+
+def _values(text: memoryview) -> np.ndarray[Any, Any]:
+    """The numbers of an array in JSON, as in `Numbers`.
+
+    Raises:
+        ValueError: it is not JSON, or there is something else in it.
+    """
+    parser = _parsers.pop() if _parsers else simdjson.Parser()
+    try:
+        array = parser.parse(text)
+        for kind, dtype in _BUFFERS.items():
+            with contextlib.suppress(TypeError, ValueError):
+                return np.frombuffer(array.as_buffer(of_type=kind), dtype)
+    except RuntimeError as error:  # simdjson's for an integer of more than 64 bits
+        raise ValueError(str(error)) from error
+    finally:
+        array = None  # a parser that lends out what it read reads nothing else
+        if len(text) <= _KEPT_BYTES and len(_parsers) < _KEPT_PARSERS:
+            _parsers.append(parser)
+    raise ValueError("not only numbers")
 
 
 def _shape(marks: bytes) -> tuple[int, ...] | None:
