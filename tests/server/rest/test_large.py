@@ -32,6 +32,8 @@ def nested(value):
         (b'{"signature_name": "s", "instances": [ 1 , 2\n,3 ] }', (3,)),
         (b'{"inputs": [[[1, 2]]], "signature_name": "s"}', (1, 1, 2)),
         (b'{"inputs": {"x": [1.0, 2.0]}}', (2,)),
+        (b'{"instances": [[1], [2.5], [3]]}', (3, 1)),
+        (b'{"instances": [5]}', (1,)),
         (b'{"inputs": {"x": 1, "y": [[1, 2], [2, 3]], "z": "s"}}', (2, 2)),
         # of a key that is there twice the last counts, as everywhere
         (b'{"inputs": {"a": 1}, "inputs": {"b": [1, 2]}}', (2,)),
@@ -73,6 +75,7 @@ def test_arrays_of_numbers_are_found(body, shape):
         b'{"instances": []}',
         b'{"instances": [[], []]}',
         b'{"instances": [[1], []]}',
+        b'{"instances": [[], [1]]}',
         b'{"instances": [NaN, 1]}',
         b'{"inputs": {"a": [1, 2], "b": [2, 3]}}',
         b'{"instances": [{"a": [1, 2]}]}',

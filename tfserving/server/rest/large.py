@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +87,7 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
     before, after = (len(part.translate(None, _NUMBERS_AND_SPACE)) for part in (head, tail))
     marks = body.translate(None, _NUMBERS_AND_SPACE)
     shape = _shape(marks[before : len(marks) - after])
-    # lists of one number look like empty lists here
-    if shape is None or shape[-1] == 1:
+    if shape is None:
         return None
     try:
         # null is a value wherever the array was one; there is no other null, so it also says where that was
@@ -98,9 +98,13 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
             return None
         key = next(key for key, held in holder.items() if held is None)
         text = memoryview(body)[start:end]
-        holder[key] = Numbers(shape, _values(text), text)
+        numbers = Numbers(shape, _values(text), text)
     except (ValueError, StopIteration):
         return None
+    # a list of one number and an empty list have the same marks
+    if numbers.values.size != math.prod(shape):
+        return None
+    holder[key] = numbers
     return dict(value)
 
 
