@@ -1,11 +1,14 @@
-"""The bare transport, to see what is left to gain: python -m benchmarks.bare_server PORT
+"""The bare transport, to see what is left to gain: python -m benchmarks.bare_server PORT [SECONDS]
 
 An empty `grpc.aio` handler: answers every Predict with the same bytes, without a look at the request.
+With SECONDS it is busy for so long before each answer, as if with a model: after a pause the transport takes
+longer, since its threads have to wake.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 
 import grpc
 import grpc.aio
@@ -16,12 +19,15 @@ from tfserving.wire import predict, services
 from tfserving.wire.model_spec import ModelSpec
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, seconds: float = 0.0) -> None:
     """Serves until it is killed."""
     spec = ModelSpec("trivial", 1, signature="serving_default")
     answer = predict.encode_response(spec, {"y": np.zeros(3, np.float32)})
 
     async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        end = time.perf_counter() + seconds
+        while seconds and time.perf_counter() < end:
+            pass
         return answer
 
     server = grpc.aio.server()
@@ -35,4 +41,4 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), *map(float, sys.argv[2:])))

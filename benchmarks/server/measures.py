@@ -79,13 +79,16 @@ def throughput(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
 def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
     """The time of a call of a MobileNetV2, without a server, over gRPC, over REST.
 
-    And what others take for the same: the naive server, and the bare transport, which does not call it.
+    And what others take for the same: the naive server, and the bare transport, which does not call it but is
+    busy for as long. Many short rounds: a machine's speed can waver by more than these differences.
     """
+    rounds, calls = 4 * effort.rounds, -(-effort.calls // 4)
     with ExitStack() as stack:
         embedded = stack.enter_context(servers.embedded(*_serving("mobilenet", models)))
         naive = stack.enter_context(servers.naive(models / "mobilenet" / "1"))
-        bare = stack.enter_context(servers.bare())
         in_process = stack.enter_context(InProcess("mobilenet", models / "mobilenet" / "1"))
+        busy = min(in_process.seconds(effort.calls))
+        bare = stack.enter_context(servers.bare(busy))
         requests = {
             "gRPC": servers.grpc_request(embedded, "mobilenet", directory),
             "naive": servers.grpc_request(naive, "mobilenet", directory),
@@ -94,18 +97,18 @@ def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
             "REST, float32 digits": servers.rest_request(embedded, "mobilenet", directory, short=True),
         }
         load.for_calls(requests["gRPC"], 3)
-        calls = effort.calls
 
         def median(request: servers.Request) -> float:
             return statistics.median(load.for_calls(request, calls).seconds)
 
         measures: dict[str, Callable[[], float]] = {"in process": lambda: min(in_process.seconds(calls))}
         measures |= {name: partial(median, request) for name, request in requests.items()}
-        times = _in_turn(measures, effort.rounds)
+        times = _in_turn(measures, rounds)
     alone = times["in process"]
     yield compared("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], alone, 1.08)
     yield compared("the same, naive server", "in process", times["naive"], alone)
-    yield compared("the same 600 kB to the bare transport", "in process", times["bare"], alone)
+    transport = times["bare"] - busy
+    yield compared("the bare transport of the same 600 kB, alone", "in process", transport, alone)
     for name, limit in (("REST", 1.5), ("REST, float32 digits", None)):
         size = requests[name].body.stat().st_size / 1e6
         what = f"a call of a MobileNetV2, {name}, {size:.1f} MB of JSON"
@@ -119,14 +122,18 @@ def batching(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
     flags = ("--enable_batching=true", f"--batching_parameters_file={parameters}")
     serving = (*_serving("dense", models), "--grpc_max_threads=64")
     with servers.embedded(*serving, *flags) as on, servers.embedded(*serving) as off:
-        running = {"on": on, "off": off}
-        requests = {
-            name: servers.grpc_request(server, "dense", directory) for name, server in running.items()
-        }
-        rates = _rates(requests, 16, effort)
-    measured = f"{rates['on']:,.0f} against {rates['off']:,.0f}"
-    what = "calls a second with batching, 4096x4096 matrix, 16 callers"
-    yield Row(what, "without batching", measured, rates["on"] / rates["off"], 1.5, at_least=True)
+        what = "calls a second with batching, 4096x4096 matrix"
+        yield _faster(what, "without batching", (on, off), "dense", 16, directory, effort, limit=1.5)
+
+
+def parallelism(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
+    """Calls per second of a MobileNetV2 whose operations run on one CPU each, rather than on all of them."""
+    serving = _serving("mobilenet", models)
+    one_cpu = "--tensorflow_intra_op_parallelism=1"
+    with servers.embedded(*serving, one_cpu) as one, servers.embedded(*serving) as every:
+        for callers in (1, 4):
+            what = f"calls a second of a MobileNetV2, {one_cpu}"
+            yield _faster(what, "all CPUs", (one, every), "mobilenet", callers, directory, effort)
 
 
 def first_calls(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
@@ -232,6 +239,27 @@ def _rates(requests: dict[str, servers.Request], callers: int, effort: Effort) -
     return _in_turn({name: lambda run=run: run().rate for name, run in measures.items()}, effort.rounds)
 
 
+def _faster(
+    what: str,
+    baseline: str,
+    pair: tuple[servers.Server, servers.Server],
+    model: str,
+    callers: int,
+    directory: Path,
+    effort: Effort,
+    limit: float | None = None,
+) -> Row:
+    """A row for calls per second of the first server against the second."""
+    requests = {
+        name: servers.grpc_request(server, model, directory)
+        for name, server in zip(("ours", "theirs"), pair, strict=True)
+    }
+    rates = _rates(requests, callers, effort)
+    measured = f"{rates['ours']:,.0f} against {rates['theirs']:,.0f}"
+    what = f"{what}, {callers} caller{'s' * (callers > 1)}"
+    return Row(what, baseline, measured, rates["ours"] / rates["theirs"], limit, at_least=True)
+
+
 def _in_turn(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """The median of each, measured in turn."""
     figures: dict[str, list[float]] = {name: [] for name in measures}
@@ -261,5 +289,6 @@ def _held(pid: int) -> tuple[float, int, int]:
 
 
 MEASURES = {
-    measure.__name__: measure for measure in (throughput, overhead, batching, first_calls, memory, delays)
+    measure.__name__: measure
+    for measure in (throughput, overhead, batching, parallelism, first_calls, memory, delays)
 }

@@ -82,10 +82,10 @@ def naive(saved_model: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def bare() -> Iterator[Server]:
-    """A server that always answers the same."""
+def bare(seconds: float = 0.0) -> Iterator[Server]:
+    """A server that always answers the same, after so many seconds in which it was busy."""
     port = _free_port()
-    with _running(["-m", "benchmarks.bare_server", str(port)]) as process:
+    with _running(["-m", "benchmarks.bare_server", str(port), str(seconds)]) as process:
         _wait_until_listening(process, port)
         yield Server(process, port)
 
