@@ -232,10 +232,37 @@ def test_parameters_of_a_version(tmp_path):
     def load(model, version, path):
         return FakeServable(version)
 
-    scheduler = BatchScheduler(1)
     common = BatchingParameters(max_batch_size=9)
-    assert BatchingLoader(load, common, scheduler)("m", 1, tmp_path).parameters == common
-    loader = BatchingLoader(load, common, scheduler, per_model=True)
+    assert BatchingLoader(load, common)("m", 1, tmp_path).parameters == common
+    loader = BatchingLoader(load, common, per_model=True)
     assert isinstance(loader("m", 1, tmp_path), FakeServable)
     parameters(tmp_path, "max_batch_size { value: 5 }")
     assert loader("m", 1, Path(tmp_path)).parameters.max_batch_size == 5
+
+
+def test_a_slow_model_keeps_no_other_waiting(tmp_path, eventually):
+    slow = Model()
+    slow.gate.clear()
+    loader = BatchingLoader(
+        lambda model, *_: slow if model == "slow" else Model(), BatchingParameters(num_batch_threads=1)
+    )
+    one, other = loader("slow", 1, tmp_path), loader("quick", 1, tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(call, one, [[1]]) for _ in range(2)]
+        eventually(lambda: slow.entered)
+        answer = pool.submit(call, other, [[2]])
+        eventually(answer.done)
+        assert answer.result() == [[4]]
+        slow.gate.set()
+        assert [made.result(30) for made in waiting] == [[[2]]] * 2
+
+
+def test_threads_come_with_batches_and_go_with_the_version(eventually):
+    scheduler = BatchScheduler(2)
+    servable = BatchingServable(Model(), BatchingParameters(), scheduler)
+    assert scheduler._threads == 0
+    for _ in range(3):
+        call(servable, [[1]])
+    assert 1 <= scheduler._threads <= 2
+    servable.close()
+    eventually(lambda: scheduler._threads == 0)

@@ -50,7 +50,7 @@ class BatchingParameters:
         max_batch_size: rows in a batch at the most.
         batch_timeout_micros: microseconds that a batch waits to be filled once a thread is free.
         max_enqueued_batches: batches of a version that may wait; more are refused.
-        num_batch_threads: batches that run at the same time, of all models together.
+        num_batch_threads: batches of a version that run at the same time.
         allowed_batch_sizes: sizes that batches are padded to; empty: any.
         pad_variable_length_inputs: whether inputs of different sizes are padded to join one batch.
         split_large: whether a call of more rows than a batch may have is cut into several.
@@ -129,10 +129,12 @@ class _Batch:
 
 
 class BatchScheduler:
-    """Threads that run batches, shared by all versions; the batch that was begun first goes first.
+    """Threads that run the batches of a version; the batch that was begun first goes first.
+
+    The real server shares its threads between all models, and there a slow one keeps the others waiting.
 
     Args:
-        threads: how many batches run at the same time.
+        threads: how many batches run at the same time. Threads come when batches wait and stay until `close`.
         metrics: counts calls and batches.
         clock: monotonic seconds.
     """
@@ -144,13 +146,21 @@ class BatchScheduler:
         metrics: BatchingMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._limit = threads
         self._clock = clock
         self.metrics = metrics or BatchingMetrics(Registry())
         self._waiting: deque[_Batch] = deque()
         self._open: dict[Any, _Batch] = {}
         self._changed = threading.Condition()
-        for number in range(threads):
-            threading.Thread(target=self._run, name=f"batch-{number}", daemon=True).start()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """Lets the threads end; no batch waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def submit(self, owner: BatchingServable, key: Any, make: Callable[[float], _Batch], task: _Task) -> None:
         """Adds a call to the open batch of its key, or begins one.
@@ -163,7 +173,7 @@ class BatchScheduler:
             batch = self._open.get(key)
             if batch is None or batch.rows + task.rows > parameters.limit:
                 if batch is not None:
-                    self._close(key)
+                    self._fill(key)
                 if owner.enqueued >= parameters.max_enqueued_batches:
                     raise UnavailableError(
                         f"{owner.enqueued} batches wait already, as many as max_enqueued_batches allows: "
@@ -176,24 +186,42 @@ class BatchScheduler:
             batch.tasks.append(task)
             batch.rows += task.rows
             if batch.rows >= parameters.limit:
-                self._close(key)
+                self._fill(key)
+            if self._idle < len(self._waiting) and self._threads < self._limit:
+                self._hire()
             self._changed.notify()
 
-    def _close(self, key: Any) -> None:
+    def _fill(self, key: Any) -> None:
         self._open.pop(key).full = True
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                batch = self._take()
-            taken = self._clock()
-            for task in batch.tasks:
-                self.metrics.waited(taken - task.arrived)
-            batch.owner.run_batch(batch)
+    def _hire(self) -> None:
+        self._idle += 1
+        self._threads += 1
+        threading.Thread(target=self._run, name=f"batch-{self._threads}", daemon=True).start()
 
-    def _take(self) -> _Batch:
-        """Waits for a batch that is full or due, and takes it out."""
-        while True:
+    def _run(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Waits for a batch and runs it; False once closed."""
+        with self._changed:
+            batch = self._take()
+            if batch is None:
+                self._threads -= 1
+                return False
+            self._idle -= 1
+        taken = self._clock()
+        for task in batch.tasks:
+            self.metrics.waited(taken - task.arrived)
+        batch.owner.run_batch(batch)
+        with self._changed:
+            self._idle += 1
+        return True
+
+    def _take(self) -> _Batch | None:
+        """Waits for a batch that is full or due, and takes it out; None once closed."""
+        while not self._closed:
             now = self._clock()
             for batch in self._waiting:
                 if batch.full or batch.due <= now:
@@ -206,6 +234,7 @@ class BatchScheduler:
                     return batch
             due = min((batch.due for batch in self._waiting), default=None)
             self._changed.wait(None if due is None else max(0.0, due - now))
+        return None
 
 
 class BatchingServable:
@@ -261,7 +290,8 @@ class BatchingServable:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in outputs}
 
     def close(self) -> None:
-        """Frees the servable; no call is waiting by then, since each holds a pin."""
+        """Frees the servable and its threads; no call is waiting by then, since each holds a pin."""
+        self._scheduler.close()
         self._servable.close()
 
     def _submit(self, signature: Signature, task: _Task, outputs: tuple[str, ...]) -> None:
@@ -313,7 +343,7 @@ class BatchingLoader:
 
     load: Loader
     parameters: BatchingParameters
-    scheduler: BatchScheduler
+    metrics: BatchingMetrics | None = None
     per_model: bool = False
 
     def __call__(self, model: str, version: int, path: Path) -> Servable:
@@ -323,7 +353,8 @@ class BatchingLoader:
             if not (path / MODEL_PARAMETERS_FILE).exists():
                 return self.load(model, version, path)
             parameters = read_parameters(path / MODEL_PARAMETERS_FILE)
-        return BatchingServable(self.load(model, version, path), parameters, self.scheduler)
+        scheduler = BatchScheduler(self.parameters.num_batch_threads, metrics=self.metrics)
+        return BatchingServable(self.load(model, version, path), parameters, scheduler)
 
 
 def _rows(inputs: Inputs) -> int:

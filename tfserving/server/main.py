@@ -22,12 +22,7 @@ from tfserving import __version__
 from tfserving.errors import ConfigError, InvalidInputError, TfServingError, UnavailableError
 from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
-from tfserving.server.batching import (
-    BatchingLoader,
-    BatchingParameters,
-    BatchScheduler,
-    read_parameters,
-)
+from tfserving.server.batching import BatchingLoader, BatchingParameters, read_parameters
 from tfserving.server.core import PollOptions, ServerCore
 from tfserving.server.grpc_api import GrpcApi
 from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
@@ -107,8 +102,8 @@ def _batching(arguments: argparse.Namespace, loader: Loader, metrics: Metrics | 
         return loader
     path = arguments.batching_parameters_file
     parameters = read_parameters(path) if path else BatchingParameters()
-    scheduler = BatchScheduler(parameters.num_batch_threads, metrics=metrics.batching if metrics else None)
-    return BatchingLoader(loader, parameters, scheduler, arguments.enable_per_model_batching_parameters)
+    counted = metrics.batching if metrics else None
+    return BatchingLoader(loader, parameters, counted, arguments.enable_per_model_batching_parameters)
 
 
 def _core(

@@ -9,7 +9,7 @@ from apis import examples, predict_request, serve
 from fake_loader import FakeLoader
 
 from tfserving.errors import ConfigError, NotFoundError, TfServingError
-from tfserving.server.batching import BatchingLoader, BatchingParameters, BatchScheduler
+from tfserving.server.batching import BatchingLoader, BatchingParameters
 from tfserving.server.states import State, VersionStatus
 from tfserving.server.watch.calls import GRPC, REST, Call
 from tfserving.server.watch.metrics import NEVER_SET, Metrics
@@ -99,8 +99,8 @@ def watching(tmp_path_factory):
 def apis(in_loop, watching):
     """Both APIs, watched; calls are joined, and there was one of each kind."""
     metrics = watching.metrics
-    scheduler = BatchScheduler(1, metrics=metrics.batching)
-    loader = BatchingLoader(FakeLoader(), BatchingParameters(allowed_batch_sizes=(4, 1000)), scheduler)
+    parameters = BatchingParameters(allowed_batch_sizes=(4, 1000))
+    loader = BatchingLoader(FakeLoader(), parameters, metrics.batching)
     with serve(in_loop, watching.observers, watching.pages, loader=loader) as apis:
         metrics.watch(apis.manager)
         metrics.runtime.loaded(Path("/models/m/3"), 0.5)
