@@ -135,11 +135,15 @@ def test_a_large_call_is_split_only_when_asked():
     servable = batching(model, threads=1, max_batch_size=8, split_large=True, max_execution_batch_size=2)
     assert call(servable, [[1], [2], [3]]) == [[2], [4], [6]]
     assert model.batches == [[[1], [2]], [[3]]]
+    with pytest.raises(InvalidInputError, match="max_batch_size is 8"):
+        call(servable, [[1]] * 9)
 
 
 def test_a_large_call_that_fails_waits_for_its_parts(eventually):
     model = Model()
-    servable = batching(model, max_batch_size=5, split_large=True, max_enqueued_batches=1)
+    servable = batching(
+        model, max_batch_size=10, split_large=True, max_execution_batch_size=5, max_enqueued_batches=1
+    )
 
     def large():
         with pytest.raises(UnavailableError):
@@ -220,6 +224,8 @@ def test_parameters_are_read(tmp_path):
         ("max_batch_sizes { value: 1 }", "max_batch_sizes"),
         ("max_batch_size { value: 0 }", "max_batch_size is 0"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "end with 8"),
+        ("max_batch_size { value: 8 } max_execution_batch_size { value: 9 }", "9: it cannot be larger"),
+        ("max_execution_batch_size { value: -3 }", "max_execution_batch_size is -3"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 9 allowed_batch_sizes: 8", "must rise"),
     ],
 )

@@ -59,6 +59,14 @@ def test_a_refused_flag_with_its_default_is_none():
         (["--port=many"], "invalid int value: 'many'"),
         (["--enable_batching=maybe"], "'maybe' is neither true nor false"),
         (["--use_alts_credentials"], "--use_alts_credentials=True cannot be had here"),
+        (["--port=99999"], "--port=99999 is no port"),
+        (["--rest_api_port=-1"], "--rest_api_port=-1 is no port"),
+        (["--port=8501", "--rest_api_port=8501"], "are both 8501"),
+        (["--batching_parameters_file=x"], "give --enable_batching too"),
+        (
+            [f"--tensorflow_{name}_parallelism=2" for name in ("session", "intra_op", "inter_op")],
+            "give either it or them",
+        ),
         (["models"], "unrecognized arguments: models"),
     ],
 )

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server import grpc_core
-from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
+from tfserving.server.grpc_server import GrpcOptions, GrpcServer, _channel_arguments, read_ssl_config
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -252,6 +252,21 @@ def test_a_bad_ssl_config_is_named(tmp_path, text, said):
         read_ssl_config("/nowhere")
 
 
-def test_bad_channel_arguments_are_named():
-    with pytest.raises(ConfigError, match="'oops' is no key=value"):
-        GrpcServer(NoApi(), GrpcOptions(arguments="a=1,oops"), dict)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [("a=1,oops", "'oops' is no key=value"), ("a=99999999999", "'a=99999999999' is no integer of 32 bits")],
+)
+def test_bad_channel_arguments_are_named(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        GrpcServer(NoApi(), GrpcOptions(arguments=arguments), dict)
+
+
+def test_channel_arguments_are_integers_where_they_can_be():
+    found = dict(_channel_arguments("a=-1,b=--5,c=\u00b2,d=x=y"))
+    assert {key: found[key] for key in "abcd"} == {"a": -1, "b": "--5", "c": "\u00b2", "d": "x=y"}
+
+
+def test_keys_that_do_not_fit_are_thought_of_when_a_port_cannot_be_opened(serve, tmp_path):
+    text = 'server_key: "no key" server_cert: "no certificate"'
+    with pytest.raises(UnavailableError, match="--ssl_config_file"):
+        serve(ssl=read_ssl_config(ssl_config(tmp_path, text)))

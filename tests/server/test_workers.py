@@ -157,3 +157,13 @@ def test_threads_for_batches_leave_when_there_is_nothing_to_do_and_come_back(
             await asyncio.to_thread(eventually, lambda: threads() == 1)
 
     run_batching(body)
+
+
+@pytest.mark.parametrize("batching", [False, True])
+def test_there_is_always_one_thread(batching):
+    async def main():
+        workers = Workers(0, lambda name: True, batching=batching)
+        assert await asyncio.wait_for(workers.run("a", lambda: 1), 30) == 1
+        workers.close()
+
+    asyncio.run(main())

@@ -47,13 +47,13 @@ class BatchingParameters:
     """How calls are joined; names and defaults are those of the batching parameters file.
 
     Attributes:
-        max_batch_size: rows in a batch at the most.
+        max_batch_size: rows of a call, and of a batch, at the most.
         batch_timeout_micros: microseconds that a batch waits to be filled once a thread is free.
         max_enqueued_batches: batches of a version that may wait; more are refused.
         num_batch_threads: batches of a version that run at the same time.
         allowed_batch_sizes: sizes that batches are padded to; empty: any.
         pad_variable_length_inputs: whether inputs of different sizes are padded to join one batch.
-        split_large: whether a call of more rows than a batch may have is cut into several.
+        split_large: whether a call of more rows than max_execution_batch_size is cut into several.
         max_execution_batch_size: with split_large, rows in a batch; 0 stands for max_batch_size.
     """
 
@@ -96,6 +96,11 @@ def read_parameters(path: str | Path) -> BatchingParameters:
         split_large=message.enable_large_batch_splitting.value,
         max_execution_batch_size=message.max_execution_batch_size.value,
     )
+    if not 0 <= parameters.max_execution_batch_size <= parameters.max_batch_size:
+        raise ConfigError(
+            f"batching parameters {path}: max_execution_batch_size is {parameters.max_execution_batch_size}: "
+            f"it cannot be larger than max_batch_size, {parameters.max_batch_size}"
+        )
     sizes = parameters.allowed_batch_sizes
     if sizes and (sorted(set(sizes)) != list(sizes) or sizes[0] < 1 or sizes[-1] != parameters.limit):
         raise ConfigError(
@@ -266,10 +271,10 @@ class BatchingServable:
         if not rows:
             return self._servable.run(signature, inputs, outputs)
         self._scheduler.metrics.arrived(rows)
-        limit = self.parameters.limit
-        if rows > limit and not self.parameters.split_large:
+        limit, most = self.parameters.limit, self.parameters.max_batch_size
+        if rows > most:
             raise InvalidInputError(
-                f"{rows} rows in a call, but max_batch_size is {limit}: send them in parts"
+                f"{rows} rows in a call, but max_batch_size is {most}: send them in parts"
             )
         tasks: list[_Task] = []
         try:

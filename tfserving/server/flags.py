@@ -190,7 +190,28 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if flag.refusal:
             parser.error(f"--{flag.name}={given[flag.name]} cannot be had here: {flag.refusal}")
     idle = [flag.name for flag in changed if flag.support == "accepted"]
-    return argparse.Namespace(**({flag.name: flag.default for flag in FLAGS} | given)), idle
+    values = argparse.Namespace(**({flag.name: flag.default for flag in FLAGS} | given))
+    if fault := _fault(values):
+        parser.error(fault)
+    return values, idle
+
+
+def _fault(values: argparse.Namespace) -> str:
+    """What is wrong with the flags together, "" for nothing; the last two the real server refuses as well."""
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(values, name) <= 65535:
+            return f"--{name}={getattr(values, name)} is no port: choose one from 1 to 65535, or 0 for none"
+    if values.port and values.port == values.rest_api_port:
+        return f"--port and --rest_api_port are both {values.port}: each API needs a port of its own"
+    if values.batching_parameters_file and not values.enable_batching:
+        return "--batching_parameters_file says how to batch: give --enable_batching too, or leave it away"
+    parallelism = ("session", "intra_op", "inter_op")
+    if all(getattr(values, f"tensorflow_{name}_parallelism") for name in parallelism):
+        return (
+            "--tensorflow_session_parallelism stands for --tensorflow_intra_op_parallelism and "
+            "--tensorflow_inter_op_parallelism: give either it or them"
+        )
+    return ""
 
 
 def _boolean(text: str) -> bool:

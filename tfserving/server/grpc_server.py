@@ -80,7 +80,9 @@ class GrpcServer:
                 self._server.add_insecure_port(f"unix:{options.socket_path}")
                 log.info("gRPC API at unix:%s", options.socket_path)
         except RuntimeError as error:
-            raise UnavailableError(f"the gRPC API cannot be opened: {error}") from error
+            # gRPC tells of no other reason
+            keys = " (or the keys and certificates of --ssl_config_file are not right)" if options.ssl else ""
+            raise UnavailableError(f"the gRPC API cannot be opened: {error}{keys}") from error
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
@@ -125,5 +127,11 @@ def _channel_arguments(text: str) -> list[tuple[str, int | str]]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--grpc_channel_arguments: {pair!r} is no key=value")
-        arguments[key] = int(value) if value.lstrip("-").isdigit() else value
+        try:
+            arguments[key] = int(value)
+        except ValueError:
+            arguments[key] = value
+            continue
+        if not -(2**31) <= int(value) < 2**31:
+            raise ConfigError(f"--grpc_channel_arguments: {pair!r} is no integer of 32 bits")
     return list(arguments.items())

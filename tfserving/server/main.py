@@ -109,11 +109,13 @@ def _batching(arguments: argparse.Namespace, loader: Loader, metrics: Metrics | 
 def _core(
     arguments: argparse.Namespace, read_config: Callable[[], ServerConfig], metrics: Metrics | None
 ) -> tuple[ServerCore, Manager]:
-    parallelism = arguments.tensorflow_session_parallelism
+    # server.cc of the real server: the one counts only where none of the two is given
+    threads = arguments.tensorflow_intra_op_parallelism, arguments.tensorflow_inter_op_parallelism
+    intra_op, inter_op = threads if any(threads) else (arguments.tensorflow_session_parallelism,) * 2
     runtime = RuntimeOptions(
         tags=tuple(filter(None, arguments.saved_model_tags.split(","))) or RuntimeOptions.tags,
-        intra_op_threads=arguments.tensorflow_intra_op_parallelism or parallelism,
-        inter_op_threads=arguments.tensorflow_inter_op_parallelism or parallelism,
+        intra_op_threads=intra_op,
+        inter_op_threads=inter_op,
         gpu_memory_fraction=arguments.per_process_gpu_memory_fraction,
         warmup=arguments.enable_model_warmup,
         warmup_iterations=arguments.num_request_iterations_for_warmup or 1,

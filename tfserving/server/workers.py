@@ -28,7 +28,7 @@ class Workers:
     """
 
     def __init__(self, threads: int, is_known: Callable[[str], bool], *, batching: bool = False) -> None:
-        self._threads = threads
+        self._threads = max(1, threads)
         self._is_known = is_known
         self._crew = _BatchingCrew if batching else _Crew
         self._crews: dict[str, _Crew] = {}
