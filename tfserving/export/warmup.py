@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
-from tfserving.repository.warmup import MAX_RECORDS, read_warmup
+from tfserving.repository.warmup import MAX_RECORDS, asked, read_warmup
 from tfserving.wire import predict
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
@@ -144,11 +144,11 @@ def replay(version_dir: Path) -> int:
             graph = v1.saved_model.loader.load(session, ["serve"], str(version_dir))
         except Exception as error:
             raise ExportError(f"the exported model cannot be loaded: {sources.reason(error)}") from error
-        for number, request in _predict_requests(version_dir):
-            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        for number, log in enumerate(read_warmup(version_dir), start=1):
+            name = "?"
             try:
-                call = predict.decode_request(request.SerializeToString())
-                _run(session, graph.signature_def, name, call.inputs)
+                for name, inputs, _ in asked(log):
+                    _run(session, graph.signature_def, name, inputs)
             except Exception as error:
                 raise ExportError(
                     f"warmup request {number} (signature {name!r}) fails, so no server would load this: "
@@ -156,12 +156,6 @@ def replay(version_dir: Path) -> int:
                 ) from error
             done += 1
     return done
-
-
-def _predict_requests(version_dir: Path) -> Iterator[tuple[int, Any]]:
-    for number, log in enumerate(read_warmup(version_dir), start=1):
-        if log.HasField("predict_log"):
-            yield number, log.predict_log.request
 
 
 def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) -> None:

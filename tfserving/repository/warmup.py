@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
-from tfserving.errors import InvalidInputError, ProtocolError
+from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.repository import tfrecord
-from tfserving.wire import messages
+from tfserving.wire import examples, messages, tensors
+from tfserving.wire.signatures import DEFAULT_SIGNATURE
 
 MAX_RECORDS = 1000  # WarmupConsts::kMaxNumRecords: a server refuses a version with more
 
@@ -70,6 +72,28 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
             yield messages.PredictionLog.FromString(record)
         except DecodeError as error:
             raise ProtocolError(f"{path}: record {number} is no PredictionLog: {error}") from error
+
+
+def asked(record: Any) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]], tuple[str, ...]]]:
+    """What a `PredictionLog` asks of a model: names of signatures, inputs and the wanted outputs (none: all).
+
+    The kinds are those that saved_model_warmup.cc replays.
+
+    Raises:
+        UnsupportedError: a record of a kind that servers do not answer either.
+        InvalidInputError, ProtocolError: inputs that are none.
+    """
+    kind = record.WhichOneof("log_type")
+    if kind is None:
+        raise UnsupportedError("a warmup record that is no predict, classify, regress or multi-inference log")
+    request = getattr(record, kind).request
+    if kind == "predict_log":
+        inputs = {alias: tensors.to_array(proto) for alias, proto in request.inputs.items()}
+        yield request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs, tuple(request.output_filter)
+        return
+    for task in request.tasks if kind == "multi_inference_log" else (request,):
+        inputs = {examples.INPUTS: examples.serialized(request.input)}
+        yield task.model_spec.signature_name or DEFAULT_SIGNATURE, inputs, ()
 
 
 def _log(request: bytes) -> bytes:

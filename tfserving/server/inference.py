@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
 from tfserving.server.service import Inputs, Prediction, Service
 from tfserving.server.watch import calls
-from tfserving.wire import messages
+from tfserving.wire import examples, messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
 
 # Aliases that these signatures must use (tensorflow/core SignatureConstants).
-_INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
+_CLASSES, _SCORES, _OUTPUTS = "classes", "scores", "outputs"
 
 
 def classify(service: Service, request: Any) -> Any:
@@ -32,7 +30,7 @@ def classify(service: Service, request: Any) -> Any:
     spec = ModelSpec.from_message(request.model_spec)
     answer = service.predict(spec, _reader(request.input, _check_classifies), methods=(CLASSIFY_METHOD,))
     response = messages.ClassificationResponse(model_spec=answer.spec.to_message())
-    _fill_classifications(response.result, answer, _size(request.input))
+    _fill_classifications(response.result, answer, examples.count(request.input))
     return response
 
 
@@ -41,7 +39,7 @@ def regress(service: Service, request: Any) -> Any:
     spec = ModelSpec.from_message(request.model_spec)
     answer = service.predict(spec, _reader(request.input, _check_regresses), methods=(REGRESS_METHOD,))
     response = messages.RegressionResponse(model_spec=answer.spec.to_message())
-    _fill_regressions(response.result, answer, _size(request.input))
+    _fill_regressions(response.result, answer, examples.count(request.input))
     return response
 
 
@@ -73,22 +71,24 @@ def multi_inference(service: Service, request: Any) -> Any:
             answer = service.predict_with(version, spec, read, methods=(task.method_name,))
             result = response.results.add()
             if classifies:
-                _fill_classifications(result.classification_result, answer, _size(request.input))
+                _fill_classifications(result.classification_result, answer, examples.count(request.input))
             else:
-                _fill_regressions(result.regression_result, answer, _size(request.input))
+                _fill_regressions(result.regression_result, answer, examples.count(request.input))
             result.model_spec.CopyFrom(answer.spec.to_message())
     return response
 
 
-def _reader(examples: Any, check: Callable[[Signature], None]) -> Callable[[Signature], Inputs]:
+def _reader(message: Any, check: Callable[[Signature], None]) -> Callable[[Signature], Inputs]:
     def read(signature: Signature) -> Inputs:
         check(signature)
-        if set(signature.inputs) != {_INPUTS}:
+        if set(signature.inputs) != {examples.INPUTS}:
             raise InvalidInputError(
                 f"signature {signature.name!r} takes {sorted(signature.inputs)}; one that takes examples has "
-                f"{_INPUTS!r} alone: use Predict"
+                f"{examples.INPUTS!r} alone: use Predict"
             )
-        return {_INPUTS: _serialized(examples)}
+        array = examples.serialized(message)
+        calls.current().examples = len(array)
+        return {examples.INPUTS: array}
 
     return read
 
@@ -107,31 +107,6 @@ def _check_regresses(signature: Signature) -> None:
             f"signature {signature.name!r} gives {sorted(signature.outputs)}; one that regresses gives "
             f"{_OUTPUTS!r}"
         )
-
-
-def _examples(examples: Any) -> Any:
-    kind = examples.WhichOneof("kind")
-    return getattr(examples, kind).examples if kind else ()
-
-
-def _size(examples: Any) -> int:
-    return len(_examples(examples))
-
-
-def _serialized(examples: Any) -> np.ndarray[Any, Any]:
-    """Serialized tf.Examples, a string tensor of shape [n].
-
-    A context stands before each: where both have a feature, the last one, the example's own, counts.
-    """
-    if not _size(examples):
-        raise InvalidInputError("Input is empty: send at least one example")
-    calls.current().examples = _size(examples)
-    context = b""
-    if examples.WhichOneof("kind") == "example_list_with_context":
-        context = examples.example_list_with_context.context.SerializeToString()
-    array = np.empty(_size(examples), object)
-    array[:] = [context + example.SerializeToString() for example in _examples(examples)]
-    return array
 
 
 def _rows(answer: Prediction, alias: str, dtype: DType, count: int) -> list[Any] | None:

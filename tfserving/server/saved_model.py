@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
-from tfserving.repository.warmup import read_warmup
+from tfserving.repository.warmup import asked, read_warmup
 from tfserving.server import memory
 from tfserving.server.servable import Arrays, check_dtypes
 from tfserving.server.watch.exposition import Registry
 from tfserving.server.watch.runtime_metrics import RuntimeMetrics
-from tfserving.wire import messages, tensors
+from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
-from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, signatures_of
+from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
 
@@ -151,28 +151,19 @@ class SavedModel:
         """
         count = 0
         for record in records:
-            kind = record.WhichOneof("log_type")
-            if kind != "predict_log":
-                raise UnsupportedError(f"a warmup record of kind {kind}: only predict_log is supported")
-            request = record.predict_log.request
-            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            signature = self.signatures.get(name)
-            if signature is None:
-                raise InvalidInputError(
-                    f"a warmup record for signature {name!r}, which the model does not have"
-                )
-            inputs = {alias: tensors.to_array(proto) for alias, proto in request.inputs.items()}
-            unknown = inputs.keys() ^ signature.inputs.keys()
-            if unknown - signature.defaults.keys():
-                raise InvalidInputError(
-                    f"a warmup record with inputs {sorted(inputs)}, not {sorted(signature.inputs)}"
-                )
-            for _ in range(max(1, iterations)):
-                self.run(
-                    signature,
-                    {**signature.defaults, **inputs},
-                    tuple(request.output_filter) or tuple(signature.outputs),
-                )
+            for name, inputs, outputs in asked(record):
+                signature = self.signatures.get(name)
+                if signature is None:
+                    raise InvalidInputError(
+                        f"a warmup record for signature {name!r}, which the model does not have"
+                    )
+                unknown = inputs.keys() ^ signature.inputs.keys()
+                if unknown - signature.defaults.keys():
+                    raise InvalidInputError(
+                        f"a warmup record with inputs {sorted(inputs)}, not {sorted(signature.inputs)}"
+                    )
+                for _ in range(max(1, iterations)):
+                    self.run(signature, {**signature.defaults, **inputs}, outputs or tuple(signature.outputs))
             count += 1
         return count
 
