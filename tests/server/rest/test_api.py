@@ -326,6 +326,20 @@ def test_garbage_gets_a_400_and_does_no_harm(server, garbage, caplog):
     assert not any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nabcdeXX\r\n"])
+def test_a_body_that_goes_on_wrongly_is_answered_and_the_connection_ends(server, rest, caplog):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"5\r\nabcde\r\n")
+        # what comes together is refused together, so it must be read before
+        assert server.ask("GET", "/v1/models/m").status == 200
+        client.sendall(rest)
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"the body ended before its end" in answer
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_bytes_in_a_path_that_are_not_utf8_are_told_back(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b"GET /v1/models/\xff\xfe/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

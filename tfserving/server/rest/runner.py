@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import http_exceptions, web
+from aiohttp.http_parser import RawRequestMessage
 
 from tfserving.server.rest import answers
 from tfserving.server.rest.api import RestApi, RestOptions, json_response
@@ -61,6 +62,20 @@ class _Connection(web.RequestHandler):
     """Answers what is not HTTP as the API answers any refusal, and without a traceback in the log."""
 
     __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Ends bodies that calls wait for when what comes instead is not HTTP; aiohttp lets them wait."""
+        super().data_received(data)
+        if not self._messages or isinstance(self._messages[-1][0], RawRequestMessage):
+            return
+        bodies = [body for _, body in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for body in bodies:
+            if not body.is_eof():
+                body.set_exception(web.RequestPayloadError(self._messages[-1][0].message))
+                self._lingering_time = 0  # there is nothing left to be read
+                self.close()
 
     def handle_error(
         self,
