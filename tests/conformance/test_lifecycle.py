@@ -188,6 +188,22 @@ def test_labels(world):
         assert answering(client, "m", label="stable") == 1
 
 
+def test_a_version_that_was_copied_too_slowly_comes_when_it_is_whole(world, eventually):
+    world.publish("m", 1)
+    world.write(world.config(world.entry("m")))
+    with world.serve(*POLLS) as server, TfRpcClient(server.grpc) as client:
+        whole = world.times.publish(world.directory / "staged", 2)
+        half = world.base_path("m") / "2"
+        half.mkdir()
+        graph = (whole / "saved_model.pb").read_bytes()
+        (half / "saved_model.pb").write_bytes(graph[: len(graph) // 2])
+        eventually(lambda: (2, "END") in states(client, "m"))
+        assert answering(client, "m") == 1
+        shutil.copytree(whole, half, dirs_exist_ok=True)
+        eventually(lambda: in_service(client, "m") == [2])
+        assert answering(client, "m") == 2
+
+
 def records(name):
     return [predict.encode_request(ModelSpec("m"), {name: np.ones(2, np.float32)})] * 2
 

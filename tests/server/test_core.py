@@ -25,7 +25,7 @@ class FakeSource:
     def __init__(self, **versions):
         self.versions = versions
 
-    def poll(self, model):
+    def poll(self, model, failed=()):
         if model.name not in self.versions:
             return None
         return {version: Path(f"/{version}") for version in model.policy.select(self.versions[model.name])}

@@ -128,3 +128,17 @@ def test_a_version_that_went_away_half_written_is_seen_as_new_when_it_comes_back
     (models_dir / "elsewhere").rename(folder)
     assert found(source) == []
     assert found(source) == [1]
+
+
+def test_a_version_that_failed_is_taken_again_once_its_files_have_changed_and_settled(models_dir, source):
+    folder = put(models_dir, 1)
+    put(models_dir, 2)
+    assert found(source, All()) == [1, 2]
+    assert sorted(source.poll(model(All()), {folder})) == [1, 2]
+    (folder / "variables.index").write_bytes(b"late")
+    # changes of what is in service are none of the source's business
+    assert found(source, All()) == [1, 2]
+    assert sorted(source.poll(model(All()), {folder})) == [2]
+    (folder / "variables.data").write_bytes(b"later")
+    assert found(source, All()) == [2]
+    assert found(source, All()) == [1, 2]

@@ -142,7 +142,7 @@ class ServerCore:
 
     def _aspire(self, config: ServerConfig) -> None:
         for model in config.models:
-            versions = self._source.poll(model)
+            versions = self._source.poll(model, self._manager.failed(model.name))
             if versions is None:
                 self._manager.label(model.name, model.labels)
             else:

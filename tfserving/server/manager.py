@@ -129,6 +129,15 @@ class Manager:
         with self._changed:
             return set(self._versions)
 
+    def failed(self, model: str) -> set[Path]:
+        """The directories of those versions that are aspired and could not be loaded."""
+        with self._changed:
+            return {
+                harness.path
+                for harness in self._versions.get(model, {}).values()
+                if harness.aspired and harness.state is State.END and harness.status.error is not None
+            }
+
     @contextmanager
     def acquire(self, spec: ModelSpec) -> Iterator[Harness]:
         """The version that a call is for, pinned while the block runs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from tfserving.errors import RepositoryError
@@ -45,15 +45,21 @@ class FileSystemSource:
         self._models_dir = models_dir
         self._clock = clock
         self._settle = settle
-        self._settled: set[Path] = set()
+        self._settled: dict[Path, _Fingerprint] = {}
         self._seen: dict[Path, _Fingerprint] = {}
         self._said: dict[str, str] = {}
 
-    def poll(self, model: ModelConfig) -> Mapping[int, Path] | None:
+    def poll(self, model: ModelConfig, failed: Collection[Path] = frozenset()) -> Mapping[int, Path] | None:
         """The versions that the model's policy serves, with their directories.
 
-        None when the base path cannot be read: what is served shall then stay served.
+        None when the base path cannot be read: what is served shall then stay served. Of the directories in
+        `failed`, which could not be loaded, those whose files have changed are left out until they settle
+        again: they had not been written to their end.
         """
+        for path in failed:
+            if path in self._settled and self._settled[path] != _fingerprint(path):
+                del self._settled[path]
+                self._seen[path] = ()
         try:
             base_path = versions.resolve(model.base_path, self._models_dir)
             there = versions.find_versions(base_path)
@@ -66,7 +72,8 @@ class FileSystemSource:
         elif not chosen:
             names = ", ".join(map(str, there))
             self._say(
-                model.name, f"{model.name}: of versions {names} none is complete and named by its policy"
+                model.name,
+                f"{model.name}: of versions {names} none is named by its policy and complete so far",
             )
         else:
             self._said.pop(model.name, None)
@@ -88,11 +95,7 @@ class FileSystemSource:
     def _is_settled(self, path: Path) -> bool:
         if path in self._settled:
             return True
-        try:
-            fingerprint = _fingerprint(path)
-        except OSError:
-            # a file went away while we looked: somebody is at work there
-            fingerprint = ()
+        fingerprint = _fingerprint(path)
         complete = any(os.path.basename(name) in _GRAPH_FILES for name, _, _ in fingerprint)
         newest = max((changed for _, _, changed in fingerprint), default=0) / 1e9
         before = self._seen.get(path)
@@ -101,12 +104,12 @@ class FileSystemSource:
         if not complete or (self._settle and not unchanged):
             return False
         del self._seen[path]
-        self._settled.add(path)
+        self._settled[path] = fingerprint
         return True
 
     def _forget(self, gone: set[Path]) -> None:
-        self._settled -= gone
         for path in gone:
+            self._settled.pop(path, None)
             self._seen.pop(path, None)
 
     def _say(self, model: str, text: str) -> None:
@@ -117,11 +120,17 @@ class FileSystemSource:
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
-    """Name, size in bytes and change time in ns of everything under a directory, itself included."""
+    """Name, size in bytes and change time in ns of everything under a directory, itself included.
+
+    Nothing if a file went away meanwhile: then somebody is at work there.
+    """
     found = []
     for folder, _, files in os.walk(path):
         for name in ("", *files):
             entry = os.path.join(folder, name)
-            status = os.stat(entry)
+            try:
+                status = os.stat(entry)
+            except OSError:
+                return ()
             found.append((entry, status.st_size if name else 0, status.st_mtime_ns))
     return tuple(sorted(found))
