@@ -201,6 +201,29 @@ def test_a_disk_that_cannot_be_written_is_told_once_and_mended(path, eventually,
     assert [entry.get("dropped") or entry["model"] for entry in entries(path)] == [3, "mended"]
 
 
+def test_a_disk_that_is_full_within_a_line_cuts_that_line_alone(path, eventually, monkeypatch):
+    write = os.write
+
+    def nearly_full(descriptor, data):
+        if len(data) < 40:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[: len(data) - 20])
+
+    log = AccessLog(str(path))
+    call(log, "whole")
+    eventually(lambda: path.read_bytes())
+    monkeypatch.setattr(os, "write", nearly_full)
+    call(log, "cut")
+    eventually(lambda: log.dropped)
+    monkeypatch.setattr(os, "write", write)
+    call(log, "mended")
+    log.close()
+    whole, cut, told, mended = path.read_bytes().splitlines()
+    assert not cut.endswith(b"}")
+    assert [json.loads(line).get("model") for line in (whole, mended)] == ["whole", "mended"]
+    assert json.loads(told)["dropped"] == log.dropped == 1
+
+
 def test_metrics_tell_what_was_dropped(path):
     class Full:
         dropped = 4

@@ -116,31 +116,48 @@ class AccessLog:
         told = (
             [_line({"time": self._wall(), "dropped": dropped - self._told})] if dropped > self._told else []
         )
-        try:
-            self._file.write(b"".join(told + lines))
+        error = self._file.write(b"".join(told + lines))
+        if error is not None and not self._failing:
+            log.error("--access_log: %s; until that is mended calls go unwritten", error)
+        self._failing = error is not None
+        lost = min(self._file.unwritten, len(lines))
+        if self._file.unwritten == lost:
             self._told = dropped
-            self._failing = False
-        except OSError as error:
-            if not self._failing:
-                log.error("--access_log: %s; until that is mended calls go unwritten", error)
-            self._failing = True
-            self._lost += len(lines)
+        self._lost += lost
 
 
 class _LogFile:
-    """A file that is appended to, wherever its name leads now."""
+    """A file that is appended to, wherever its name leads now.
+
+    Attributes:
+        unwritten: how many lines of the last write are not in the file.
+    """
 
     def __init__(self, path: str) -> None:
+        self.unwritten = 0
         self._path = path
+        self._cut = False  # whether the file ends within a line
         self._descriptor = sys.stdout.fileno() if path == STDOUT else self._open()
 
-    def write(self, data: bytes) -> None:
-        """Writes all of it. Raises OSError."""
-        if self._path != STDOUT and not self._is_current():
-            old, self._descriptor = self._descriptor, self._open()
-            os.close(old)
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+    def write(self, lines: bytes) -> OSError | None:
+        """Writes whole lines; gives the error that kept it from writing all of them."""
+        self.unwritten = lines.count(b"\n")
+        try:
+            if self._path != STDOUT and not self._is_current():
+                old, self._descriptor = self._descriptor, self._open()
+                os.close(old)
+                self._cut = False
+            if self._cut:
+                os.write(self._descriptor, b"\n")
+                self._cut = False
+            while lines:
+                written = os.write(self._descriptor, lines)
+                self._cut = not lines[:written].endswith(b"\n")
+                lines = lines[written:]
+                self.unwritten = lines.count(b"\n")
+        except OSError as error:
+            return error
+        return None
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
