@@ -64,12 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         read_config = _config_reader(arguments)
         read_config()
         uvloop.run(_serve(arguments, read_config))
-    except (ConfigError, InvalidInputError) as error:
-        log.error("cannot start: %s", error)
-        return START_FAILED if arguments.model_config_file else 2
     except TfServingError as error:
         log.error("cannot start: %s", error)
-        return START_FAILED
+        misuse = type(error) is InvalidInputError and not arguments.model_config_file
+        return 2 if misuse else START_FAILED
     return 0
 
 
