@@ -16,7 +16,7 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.rounds import fuzz
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository import config
-from tfserving.server.rest import answers, examples, large, paths
+from tfserving.server.rest import answers, examples, paths
 from tfserving.server.rest.body import inflate, loads
 from tfserving.server.rest.tensors import Format, parse_predict
 from tfserving.wire import limits, messages, predict, tensors
@@ -104,8 +104,9 @@ def read(body, called):
 def test_predict_bodies_are_arrays_or_refused():
     def check(example):
         body, called = example
-        found, error = outcome(read, body, called)
-        with mock.patch.object(large, "simdjson", None):
+        with mock.patch("tfserving.server.rest.tensors.LARGE_BYTES", 0):
+            found, error = outcome(read, body, called)
+        with mock.patch("tfserving.server.rest.tensors.LARGE_BYTES", len(body) + 1):
             other, other_error = outcome(read, body, called)
         assert repr(error) == repr(other_error)
         if error is not None:

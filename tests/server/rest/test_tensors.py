@@ -16,6 +16,12 @@ from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
 
 
+@pytest.fixture(params=[0, tensors.LARGE_BYTES], ids=["as large", "as small"], autouse=True)
+def both_ways(request, monkeypatch):
+    """Bodies of every size are read as large ones are, too."""
+    monkeypatch.setattr(tensors, "LARGE_BYTES", request.param)
+
+
 def signature(**dtypes):
     infos = {name: TensorInfo(name, dtype, None) for name, dtype in dtypes.items()}
     return Signature("serving_default", PREDICT_METHOD, infos, {})
