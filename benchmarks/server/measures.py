@@ -80,9 +80,8 @@ def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
     """The time of a call of a MobileNetV2, without a server, over gRPC, over REST.
 
     And what others take for the same: the naive server, and the bare transport, which does not call it but is
-    busy for as long. Many short rounds: a machine's speed can waver by more than these differences.
+    busy for as long. Twice the rounds: a machine's speed can waver by more than these differences.
     """
-    rounds, calls = 4 * effort.rounds, -(-effort.calls // 4)
     with ExitStack() as stack:
         embedded = stack.enter_context(servers.embedded(*_serving("mobilenet", models)))
         naive = stack.enter_context(servers.naive(models / "mobilenet" / "1"))
@@ -99,11 +98,13 @@ def overhead(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
         load.for_calls(requests["gRPC"], 3)
 
         def median(request: servers.Request) -> float:
-            return statistics.median(load.for_calls(request, calls).seconds)
+            return statistics.median(load.for_calls(request, effort.calls).seconds)
 
-        measures: dict[str, Callable[[], float]] = {"in process": lambda: min(in_process.seconds(calls))}
+        measures: dict[str, Callable[[], float]] = {
+            "in process": lambda: min(in_process.seconds(effort.calls))
+        }
         measures |= {name: partial(median, request) for name, request in requests.items()}
-        times = _in_turn(measures, rounds)
+        times = _in_turn(measures, 2 * effort.rounds)
     alone = times["in process"]
     yield compared("a call of a MobileNetV2, gRPC", "in process", times["gRPC"], alone, 1.08)
     yield compared("the same, naive server", "in process", times["naive"], alone)
