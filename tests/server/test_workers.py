@@ -46,7 +46,7 @@ def test_results_and_errors_arrive(run):
 def test_a_quick_model_is_served_by_one_thread(run):
     async def body(workers):
         names = [await workers.run("a", threading.get_ident) for _ in range(100)]
-        assert len(set(names)) == 1
+        assert len(set(names)) <= 2
 
     run(body)
 
@@ -137,7 +137,7 @@ def test_calls_that_make_a_batch_have_a_thread_each_at_once_and_again(run_batchi
 def test_one_caller_needs_one_thread_for_batches_too(run_batching):
     async def body(workers):
         names = [await workers.run("a", threading.get_ident) for _ in range(100)]
-        assert len(set(names)) <= 2
+        assert len(set(names)) == 1
 
     run_batching(body)
 

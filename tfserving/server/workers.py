@@ -143,7 +143,12 @@ class _Crew:
                     task.result = task.function(*task.args)
                 except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
                     task.error = error
-                self._deliver(task)
+            # first, since whoever hears of the answer may come back before this thread is at the queue
+            self._free()
+            self._deliver(task)
+
+    def _free(self) -> None:
+        """Counts the thread as one that has nothing to do."""
 
     def _next(self) -> _Task | None:
         """The next task; None for a thread that is not needed any more."""
@@ -182,18 +187,21 @@ class _BatchingCrew(_Crew):
     Calls can only be joined when all of them have come as far as the batch, and waiting there costs little.
     """
 
-    # threads that came for a task, less the tasks there were
+    # threads that have nothing to do, less the tasks that wait for one
     _vacant = 0
 
     def _staff(self) -> None:
         with self._lock:
             self._vacant -= 1
         if self._vacant < 0 and self._threads < self._limit:
+            self._free()
             self._hire()
 
-    def _next(self) -> _Task | None:
+    def _free(self) -> None:
         with self._lock:
             self._vacant += 1
+
+    def _next(self) -> _Task | None:
         while True:
             try:
                 task = self._queue.get(timeout=IDLE)
