@@ -19,7 +19,8 @@ from benchmarks.server.servers import ROOT
 
 PAGE = """# The embedded server
 
-Made by `python -m benchmarks.server`: medians of {rounds} interleaved rounds or more in one run, load by h2load.
+Made by `python -m benchmarks.server`: medians of {rounds} interleaved rounds or more in one run,
+load by h2load.
 {machine}.
 
 {table}
