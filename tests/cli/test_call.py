@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 def run(rpc_server, capsys):
     """Runs the command against the fake server; returns status, standard output and error."""
 
-    def call(*argv, address=None):
+    def run_call(*argv, address=None):
         status = call.main(list(argv), address=address or rpc_server.address, model="half", prog="ask")
         out, err = capsys.readouterr()
         return status, out, err
 
-    return call
+    return run_call
 
 
 def usage_error(argv, capsys):
