@@ -1,4 +1,4 @@
-"""What observers are told of calls, over both APIs."""
+"""What observers learn about requests, over both APIs."""
 
 import logging
 import threading
@@ -11,88 +11,88 @@ from tfserving.wire import messages, services
 COLUMNS = {"inputs": [1.0, 2.0]}
 
 
-class Listener:
-    """Keeps what it is told."""
+class Recorder:
+    """An observer that keeps the contexts of finished requests."""
 
     def __init__(self):
-        self.flying = 0
-        self.ended_calls = []
+        self.in_flight = 0
+        self.finished = []
 
-    def began(self, call):
-        self.flying += 1
+    def request_started(self, context):
+        self.in_flight += 1
 
-    def ended(self, call):
-        self.flying -= 1
-        self.ended_calls.append(call)
-
-
-@pytest.fixture(scope="module")
-def listener():
-    return Listener()
+    def request_finished(self, context):
+        self.in_flight -= 1
+        self.finished.append(context)
 
 
 @pytest.fixture(scope="module")
-def apis(in_loop, listener):
-    with serve(in_loop, [listener]) as apis:
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture(scope="module")
+def apis(in_loop, recorder):
+    with serve(in_loop, [recorder]) as apis:
         yield apis
 
 
 @pytest.fixture
-def told(apis, listener, eventually):
-    """The one call that was told of since the test began."""
-    listener.ended_calls.clear()
+def observed(apis, recorder, eventually):
+    """Returns the context of the one request since the test began."""
+    recorder.finished.clear()
 
     def last():
-        eventually(lambda: listener.ended_calls)
-        assert listener.flying == 0
-        (call,) = listener.ended_calls
-        return call
+        eventually(lambda: recorder.finished)
+        assert recorder.in_flight == 0
+        (context,) = recorder.finished
+        return context
 
     return last
 
 
-def test_predict_over_grpc(apis, told):
+def test_predict_over_grpc(apis, observed):
     request = predict_request()
     reply = apis.call(services.PREDICT, request)
-    call = told()
-    assert (call.api, call.method, call.status) == ("GRPC", "Predict", "OK")
-    assert (call.asked.name, call.version, call.signature) == ("m", 3, "serving_default")
-    assert (call.request_bytes, call.response_bytes) == (len(request), len(reply))
-    assert 0 <= call.run_seconds <= call.seconds
-    assert call.peer.startswith("ipv4:127.0.0.1:")
+    context = observed()
+    assert (context.api, context.method, context.status) == ("GRPC", "Predict", "OK")
+    assert (context.requested_spec.name, context.version, context.signature) == ("m", 3, "serving_default")
+    assert (context.request_bytes, context.response_bytes) == (len(request), len(reply))
+    assert 0 <= context.run_seconds <= context.seconds
+    assert context.peer.startswith("ipv4:127.0.0.1:")
 
 
-def test_predict_over_rest(apis, told):
+def test_predict_over_rest(apis, observed):
     body = b'{"inputs": [1.0, 2.0], "signature_name": "serving_default"}'
     answer = apis.rest.ask("POST", "/v1/models/m:predict", body)
     assert answer.json["outputs"]["y"] == [3.0, 6.0]
-    call = told()
-    assert (call.api, call.method, call.status) == ("REST", "Predict", "OK")
-    assert (call.asked.name, call.version, call.signature) == ("m", 3, "serving_default")
-    assert (call.request_bytes, call.response_bytes) == (len(body), len(answer.body))
-    assert 0 <= call.run_seconds <= call.seconds
-    assert call.peer == "127.0.0.1"
+    context = observed()
+    assert (context.api, context.method, context.status) == ("REST", "Predict", "OK")
+    assert (context.requested_spec.name, context.version, context.signature) == ("m", 3, "serving_default")
+    assert (context.request_bytes, context.response_bytes) == (len(body), len(answer.body))
+    assert 0 <= context.run_seconds <= context.seconds
+    assert context.peer == "127.0.0.1"
 
 
-def test_examples_are_counted(apis, told):
+def test_examples_are_counted(apis, observed):
     request = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
     request.input.CopyFrom(examples(1.0, 2.0, 3.0))
     assert apis.call(services.CLASSIFY, request)
-    call = told()
-    assert (call.method, call.signature, call.examples) == ("Classify", "classify", 3)
+    context = observed()
+    assert (context.method, context.signature, context.examples) == ("Classify", "classify", 3)
 
 
-def test_status_and_metadata(apis, told, listener):
+def test_status_and_metadata(apis, observed, recorder):
     assert apis.rest.ask("GET", "/v1/models/m").status == 200
-    call = told()
-    assert (call.method, call.asked.name, call.version) == ("GetModelStatus", "m", None)
-    listener.ended_calls.clear()
+    context = observed()
+    assert (context.method, context.requested_spec.name, context.version) == ("GetModelStatus", "m", None)
+    recorder.finished.clear()
     assert apis.rest.ask("GET", "/v1/models/m/metadata").status == 200
-    call = told()
-    assert (call.method, call.asked.name, call.version) == ("GetModelMetadata", "m", 3)
-    listener.ended_calls.clear()
+    context = observed()
+    assert (context.method, context.requested_spec.name, context.version) == ("GetModelMetadata", "m", 3)
+    recorder.finished.clear()
     assert apis.call(services.GET_MODEL_STATUS, messages.GetModelStatusRequest(model_spec={"name": "m"}))
-    assert told().method == "GetModelStatus"
+    assert observed().method == "GetModelStatus"
 
 
 @pytest.mark.parametrize(
@@ -105,18 +105,18 @@ def test_status_and_metadata(apis, told, listener):
         (predict_request(x=[float("nan")]), "INVALID_ARGUMENT", "m"),
     ],
 )
-def test_refusals_over_grpc(apis, told, request_, status, asked):
+def test_failures_over_grpc(apis, observed, request_, status, asked):
     assert apis.call(services.PREDICT, request_) is None
-    call = told()
-    assert (call.status, call.asked.name, call.response_bytes) == (status, asked, 0)
+    context = observed()
+    assert (context.status, context.requested_spec.name, context.response_bytes) == (status, asked, 0)
 
 
-def test_what_does_not_exist_is_not_taken_for_what_answered(apis, told, listener):
+def test_a_version_or_signature_that_does_not_exist_is_not_recorded(apis, observed, recorder):
     apis.call(services.PREDICT, predict_request(version=9))
-    assert (told().version, told().signature) == (None, "")
-    listener.ended_calls.clear()
+    assert (observed().version, observed().signature) == (None, "")
+    recorder.finished.clear()
     apis.call(services.PREDICT, predict_request(signature="none"))
-    assert (told().version, told().signature) == (3, "")
+    assert (observed().version, observed().signature) == (3, "")
 
 
 @pytest.mark.parametrize(
@@ -129,35 +129,34 @@ def test_what_does_not_exist_is_not_taken_for_what_answered(apis, told, listener
         ("GET", "/elsewhere", None, "NOT_FOUND", ""),
     ],
 )
-def test_refusals_over_rest(apis, told, method, path, body, status, asked):
+def test_failures_over_rest(apis, observed, method, path, body, status, asked):
     assert apis.rest.ask(method, path, body).status >= 400
-    assert (told().status, told().asked.name) == (status, asked)
+    assert (observed().status, observed().requested_spec.name) == (status, asked)
 
 
-def test_a_caller_that_goes_away(apis, told, monkeypatch):
-    """The model runs on; the call has ended for all that."""
+def test_a_request_ends_when_the_caller_cancels_it(apis, observed, monkeypatch):
     servable = apis.loader.loaded["m", 3]
     released = threading.Event()
-    monkeypatch.setattr(servable, "run", lambda *_: released.wait(30))
+    monkeypatch.setattr(servable, "compute", lambda *_: released.wait(30))
     try:
         assert apis.call(services.PREDICT, predict_request(), timeout=0.1) is None
-        assert told().status == "CANCELLED"
+        assert observed().status == "CANCELLED"
     finally:
         released.set()
 
 
-def test_an_error_that_is_not_ours_is_internal(apis, told, monkeypatch):
-    monkeypatch.setattr(apis.loader.loaded["m", 3], "run", lambda *_: 1 / 0)
+def test_an_unexpected_error_is_internal(apis, observed, monkeypatch):
+    monkeypatch.setattr(apis.loader.loaded["m", 3], "compute", lambda *_: 1 / 0)
     assert apis.call(services.PREDICT, predict_request()) is None
-    assert told().status == "INTERNAL"
+    assert observed().status == "INTERNAL"
 
 
-def test_an_observer_that_fails_fails_no_call(in_loop, caplog):
+def test_a_failing_observer_does_not_fail_the_request(in_loop, caplog):
     class Failing:
-        def began(self, call):
+        def request_started(self, context):
             pass
 
-        def ended(self, call):
+        def request_finished(self, context):
             raise OSError("the disk is full")
 
     caplog.set_level(logging.ERROR)

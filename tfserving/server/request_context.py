@@ -1,8 +1,4 @@
-"""What is known of a call while it is answered, for those who count calls or write them down.
-
-The API that takes a call makes it the current one of its task and of the worker that it runs in; whoever
-answers it adds what he finds out.
-"""
+"""What the server knows about one request, from the transport to the servable and back."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
@@ -23,34 +18,36 @@ GRPC, REST = "GRPC", "REST"
 
 
 class Observer(Protocol):
-    """Is told of every call, in the event loop: must not block."""
+    """Is notified of every request, in the event loop: must not block."""
 
-    def began(self, call: Call) -> None:
-        """A call was taken."""
+    def request_started(self, context: RequestContext) -> None:
+        """A request arrived; only `api`, `method` and `peer` are known."""
 
-    def ended(self, call: Call) -> None:
-        """It is answered, one way or another; `call` is complete."""
+    def request_finished(self, context: RequestContext) -> None:
+        """The response is ready, or the request failed; `context` is complete."""
 
 
-class Call:
-    """A call, from `with` to the end of the block, which is when the observers are told.
+class RequestContext:
+    """A request, from `with` to the end of the block. The observers are notified at both.
+
+    The transport creates it and passes it down; each layer records what it finds out.
 
     Attributes:
-        api: GRPC or REST.
-        method: what gRPC calls the method ("Predict"), over REST as well; "" where the request is none.
-        peer: the caller's address, as the API knows it.
-        began: when, in seconds of time.perf_counter().
-        seconds: how long it took; 0 until it ended.
-        asked: the model as the caller names it, who may name what does not exist.
-        version, signature: those that answer, known to exist; None and "" until they are found.
+        api: GRPC or REST; "" for a run that no request started, such as a batch or a warmup record.
+        method: the gRPC method name ("Predict"), over REST as well; "" if the request is malformed.
+        peer: the caller's address in the transport's notation.
+        started: when the request arrived, in seconds of time.perf_counter().
+        seconds: how long the request took; 0 until it has finished.
+        requested_spec: the model as the caller names it; it may not exist.
+        version, signature: the ones that serve the request; None and "" until they are found.
         status: canonical status name.
-        request_bytes, response_bytes: sizes of the messages, or of the bodies.
-        examples: tf.Examples in the request; 0 for calls that take none.
-        run_seconds: how long the model ran, waiting in a batch included; None when it did not run.
+        request_bytes, response_bytes: sizes of the messages (gRPC) or bodies (REST).
+        examples: number of tf.Examples in the request; 0 for methods that take none.
+        run_seconds: how long the model ran, including the wait for a batch; None if it did not run.
     """
 
-    # defaults stand here and not in __init__: most calls never touch most of them
-    asked = ModelSpec("")
+    # Class attributes: most requests never set most of them, and an instance is made for every request.
+    requested_spec = ModelSpec("")
     version: int | None = None
     signature = ""
     status = "OK"
@@ -60,43 +57,35 @@ class Call:
     examples = 0
     run_seconds: float | None = None
 
-    def __init__(self, observers: Sequence[Observer], api: str, method: str = "", *, peer: str = "") -> None:
-        self._observers = observers
+    def __init__(
+        self, api: str = "", method: str = "", *, peer: str = "", observers: Sequence[Observer] = ()
+    ) -> None:
         self.api = api
         self.method = method
         self.peer = peer
-        self.began = time.perf_counter()
+        self._observers = observers
+        self.started = time.perf_counter()
 
-    def __enter__(self) -> Call:
-        _CURRENT.set(self)
+    def __enter__(self) -> RequestContext:
         for observer in self._observers:
-            observer.began(self)
+            observer.request_started(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.started
         if error is not None:
-            self.failed(error)
+            self.record_failure(error)
         for observer in self._observers:
             try:
-                observer.ended(self)
+                observer.request_finished(self)
             except Exception:
-                log.exception("recording a call")  # which is answered all the same
+                log.exception("an observer failed; the response is sent all the same")
 
-    def failed(self, error: BaseException) -> None:
-        """Notes how the call failed."""
+    def record_failure(self, error: BaseException) -> None:
+        """Sets the status that belongs to an error."""
         if isinstance(error, TfServingError):
             self.status = error.code
         else:
             self.status = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"
-
-
-def current() -> Call:
-    """The call that is being answered in this task or worker; one that is never looked at when none is."""
-    return _CURRENT.get()
-
-
-_NOBODYS = Call((), GRPC)
-_CURRENT: ContextVar[Call] = ContextVar("call", default=_NOBODYS)
