@@ -1,4 +1,4 @@
-"""Both APIs on ports of 127.0.0.1, over a manager of fake servables."""
+"""Both APIs on ports of 127.0.0.1, with a manager of fake servables."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from aiohttp import web
 
 from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import Running
-from tfserving.server.core.manager import Manager
+from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.rest.rest_server import rest_runner
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import Workers
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict
 from tfserving.wire.model_spec import ModelSpec
 
 
 class Apis:
-    """What is served, and a way to call it over each API."""
+    """A running server with both APIs."""
 
     def __init__(self, loader, manager, channel, port):
         self.loader = loader
@@ -31,7 +31,7 @@ class Apis:
         self._channel = channel
 
     def call(self, method, request, timeout=30):
-        """The answer to a request, serialized or not; None when it was refused."""
+        """The response to a request, serialized or not; None if the call failed."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         try:
             return self._channel.unary_unary(method.path)(data, timeout=timeout)
@@ -41,14 +41,14 @@ class Apis:
 
 @contextmanager
 def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
-    """Serves version 3 of the models as long as the context lasts."""
+    """Serves version 3 of the models until the end of the block."""
     loader = loader or FakeLoader()
-    manager = Manager(loader)
+    manager = ServableManager(loader)
     manager.start()
     for model in models:
         manager.aspire(model, {3: Path(f"/models/{model}/3")})
     manager.wait_until_available(models)
-    workers = Workers(4, lambda name: name in models)
+    workers = WorkerPools(4, lambda name: name in models)
     service = Service(manager, workers)
 
     async def start():
@@ -66,8 +66,8 @@ def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
         yield Apis(loader, manager, channel, runner.addresses[0][1])
     in_loop(server.stop(0))
     in_loop(runner.cleanup())
-    workers.close()
     manager.stop()
+    workers.shut_down()
 
 
 def predict_request(name="m", x=(1.0, 2.0), outputs=(), **spec):

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfserving.errors import TfServingError, UnavailableError
 from tfserving.server.core.servable import check_dtypes
+from tfserving.server.futures import CompletedFuture
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Signature, TensorInfo
@@ -47,7 +48,7 @@ REGRESS = Signature(
 
 
 class FakeServable:
-    """y = x * version; of examples: their feature "x" (float), times the version."""
+    """y = x * version; for examples: their feature "x" (float), times the version."""
 
     def __init__(self, version):
         self.version = version
@@ -58,9 +59,14 @@ class FakeServable:
         self.signature_def_map = messages.SignatureDefMap()
         self.signature_def_map.signature_def["serving_default"].method_name = PREDICT_METHOD
 
-    def run(self, signature, inputs, outputs):
+    def submit(self, context, signature, inputs, outputs):
         assert not self.closed, "used after close"
         check_dtypes(signature, inputs)
+        context.run_seconds = 0.0
+        return CompletedFuture(self.compute(signature, inputs, outputs))
+
+    def compute(self, signature, inputs, outputs):
+        """The outputs; tests replace it."""
         if "inputs" in inputs:
             return {name: self._of_examples(inputs["inputs"])[name] for name in outputs}
         if np.isnan(inputs["x"]).any():
@@ -87,7 +93,7 @@ class FakeServable:
 
 
 class FakeLoader:
-    """Loads at once; `broken` versions raise what stands there; `hold` makes loads wait for `release`."""
+    """Loads immediately; `broken` versions raise their errors; `hold` makes loads wait for `release`."""
 
     def __init__(self):
         self.loaded = {}
@@ -113,5 +119,5 @@ class FakeLoader:
 
 
 def flaky(times):
-    """Errors that pass after so many tries."""
-    return [UnavailableError("the disk is away") for _ in range(times)]
+    """Errors for so many attempts to load."""
+    return [UnavailableError("the disk is not mounted") for _ in range(times)]

@@ -1,4 +1,4 @@
-"""A REST API on a port of 127.0.0.1, over a service without models, in a thread of its own."""
+"""A REST API on a port of 127.0.0.1 with a fake service, in its own thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from aiohttp import web
 
 from tfserving.errors import NotFoundError
+from tfserving.server.futures import CompletedFuture
 from tfserving.server.rest.rest_server import rest_runner
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
@@ -45,11 +46,12 @@ FROM_EXAMPLES = Signature(
 
 
 class FakeService:
-    """Serves one model "m", which doubles; `run` may be replaced. `specs` are those that were asked for."""
+    """Serves one model "m", which doubles; tests may replace `run`. `specs` are the requested ones."""
 
     def __init__(self, run=lambda inputs: {"y": inputs["x"] * 2}):
         self.run = run
         self.specs = []
+        self.submitted = 0
         self._pool = ThreadPoolExecutor(4)
 
     def _check(self, spec):
@@ -57,23 +59,25 @@ class FakeService:
         if spec.name != "m":
             raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
 
-    def predict(self, spec, read, outputs=(), *, methods=()):
+    def predict(self, context, spec, read, outputs=(), *, methods=()):
         self._check(spec)
         signature = FROM_EXAMPLES if spec.signature == FROM_EXAMPLES.name else DOUBLE
-        return Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature)))
+        return CompletedFuture(Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature))))
 
-    def metadata(self, spec):
+    def metadata(self, context, spec):
         self._check(spec)
         return ModelSpec(spec.name, 7), messages.SignatureDefMap()
 
-    def status(self, spec):
+    def status(self, context, spec):
         self._check(spec)
         response = messages.GetModelStatusResponse()
         response.model_version_status.add(version=7, state=30).status.SetInParent()
         return response
 
-    async def in_worker(self, model, function, *args):
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+    async def run_in_worker(self, model, function, *args):
+        self.submitted += 1
+        future = await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        return future.result()
 
     def close(self):
         self._pool.shutdown()
@@ -81,7 +85,7 @@ class FakeService:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -99,7 +103,7 @@ class Answer:
 
 
 class Running:
-    """A server that listens; `ask` sends one request on a connection of its own."""
+    """A listening server; `ask` sends one request on its own connection."""
 
     def __init__(self, port):
         self.port = port
@@ -121,7 +125,7 @@ class Running:
 
 @contextmanager
 def serve(service, options=None):
-    """Runs the REST API over a service as long as the context lasts."""
+    """Runs the REST API for a service until the end of the block."""
     started, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     ports = []
@@ -148,5 +152,5 @@ def serve(service, options=None):
 
 
 def zeros(*shape):
-    """A `run` that answers with zeros, whatever is asked."""
+    """A `run` that returns zeros for any inputs."""
     return lambda inputs: {"y": np.zeros(shape, np.float32)}

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.recorded_metrics import NEVER_SET
 from tfserving.server.flags import FLAGS
 from tfserving.server.observability.access_log import AccessLog
-from tfserving.server.observability.call_context import GRPC, Call
-from tfserving.server.observability.metrics import NEVER_SET, Metrics
+from tfserving.server.observability.metrics import Metrics
+from tfserving.server.request_context import GRPC, RequestContext
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
@@ -70,7 +71,7 @@ def test_metrics_are_what_their_rows_say():
 
 def test_the_keys_of_the_access_log(tmp_path):
     log = AccessLog(str(tmp_path / "log"))
-    with Call([log], GRPC, "Predict"):
+    with RequestContext(GRPC, "Predict", observers=[log]):
         pass
     log.close()
     written = re.findall(r'"(\w+)":', (tmp_path / "log").read_text())

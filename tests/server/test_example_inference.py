@@ -6,18 +6,23 @@ import pytest
 from tests.server.fake_loader import FakeLoader
 from tfserving.errors import InvalidInputError, UnsupportedError
 from tfserving.server import example_inference
-from tfserving.server.core.manager import Manager
+from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
+from tfserving.server.request_context import RequestContext
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import Workers
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
-from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD
 
 
 @pytest.fixture
-def manager():
-    manager = Manager(FakeLoader())
+def loader():
+    return FakeLoader()
+
+
+@pytest.fixture
+def manager(loader):
+    manager = ServableManager(loader)
     manager.start()
     manager.aspire("m", {2: Path("/models/m/2"), 3: Path("/models/m/3")})
     manager.wait_until_available(["m"])
@@ -26,8 +31,26 @@ def manager():
 
 
 @pytest.fixture
+def servable(manager, loader):
+    """The version that serves the requests."""
+    return loader.loaded["m", 3]
+
+
+@pytest.fixture
 def service(manager):
-    return Service(manager, Workers(1, lambda name: True))
+    return Service(manager, WorkerPools(1, lambda name: True))
+
+
+def classify(service, request):
+    return example_inference.classify(RequestContext(), service, request).result(30)
+
+
+def regress(service, request):
+    return example_inference.regress(RequestContext(), service, request).result(30)
+
+
+def multi_inference(service, request):
+    return example_inference.multi_inference(RequestContext(), service, request).result(30)
 
 
 def add(examples, *values, feature="x"):
@@ -44,7 +67,7 @@ def request(kind, signature, *values, model="m", version=None):
 
 
 def test_classify(service):
-    reply = example_inference.classify(service, request(messages.ClassificationRequest, "classify", 1, 5))
+    reply = classify(service, request(messages.ClassificationRequest, "classify", 1, 5))
     rows = [[(found.label, found.score) for found in entry.classes] for entry in reply.result.classifications]
     assert rows == [[("once", 1.0), ("times", 3.0)], [("once", 5.0), ("times", 15.0)]]
     assert reply.model_spec.version.value == 3
@@ -52,9 +75,7 @@ def test_classify(service):
 
 
 def test_regress_by_version(service):
-    reply = example_inference.regress(
-        service, request(messages.RegressionRequest, "regress", 1, 5, version=2)
-    )
+    reply = regress(service, request(messages.RegressionRequest, "regress", 1, 5, version=2))
     assert [entry.value for entry in reply.result.regressions] == [2.0, 10.0]
 
 
@@ -64,10 +85,7 @@ def test_an_examples_own_feature_counts_before_the_context(service):
     listed.context.features.feature["x"].float_list.value.append(7)
     add(listed.examples, 1)
     add(listed.examples, 9, feature="other")
-    assert [entry.value for entry in example_inference.regress(service, made).result.regressions] == [
-        3.0,
-        21.0,
-    ]
+    assert [entry.value for entry in regress(service, made).result.regressions] == [3.0, 21.0]
 
 
 @pytest.mark.parametrize("kind", ["list", "with_context", "none"])
@@ -78,14 +96,14 @@ def test_no_example_is_refused(service, kind):
     if kind == "with_context":
         made.input.example_list_with_context.context.SetInParent()
     with pytest.raises(InvalidInputError, match="Input is empty"):
-        example_inference.classify(service, made)
+        classify(service, made)
 
 
 def test_signatures_of_another_kind_are_refused(service):
-    with pytest.raises(InvalidInputError, match="one that classifies gives"):
-        example_inference.classify(service, request(messages.ClassificationRequest, "regress", 1))
-    with pytest.raises(InvalidInputError, match="one that regresses gives"):
-        example_inference.regress(service, request(messages.RegressionRequest, "", 1))
+    with pytest.raises(InvalidInputError, match="one that classifies returns"):
+        classify(service, request(messages.ClassificationRequest, "regress", 1))
+    with pytest.raises(InvalidInputError, match="one that regresses returns"):
+        regress(service, request(messages.RegressionRequest, "", 1))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +114,12 @@ def test_signatures_of_another_kind_are_refused(service):
         (messages.RegressionRequest, "regress", "outputs", np.array([b"a"], object)),
     ],
 )
-def test_outputs_of_another_dtype_are_refused(service, manager, monkeypatch, kind, signature, alias, value):
-    with manager.acquire(ModelSpec("m")) as harness:
-        servable = harness.servable
-    run = servable.run
-    monkeypatch.setattr(servable, "run", lambda *args: {**run(*args), alias: value})
-    answer = example_inference.classify if signature == "classify" else example_inference.regress
+def test_outputs_of_another_dtype_are_refused(service, servable, monkeypatch, kind, signature, alias, value):
+    compute = servable.compute
+    monkeypatch.setattr(servable, "compute", lambda *args: {**compute(*args), alias: value})
+    infer = classify if signature == "classify" else regress
     with pytest.raises(InvalidInputError, match=f"output '{alias}' of signature .* expected"):
-        answer(service, request(kind, signature, 1))
+        infer(service, request(kind, signature, 1))
 
 
 def tasks(*pairs, models=None):
@@ -116,9 +132,7 @@ def tasks(*pairs, models=None):
 
 
 def test_multi_inference(service):
-    reply = example_inference.multi_inference(
-        service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress"))
-    )
+    reply = multi_inference(service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress")))
     first, second = reply.results
     assert [found.score for found in first.classification_result.classifications[0].classes] == [2.0, 6.0]
     assert second.regression_result.regressions[0].value == 6.0
@@ -139,40 +153,36 @@ def test_multi_inference(service):
             InvalidInputError,
             "more than one",
         ),
-        (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "only classify and regress"),
+        (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "expected .*classify or .*regress"),
     ],
 )
 def test_multi_inference_refusals(service, made, error, said):
     with pytest.raises(error, match=said):
-        example_inference.multi_inference(service, made)
+        multi_inference(service, made)
 
 
 def test_multi_inference_goes_on_with_a_version_that_goes_out_of_service(
-    service, manager, eventually, monkeypatch
+    service, manager, servable, eventually, monkeypatch
 ):
-    with manager.acquire(ModelSpec("m")) as harness:
-        servable = harness.servable
-    run = servable.run
+    compute = servable.compute
 
     def swap_and_run(*args):
         manager.aspire("m", {4: Path("/models/m/4")})
         eventually(lambda: manager.status("m", 3)[0].state is State.UNLOADING)
-        return run(*args)
+        return compute(*args)
 
-    monkeypatch.setattr(servable, "run", swap_and_run)
-    reply = example_inference.multi_inference(
-        service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress"))
-    )
+    monkeypatch.setattr(servable, "compute", swap_and_run)
+    reply = multi_inference(service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress")))
     assert [result.model_spec.version.value for result in reply.results] == [3, 3]
 
 
-def test_method_names_are_checked_when_asked(manager):
-    strict = Service(manager, Workers(1, lambda name: True), check_method_names=True)
+def test_method_names_are_checked_if_enabled(manager):
+    strict = Service(manager, WorkerPools(1, lambda name: True), check_method_names=True)
     classification = request(messages.ClassificationRequest, "misnamed", 1)
     regression = request(messages.RegressionRequest, "regress", 1)
-    with pytest.raises(InvalidInputError, match="of method 'tensorflow/serving/regress'"):
-        example_inference.classify(strict, classification)
-    assert example_inference.regress(strict, regression).result.regressions[0].value == 3.0
+    with pytest.raises(InvalidInputError, match="method name 'tensorflow/serving/regress'"):
+        classify(strict, classification)
+    assert regress(strict, regression).result.regressions[0].value == 3.0
     # without the check the outputs alone decide
-    lenient = Service(manager, Workers(1, lambda name: True))
-    assert example_inference.classify(lenient, classification).result.classifications
+    lenient = Service(manager, WorkerPools(1, lambda name: True))
+    assert classify(lenient, classification).result.classifications

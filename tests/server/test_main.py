@@ -115,7 +115,7 @@ class Recorded:
     ids=repr,
 )
 def test_flags_reach_the_runtime(argv, expected, monkeypatch):
-    monkeypatch.setattr(main, "Manager", Recorded)
+    monkeypatch.setattr(main, "ServableManager", Recorded)
     _, manager = main._core(flags.parse(argv)[0], dict, None)
     assert manager.load.keywords["options"] == expected
 
@@ -132,7 +132,7 @@ def test_flags_reach_the_runtime(argv, expected, monkeypatch):
     ],
 )
 def test_flags_reach_the_loads(argv, expected, monkeypatch):
-    monkeypatch.setattr(main, "Manager", Recorded)
+    monkeypatch.setattr(main, "ServableManager", Recorded)
     assert main._core(flags.parse(argv)[0], dict, None)[1].options == expected
 
 
@@ -140,7 +140,7 @@ def test_flags_reach_the_batches(tmp_path, monkeypatch):
     parameters = tmp_path / "batching"
     parameters.write_text("max_batch_size { value: 5 }")
     argv = ["--enable_batching", f"--batching_parameters_file={parameters}"]
-    monkeypatch.setattr(main, "Manager", Recorded)
+    monkeypatch.setattr(main, "ServableManager", Recorded)
     for flag, per_model in ([], False), (["--enable_per_model_batching_parameters"], True):
         load = main._core(flags.parse([*argv, *flag])[0], dict, None)[1].load
         assert (load.parameters.max_batch_size, load.per_model) == (5, per_model)

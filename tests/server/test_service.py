@@ -6,26 +6,29 @@ import pytest
 
 from tests.server.fake_loader import FakeLoader
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, TfServingError
-from tfserving.server.core.manager import Manager
+from tfserving.server.core.manager import ServableManager
+from tfserving.server.futures import CompletedFuture
+from tfserving.server.request_context import RequestContext
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import Workers
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire.model_spec import ModelSpec
 
 
 @pytest.fixture
 def service():
-    manager = Manager(FakeLoader())
+    manager = ServableManager(FakeLoader())
     manager.start()
     manager.aspire("m", {2: Path("/models/m/2"), 3: Path("/models/m/3")}, {"stable": 2})
     manager.wait_until_available(["m"])
-    workers = Workers(4, lambda name: name == "m")
+    workers = WorkerPools(4, lambda name: name == "m")
     yield Service(manager, workers)
-    workers.close()
+    workers.shut_down()
     manager.stop()
 
 
 def predict(service, inputs, outputs=(), **spec):
-    return service.predict(ModelSpec("m", **spec), lambda signature: inputs, outputs)
+    future = service.predict(RequestContext(), ModelSpec("m", **spec), lambda signature: inputs, outputs)
+    return future.result(30)
 
 
 X = np.array([1, 2], np.float32)
@@ -41,13 +44,14 @@ def test_predict_answers_with_the_version_that_answered(service):
 
 def test_the_reader_gets_the_signature_that_will_answer(service):
     seen = []
-    service.predict(ModelSpec("m", version=2), lambda signature: seen.append(signature) or {"x": X})
+    spec = ModelSpec("m", version=2)
+    service.predict(RequestContext(), spec, lambda signature: seen.append(signature) or {"x": X}).result(30)
     assert [signature.name for signature in seen] == ["serving_default"]
 
 
 def test_outputs_can_be_filtered(service):
     assert predict(service, {"x": X}, ["version", "version"]).outputs.keys() == {"version"}
-    with pytest.raises(InvalidInputError, match="gives 'version', 'y', not 'z'"):
+    with pytest.raises(InvalidInputError, match="returns 'version', 'y', not 'z'"):
         predict(service, {"x": X}, ["z"])
 
 
@@ -61,8 +65,8 @@ def test_defaults_fill_in_what_is_left_out(service):
     ("inputs", "said"),
     [
         ({}, "missing: 'x'"),
-        ({"z": X}, "missing: 'x'; not known: 'z'"),
-        ({"x": X, "z": X}, "not known: 'z'"),
+        ({"z": X}, "missing: 'x'; unknown: 'z'"),
+        ({"x": X, "z": X}, "unknown: 'z'"),
         ({"x": X.astype(np.float64)}, "is float32, the request has float64"),
         ({"x": np.array([b"a"], object)}, "is float32, the request has string"),
     ],
@@ -76,9 +80,9 @@ def test_what_is_not_there(service):
     with pytest.raises(FailedPreconditionError, match="no signature 'nobody'"):
         predict(service, {"x": X}, signature="nobody")
     with pytest.raises(NotFoundError):
-        service.metadata(ModelSpec("nobody"))
+        service.metadata(RequestContext(), ModelSpec("nobody"))
     with pytest.raises(InvalidInputError, match="names no model"):
-        service.status(ModelSpec(""))
+        service.status(RequestContext(), ModelSpec(""))
 
 
 def test_the_graphs_own_error_keeps_its_code(service):
@@ -88,13 +92,16 @@ def test_the_graphs_own_error_keeps_its_code(service):
 
 
 def test_status_ignores_labels(service):
-    response = service.status(ModelSpec("m", label="nobody"))
+    response = service.status(RequestContext(), ModelSpec("m", label="nobody"))
     assert [entry.version for entry in response.model_version_status] == [3, 2]
-    assert [entry.version for entry in service.status(ModelSpec("m", version=2)).model_version_status] == [2]
+    assert [
+        entry.version
+        for entry in service.status(RequestContext(), ModelSpec("m", version=2)).model_version_status
+    ] == [2]
 
 
 def test_metadata_names_the_version(service):
-    spec, signatures = service.metadata(ModelSpec("m", label="stable"))
+    spec, signatures = service.metadata(RequestContext(), ModelSpec("m", label="stable"))
     assert spec == ModelSpec("m", version=2)
     assert "serving_default" in signatures.signature_def
 
@@ -105,10 +112,11 @@ def test_a_model_with_all_its_threads_busy_leaves_others_theirs(service):
         loop = asyncio.get_running_loop()
 
         def block():
-            return asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+            return CompletedFuture(asyncio.run_coroutine_threadsafe(gate.wait(), loop).result())
 
-        busy = [asyncio.ensure_future(service.in_worker("m", block)) for _ in range(9)]
-        assert await asyncio.wait_for(service.in_worker("other", lambda: 1), 30) == 1
+        busy = [asyncio.ensure_future(service.run_in_worker("m", block)) for _ in range(9)]
+        other = service.run_in_worker("other", lambda: CompletedFuture(1))
+        assert await asyncio.wait_for(other, 30) == 1
         gate.set()
         assert all(await asyncio.gather(*busy))
 

@@ -1,169 +1,207 @@
 import asyncio
 import threading
-from functools import partial
+from concurrent.futures import Future
 
 import pytest
 
-from tfserving.server.worker_pool import Workers
-
-
-def running(body, **options):
-    """Runs a coroutine with workers for models "a" and "b", at most four threads each."""
-
-    async def main():
-        workers = Workers(4, lambda name: name in "ab", **options)
-        try:
-            return await asyncio.wait_for(body(workers), 30)
-        finally:
-            workers.close()
-
-    return asyncio.run(main())
-
-
-@pytest.fixture(name="run")
-def run_fixture():
-    """As `running`."""
-    return running
+from tfserving.server.futures import CompletedFuture, then
+from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
 
 
 @pytest.fixture
-def run_batching():
-    """The same with workers for calls that make batches."""
-    return partial(running, batching=True)
+def run():
+    """Runs a coroutine with worker pools for models "a" and "b", at most four threads each."""
+
+    def run(body):
+        async def main():
+            pools = WorkerPools(4, lambda name: name in "ab")
+            try:
+                return await asyncio.wait_for(body(pools), 30)
+            finally:
+                pools.shut_down()
+
+        return asyncio.run(main())
+
+    return run
 
 
-def test_results_and_errors_arrive(run):
-    async def body(workers):
-        assert await workers.run("a", lambda x, y: x + y, 1, 2) == 3
+def done(function, *args):
+    """The function with its result as a future that is done."""
+    return lambda: CompletedFuture(function(*args))
+
+
+def threads(model):
+    """How many worker threads a model has."""
+    return sum(thread.name == f"worker-{model}" for thread in threading.enumerate())
+
+
+def test_delivers_results_and_errors(run):
+    async def body(pools):
+        assert await pools.run("a", lambda x, y: CompletedFuture(x + y), 1, 2) == 3
         with pytest.raises(ZeroDivisionError):
-            await workers.run("a", lambda: 1 / 0)
-        answers = await asyncio.gather(*(workers.run("ab"[i % 2], lambda x: x, i) for i in range(500)))
-        assert answers == list(range(500))
+            await pools.run("a", lambda: 1 / 0)
+        results = await asyncio.gather(*(pools.run("ab"[i % 2], CompletedFuture, i) for i in range(500)))
+        assert results == list(range(500))
 
     run(body)
 
 
-def test_a_quick_model_is_served_by_one_thread(run):
-    async def body(workers):
-        names = [await workers.run("a", threading.get_ident) for _ in range(100)]
-        assert len(set(names)) <= 2
+def test_sequential_work_does_not_add_threads(run):
+    async def body(pools):
+        for _ in range(100):
+            await pools.run("a", CompletedFuture, None)
+        assert threads("a") <= 2  # a busy machine may delay the one thread long enough for a second
 
     run(body)
 
 
-def test_slow_calls_run_side_by_side_up_to_the_limit(run):
+def test_blocked_threads_are_joined_by_others_up_to_the_limit(run):
     meet = threading.Barrier(4)
 
-    async def body(workers):
-        # four calls that wait for each other would never end in fewer threads
-        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(4)))
+    async def body(pools):
+        # four tasks that wait for each other would never end in fewer threads
+        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(4)))
         # and eight need two rounds of four
-        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(8)))
+        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(8)))
 
     run(body)
 
 
-def test_threads_leave_when_there_is_nothing_to_do(run, eventually):
+def test_idle_threads_end_down_to_one(run, eventually):
     meet = threading.Barrier(4)
 
-    def threads():
-        return sum(thread.name == "run-a" for thread in threading.enumerate())
-
-    async def body(workers):
-        await asyncio.gather(*(workers.run("a", meet.wait, 30) for _ in range(4)))
-        eventually(lambda: threads() == 1)
+    async def body(pools):
+        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(4)))
+        eventually(lambda: threads("a") == 1)
 
     run(body)
 
 
-def test_a_model_with_all_its_threads_busy_leaves_others_theirs(run):
+def test_a_busy_model_does_not_delay_others(run):
     gate = threading.Event()
 
-    async def body(workers):
-        busy = [asyncio.ensure_future(workers.run("a", gate.wait, 30)) for _ in range(9)]
-        assert await workers.run("b", lambda: 1) == 1
-        assert await workers.run("invented", lambda: 2) == 2
+    async def body(pools):
+        busy = [asyncio.ensure_future(pools.run("a", done(gate.wait, 30))) for _ in range(9)]
+        assert await pools.run("b", CompletedFuture, 1) == 1
+        assert await pools.run("unknown", CompletedFuture, 2) == 2
         gate.set()
         await asyncio.gather(*busy)
 
     run(body)
 
 
-def test_a_call_that_was_given_up_is_not_begun(run):
+def test_cancelled_work_does_not_start(run):
     gate = threading.Event()
-    begun = []
+    entered = threading.Barrier(5)
+    started = []
 
-    async def body(workers):
-        busy = [asyncio.ensure_future(workers.run("a", gate.wait, 30)) for _ in range(4)]
-        await asyncio.sleep(0)
-        while workers._crews["a"]._threads < 4:
-            await asyncio.sleep(0)
-        late = asyncio.ensure_future(workers.run("a", begun.append, 1))
+    def block():
+        entered.wait(30)
+        return CompletedFuture(gate.wait(30))
+
+    async def body(pools):
+        busy = [asyncio.ensure_future(pools.run("a", block)) for _ in range(4)]
+        await asyncio.to_thread(entered.wait, 30)
+        late = asyncio.ensure_future(pools.run("a", done(started.append, 1)))
         await asyncio.sleep(0)
         late.cancel()
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*busy)
-        await workers.run("a", begun.append, 2)
+        await pools.run("a", done(started.append, 2))
 
     run(body)
-    assert begun == [2]
+    assert started == [2]
 
 
-def test_calls_that_make_a_batch_have_a_thread_each_at_once_and_again(run_batching, eventually):
-    meet = threading.Barrier(4)
-    threads = []
+def test_pending_work_holds_no_thread(run):
+    pending = []
 
-    def work():
-        threads.append(threading.get_ident())
-        meet.wait(30)
+    def submit():
+        pending.append(Future())
+        return pending[-1]
 
-    async def body(workers):
-        for _ in range(3):
-            calls = [asyncio.ensure_future(workers.run("a", work)) for _ in range(8)]
+    async def body(pools):
+        waiting = [asyncio.ensure_future(pools.run("a", submit)) for _ in range(64)]
+        while len(pending) < 64:
             await asyncio.sleep(0)
-            # no time has passed in which to see that work waits
-            assert workers._crews["a"]._threads == 4
-            await asyncio.gather(*calls)
-        late = asyncio.ensure_future(workers.run("a", threads.append, 0))
-        late.cancel()
-        assert await workers.run("a", lambda: "served") == "served"
+        for number, future in enumerate(pending):
+            future.set_result(number)
+        assert await asyncio.gather(*waiting) == list(range(64))
+        failing = asyncio.ensure_future(pools.run("a", submit))
+        while len(pending) < 65:
+            await asyncio.sleep(0)
+        pending[-1].set_exception(KeyError())
+        with pytest.raises(KeyError):
+            await failing
 
-    run_batching(body)
-    assert len(set(threads) - {0}) == 4
-    eventually(lambda: not any(thread.name == "run-a" for thread in threading.enumerate()))
-
-
-def test_one_caller_needs_one_thread_for_batches_too(run_batching):
-    async def body(workers):
-        names = [await workers.run("a", threading.get_ident) for _ in range(100)]
-        assert len(set(names)) == 1
-
-    run_batching(body)
+    run(body)
 
 
-def test_threads_for_batches_leave_when_there_is_nothing_to_do_and_come_back(
-    run_batching, eventually, monkeypatch
-):
-    monkeypatch.setattr("tfserving.server.worker_pool.IDLE", 0.01)
+def test_a_forwarded_future_continues_in_a_worker_thread(run):
+    source, failing = Future(), Future()
+    submitted = threading.Semaphore(0)
 
-    def threads():
-        return sum(thread.name == "run-a" for thread in threading.enumerate())
+    async def body(pools):
+        def submit(future):
+            continued = then(pools.forward("a", future), lambda x: (x, threading.current_thread().name))
+            submitted.release()
+            return continued
 
-    async def body(workers):
-        for _ in range(3):
-            together = threading.Barrier(4, timeout=20)
-            await asyncio.gather(*(workers.run("a", together.wait) for _ in range(4)))
-            await asyncio.to_thread(eventually, lambda: threads() == 1)
+        running = [asyncio.ensure_future(pools.run("a", submit, future)) for future in (source, failing)]
+        for _ in running:
+            await asyncio.to_thread(submitted.acquire, timeout=30)
+        source.set_result(1)
+        failing.set_exception(KeyError())
+        assert await running[0] == (1, "worker-a")
+        with pytest.raises(KeyError):
+            await running[1]
 
-    run_batching(body)
+    run(body)
 
 
-@pytest.mark.parametrize("batching", [False, True])
-def test_there_is_always_one_thread(batching):
+def test_a_forwarded_future_is_not_held_up_by_a_blocked_thread(run):
+    source = Future()
+    blocked, release = threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        return CompletedFuture(release.wait(30))
+
+    async def body(pools):
+        waiting = asyncio.ensure_future(pools.run("a", lambda: pools.forward("a", source)))
+        blocking = asyncio.ensure_future(pools.run("a", block))
+        await asyncio.to_thread(blocked.wait, 30)
+        source.set_result(1)
+        assert await waiting == 1
+        assert not blocking.done()
+        release.set()
+        await blocking
+
+    run(body)
+
+
+def test_there_is_always_one_thread():
     async def main():
-        workers = Workers(0, lambda name: True, batching=batching)
-        assert await asyncio.wait_for(workers.run("a", lambda: 1), 30) == 1
-        workers.close()
+        pools = WorkerPools(0, lambda name: True)
+        assert await asyncio.wait_for(pools.run("a", CompletedFuture, 1), 30) == 1
+        pools.shut_down()
+
+    asyncio.run(main())
+
+
+def test_shut_down_ends_the_threads(run, eventually):
+    async def body(pools):
+        await pools.run("b", CompletedFuture, 1)
+
+    run(body)
+    eventually(lambda: threads("b") == 0)
+
+
+def test_run_in_new_thread_delivers_results_and_errors():
+    async def main():
+        assert await run_in_new_thread(lambda x: x + 1, 1) == 2
+        with pytest.raises(ZeroDivisionError):
+            await run_in_new_thread(lambda: 1 / 0)
 
     asyncio.run(main())

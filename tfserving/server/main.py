@@ -22,9 +22,10 @@ from tfserving import __version__
 from tfserving.errors import ConfigError, InvalidInputError, TfServingError, UnavailableError
 from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
-from tfserving.server.batching import BatchingLoader, BatchingParameters, read_parameters
+from tfserving.server.batching.batching_servable import BatchingLoader
+from tfserving.server.batching.parameters import BatchingParameters, read_parameters
 from tfserving.server.core.file_system_source import FileSystemSource
-from tfserving.server.core.manager import LoadOptions, Manager
+from tfserving.server.core.manager import LoadOptions, ServableManager
 from tfserving.server.core.servable import Loader
 from tfserving.server.core.server_core import PollOptions, ServerCore
 from tfserving.server.grpc.grpc_api import GrpcApi
@@ -35,7 +36,7 @@ from tfserving.server.rest.rest_api import RestOptions
 from tfserving.server.rest.rest_server import rest_runner
 from tfserving.server.runtime.saved_model import RuntimeOptions, load
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import Workers
+from tfserving.server.worker_pool import WorkerPools
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _batching(arguments: argparse.Namespace, loader: Loader, metrics: Metrics | 
 
 def _core(
     arguments: argparse.Namespace, read_config: Callable[[], ServerConfig], metrics: Metrics | None
-) -> tuple[ServerCore, Manager]:
+) -> tuple[ServerCore, ServableManager]:
     # server.cc of the real server: the one counts only where none of the two is given
     threads = arguments.tensorflow_intra_op_parallelism, arguments.tensorflow_inter_op_parallelism
     intra_op, inter_op = threads if any(threads) else (arguments.tensorflow_session_parallelism,) * 2
@@ -119,7 +120,7 @@ def _core(
         warmup_iterations=arguments.num_request_iterations_for_warmup or 1,
     )
     loader = partial(load, options=runtime, metrics=metrics.runtime if metrics else None)
-    manager = Manager(
+    manager = ServableManager(
         _batching(arguments, loader, metrics),
         LoadOptions(
             threads=arguments.num_load_threads or flags.CPUS,
@@ -128,7 +129,7 @@ def _core(
         ),
     )
     if metrics is not None:
-        metrics.watch(manager)
+        metrics.set_models(manager)
     models_dir = Path(arguments.models_dir).absolute() if arguments.models_dir else None
     core = ServerCore(
         manager,
@@ -152,11 +153,7 @@ async def _serve(arguments: argparse.Namespace, read_config: Callable[[], Server
     with _bound(arguments.host, arguments.port, "port") as grpc_socket:
         with _bound(arguments.host, arguments.rest_api_port, "rest_api_port") as rest_socket:
             core, manager = _core(arguments, read_config, watching.metrics)
-            workers = Workers(
-                arguments.grpc_max_threads,
-                lambda name: name in manager.models(),
-                batching=arguments.enable_batching,
-            )
+            workers = WorkerPools(arguments.grpc_max_threads, lambda name: name in manager.models())
             service = Service(
                 manager, workers, check_method_names=arguments.enable_signature_method_name_check
             )
@@ -272,7 +269,7 @@ async def _start_rest(
     return runner
 
 
-async def _stop(core: ServerCore, workers: Workers, failure: TfServingError | None) -> None:
+async def _stop(core: ServerCore, workers: WorkerPools, failure: TfServingError | None) -> None:
     """Takes everything out of service; a call that never ends, or a load, does not keep the process.
 
     Then the process ends here, and `failure`, which would be told and turned into a code, must be here too.
@@ -282,7 +279,7 @@ async def _stop(core: ServerCore, workers: Workers, failure: TfServingError | No
 
     def stop() -> None:
         core.stop()
-        workers.close()
+        workers.shut_down()
         done.set()
 
     # a daemon thread: the interpreter would wait for one of asyncio's own at exit

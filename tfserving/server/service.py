@@ -1,23 +1,20 @@
-"""What the server answers, whatever the transport. gRPC and REST are codecs over these calls."""
+"""The service behind both APIs. gRPC and REST are codecs over it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from tfserving.errors import FailedPreconditionError, InvalidInputError
-from tfserving.server.core.loader_harness import Harness
-from tfserving.server.core.manager import Manager
-from tfserving.server.core.servable import Arrays
+from tfserving.server.core.loader_harness import LoaderHarness
+from tfserving.server.core.manager import ServableManager
+from tfserving.server.core.servable import Arrays, Inputs
 from tfserving.server.core.servable_state import VersionStatus
-from tfserving.server.observability import call_context
-from tfserving.server.worker_pool import Workers
+from tfserving.server.futures import then
+from tfserving.server.request_context import RequestContext
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import (
@@ -35,12 +32,10 @@ METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
 T = TypeVar("T")
 
-Inputs = Mapping[str, np.ndarray[Any, Any]]
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answered Predict: the spec with the version that answered, its signature, the outputs by alias."""
+    """The result of Predict: the spec with the version that ran, its signature, the outputs by alias."""
 
     spec: ModelSpec
     signature: Signature
@@ -48,73 +43,86 @@ class Prediction:
 
 
 class Service:
-    """Answers calls with what the manager serves. Errors are of tfserving.errors.
+    """Serves requests with the versions of the manager. Errors are those of tfserving.errors.
 
-    `predict` blocks and belongs into `in_worker`; the other calls are quick. With `check_method_names` a
-    signature answers only the calls that its method name is for.
+    Args:
+        manager: finds the version for a request.
+        workers: run inference; the other methods are fast and may run in the event loop.
+        check_method_names: whether a signature serves only the methods that its method name is for.
     """
 
-    def __init__(self, manager: Manager, workers: Workers, *, check_method_names: bool = False) -> None:
+    def __init__(
+        self, manager: ServableManager, workers: WorkerPools, *, check_method_names: bool = False
+    ) -> None:
         self._manager = manager
         self._workers = workers
         self._check_method_names = check_method_names
 
-    async def in_worker(self, model: str, function: Callable[..., T], *args: object) -> T:
-        """Awaits `function(*args)` in a thread of the model, so that it keeps nobody else waiting."""
-        # with the context goes the call that is being answered
-        return await self._workers.run(model, copy_context().run, function, *args)
+    async def run_in_worker(self, model: str, function: Callable[..., Future[T]], *args: object) -> T:
+        """Runs `function(*args)` in a worker thread of the model, and awaits the future that it returns."""
+        return await self._workers.run(model, function, *args)
 
     def predict(
         self,
+        context: RequestContext,
         spec: ModelSpec,
         read: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
         methods: Sequence[str] = METHODS,
-    ) -> Prediction:
-        """Runs a signature of a model.
+    ) -> Future[Prediction]:
+        """Runs a signature of a model; to be called in a worker thread of the model.
 
         Args:
-            spec: which model, version and signature.
-            read: gives the inputs by alias for the signature of the version that is going to answer.
-            outputs: the aliases wanted, all of them when empty.
-            methods: the method names that the signature may have, where these are checked.
+            context: the request.
+            spec: the model, version and signature.
+            read: returns the inputs by alias for the signature that will run.
+            outputs: the aliases to return; all outputs if empty.
+            methods: the method names that the signature may have, if they are checked.
+
+        Returns:
+            A future that is already done, or that a worker thread of the model completes.
 
         Raises:
-            NotFoundError: the model or version is not served.
+            NotFoundError: the model or the version is not served.
             FailedPreconditionError: the version has no such signature.
-            InvalidInputError: names or dtypes do not fit the signature, an output is not known, or the method
-                name is another.
-            TfServingError: the graph failed, with the code that TensorFlow gave.
+            InvalidInputError: names or dtypes do not match the signature, an output does not exist, or the
+                method name is another.
+            TfServingError: the graph failed, with the code that TensorFlow gave. What the model raises comes
+                from the future if it waits for a batch.
         """
-        call_context.current().asked = spec
-        with self.pinned(spec) as version:
-            return self.predict_with(version, spec, read, outputs, methods=methods)
+        context.requested_spec = spec
+        return self.with_version(
+            spec, lambda version: self.predict_with(context, version, spec, read, outputs, methods=methods)
+        )
 
-    @contextmanager
-    def pinned(self, spec: ModelSpec) -> Iterator[Harness]:
-        """The version that a spec means now, for `predict_with`.
-
-        While the block runs it is not freed, and answers even if it goes out of service meanwhile.
+    def with_version(self, spec: ModelSpec, function: Callable[[LoaderHarness], Future[T]]) -> Future[T]:
+        """Calls the function with the version of a spec, which stays loaded until the future is done.
 
         Raises:
-            NotFoundError: the model or version is not served.
+            NotFoundError: the model or the version is not served.
         """
-        with self._manager.acquire(spec) as version:
-            yield version
+        version = self._manager.acquire(spec)
+        try:
+            future = function(version)
+        except BaseException:
+            version.unpin()
+            raise
+        future.add_done_callback(lambda _: version.unpin())
+        return future
 
     def predict_with(
         self,
-        version: Harness,
+        context: RequestContext,
+        version: LoaderHarness,
         spec: ModelSpec,
         read: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
         methods: Sequence[str] = METHODS,
-    ) -> Prediction:
-        """As `predict`, with a version that is `pinned`."""
-        call = call_context.current()
-        call.asked, call.version = spec, version.version
+    ) -> Future[Prediction]:
+        """As `predict`, for a version from `with_version`."""
+        context.requested_spec, context.version = spec, version.version
         name = spec.signature or DEFAULT_SIGNATURE
         servable = version.servable
         signature = servable.signatures.get(name)
@@ -126,37 +134,40 @@ class Service:
             )
         if self._check_method_names and signature.method_name not in methods:
             raise InvalidInputError(
-                f"signature {name!r} of model {spec.name!r} is of method {signature.method_name!r}; this "
-                f"call takes {' or '.join(methods)}",
+                f"signature {name!r} of model {spec.name!r} has method name {signature.method_name!r}, "
+                f"expected {' or '.join(methods)}",
                 model=spec.name,
             )
-        call.signature = name
-        inputs = _checked_inputs(signature, read(signature), spec.name)
-        wanted = _checked_outputs(signature, outputs, spec.name)
-        began = time.perf_counter()
-        answer = servable.run(signature, inputs, wanted)
-        call.run_seconds = time.perf_counter() - began
-        return Prediction(ModelSpec(spec.name, version.version, signature=name), signature, answer)
+        context.signature = name
+        inputs = _check_inputs(signature, read(signature), spec.name)
+        future = servable.submit(context, signature, inputs, _check_outputs(signature, outputs, spec.name))
+        if not future.done():
+            # what follows, such as encoding the response, must not hold up the next batch
+            future = self._workers.forward(spec.name, future)
+        served = ModelSpec(spec.name, version.version, signature=name)
+        return then(future, lambda arrays: Prediction(served, signature, arrays))
 
-    def metadata(self, spec: ModelSpec) -> tuple[ModelSpec, Any]:
-        """The spec with the version that answers, and its signatures as a `SignatureDefMap` message.
-
-        Raises:
-            NotFoundError: the model or version is not served.
-        """
-        call = call_context.current()
-        call.asked = spec
-        with self._manager.acquire(spec) as harness:
-            call.version = harness.version
-            return ModelSpec(spec.name, harness.version), harness.servable.signature_def_map
-
-    def status(self, spec: ModelSpec) -> Any:
-        """A `GetModelStatusResponse`: every version, or the one of the spec; labels do not count.
+    def metadata(self, context: RequestContext, spec: ModelSpec) -> tuple[ModelSpec, Any]:
+        """The spec with the version that it means, and its signatures as a `SignatureDefMap` message.
 
         Raises:
-            NotFoundError: no such model or version.
+            NotFoundError: the model or the version is not served.
         """
-        call_context.current().asked = spec
+        context.requested_spec = spec
+        version = self._manager.acquire(spec)
+        try:
+            context.version = version.version
+            return ModelSpec(spec.name, version.version), version.servable.signature_def_map
+        finally:
+            version.unpin()
+
+    def status(self, context: RequestContext, spec: ModelSpec) -> Any:
+        """A `GetModelStatusResponse` with every version, or with the one of the spec; labels are ignored.
+
+        Raises:
+            NotFoundError: the model or the version does not exist.
+        """
+        context.requested_spec = spec
         if not spec.name:
             raise InvalidInputError("the request names no model: set model_spec.name")
         response = messages.GetModelStatusResponse()
@@ -173,31 +184,31 @@ def _add_status(response: Any, status: VersionStatus) -> None:
         entry.status.error_message = str(status.error)
 
 
-def _checked_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
-    """The inputs with the signature's defaults filled in, once the names are known to fit."""
+def _check_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
+    """Checks the names of the inputs and fills in the signature's defaults."""
     missing = signature.inputs.keys() - inputs.keys() - signature.defaults.keys()
     unknown = inputs.keys() - signature.inputs.keys()
     if missing or unknown:
         raise InvalidInputError(
             f"signature {signature.name!r} of model {model!r} takes {_names(signature.inputs)}"
             + (f"; missing: {_names(missing)}" if missing else "")
-            + (f"; not known: {_names(unknown)}" if unknown else ""),
+            + (f"; unknown: {_names(unknown)}" if unknown else ""),
             model=model,
         )
     return {**signature.defaults, **inputs} if signature.defaults else inputs
 
 
-def _checked_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
+def _check_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
     if not outputs:
         return tuple(signature.outputs)
     unknown = set(outputs) - signature.outputs.keys()
     if unknown:
         raise InvalidInputError(
-            f"signature {signature.name!r} of model {model!r} gives {_names(signature.outputs)}, "
+            f"signature {signature.name!r} of model {model!r} returns {_names(signature.outputs)}, "
             f"not {_names(unknown)}",
             model=model,
         )
-    # one that is asked for twice is answered once: a map has no room for it
+    # an output that is requested twice is returned once: the response is a map
     return tuple(dict.fromkeys(outputs))
 
 

@@ -1,4 +1,4 @@
-"""Threads in which models run, a crew for each model, so that a slow one keeps no other waiting."""
+"""Worker threads for each model, so that a slow model does not delay the others."""
 
 from __future__ import annotations
 
@@ -6,152 +6,157 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from tfserving.server.futures import complete
 
 T = TypeVar("T")
 
-# Seconds without progress after which a crew with work waiting gets another thread.
-PATIENCE = 0.001
-# Seconds without work after which a thread leaves a crew of batches.
-IDLE = 10.0
+# Seconds without progress after which a pool with waiting work starts another thread.
+GROWTH_DELAY = 0.001
 
 
-class Workers:
-    """Gives blocking work to threads; to be used from the event loop's thread only.
+class WorkerPools:
+    """A worker pool for each model. All methods but `forward` belong to the event loop's thread.
 
     Args:
-        threads: how many calls of one model run at the same time at the most.
-        is_known: tells which models are served: calls for any other name share one crew, since callers can
-            invent names without end.
-        batching: whether calls wait for others to make a batch with them, rather than compute.
+        max_threads: threads of one model.
+        is_known: whether a model is configured. Requests for other names share one pool, because callers can
+            invent any number of names.
     """
 
-    def __init__(self, threads: int, is_known: Callable[[str], bool], *, batching: bool = False) -> None:
-        self._threads = max(1, threads)
+    def __init__(self, max_threads: int, is_known: Callable[[str], bool]) -> None:
+        self._max_threads = max(1, max_threads)
         self._is_known = is_known
-        self._crew = _BatchingCrew if batching else _Crew
-        self._crews: dict[str, _Crew] = {}
+        self._pools: dict[str, _WorkerPool] = {}
 
-    async def run(self, model: str, function: Callable[..., T], *args: object) -> T:
-        """Awaits `function(*args)` in a thread of the model."""
-        name = model if model in self._crews or self._is_known(model) else ""
-        crew = self._crews.get(name)
-        if crew is None:
-            crew = self._crews[name] = self._crew(name, self._threads, asyncio.get_running_loop())
-        return await crew.submit(function, args)  # type: ignore[no-any-return]
+    async def run(self, model: str, function: Callable[..., Future[T]], *args: object) -> T:
+        """Runs `function(*args)` in a thread of the model, and awaits the future without a thread."""
+        name = model if model in self._pools or self._is_known(model) else ""
+        pool = self._pools.get(name)
+        if pool is None:
+            pool = self._pools[name] = _WorkerPool(name, self._max_threads, asyncio.get_running_loop())
+        return cast(T, await pool.submit(function, args))
 
-    def close(self) -> None:
-        """Lets the threads end once they have finished what they do."""
-        for crew in self._crews.values():
-            crew.close()
+    def forward(self, model: str, future: Future[T]) -> Future[T]:
+        """A future with the same outcome that a thread of the model completes.
+
+        What continues after a batch runs in the worker pool this way, not in the batch thread. To be called
+        from a function that `run` runs.
+        """
+        pool = self._pools.get(model) or self._pools[""]
+        return pool.forward(future)
+
+    def shut_down(self) -> None:
+        """Ends the threads once they have finished their current work."""
+        for pool in self._pools.values():
+            pool.shut_down()
 
 
-async def run_alone(function: Callable[..., T], *args: object) -> T:
-    """Awaits `function(*args)` in a thread of its own.
+async def run_in_new_thread(function: Callable[..., T], *args: object) -> T:
+    """Runs `function(*args)` in a new thread.
 
-    For what may wait for minutes: the few threads of `asyncio.to_thread` are soon all taken by such.
+    For work that may wait for minutes: it would soon take all the threads of `asyncio.to_thread`.
     """
-    answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # a caller who goes away ends nothing
-
-    def work() -> None:
-        try:
-            result = function(*args)
-        except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
-            answer.set_exception(error)
-        else:
-            answer.set_result(result)
-
-    threading.Thread(target=work, name=f"run-{getattr(function, '__name__', 'alone')}", daemon=True).start()
-    return await asyncio.wrap_future(answer)
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # a caller that goes away does not stop the work
+    name = f"run-{getattr(function, '__name__', 'function')}"
+    threading.Thread(target=complete, args=(future, partial(function, *args)), name=name, daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 class _Task:
-    """A call that waits for a thread, and then for the loop to hear of its end."""
+    """A function to run, and its outcome on the way to the event loop."""
 
-    __slots__ = ("answer", "args", "error", "function", "result")
+    __slots__ = ("args", "error", "function", "response", "result")
 
-    def __init__(self, function: Callable[..., Any], args: tuple[object, ...], answer: asyncio.Future[Any]):
+    def __init__(
+        self, function: Callable[..., Future[Any]], args: tuple[object, ...], response: asyncio.Future[Any]
+    ) -> None:
         self.function = function
         self.args = args
-        self.answer = answer
+        self.response = response
         self.result: Any = None
         self.error: BaseException | None = None
 
 
-class _Crew:
-    """The threads of one model.
+class _WorkerPool:
+    """The worker threads of one model.
 
-    One thread does all the work while it keeps up: for quick models a second one costs more in passing the
-    interpreter's lock to and fro than it brings. When work has waited without progress, since the thread is
-    busy inside TensorFlow, others join one by one; they leave when there is nothing to do.
+    One thread does all the work while it keeps up: for fast models a second thread costs more in handing over
+    the interpreter lock than it gains. When work has waited without progress, because the threads are busy
+    inside TensorFlow, another one starts; threads end when the queue is empty, down to one.
     """
 
-    def __init__(self, name: str, limit: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._name = name
-        self._limit = limit
+    def __init__(self, model: str, max_threads: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._model = model
+        self._max_threads = max_threads
         self._loop = loop
-        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._taken = 0
-        self._watching = False
-        self._done: list[_Task] = []
+        self._begun = 0
+        self._check_scheduled = False
+        self._finished: list[_Task] = []
 
-    def submit(self, function: Callable[..., Any], args: tuple[object, ...]) -> asyncio.Future[Any]:
-        """A future for `function(*args)`; in the loop's thread."""
-        answer = self._loop.create_future()
-        self._queue.put(_Task(function, args, answer))
-        self._staff()
-        return answer
+    def submit(self, function: Callable[..., Future[Any]], args: tuple[object, ...]) -> asyncio.Future[Any]:
+        """See WorkerPools.run."""
+        response = self._loop.create_future()
+        self._queue.put(partial(self._run, _Task(function, args, response)))
+        if not self._threads:
+            self._start_thread()
+        else:
+            self._watch_queue()
+        return response
 
-    def close(self) -> None:
-        """Sends the threads home."""
+    def forward(self, future: Future[T]) -> Future[T]:
+        """See WorkerPools.forward."""
+        forwarded: Future[T] = Future()
+
+        def enqueue(done: Future[T]) -> None:
+            self._queue.put(partial(complete, forwarded, done.result))
+            if self._can_grow():
+                self._loop.call_soon_threadsafe(self._watch_queue)
+
+        future.add_done_callback(enqueue)
+        return forwarded
+
+    def shut_down(self) -> None:
+        """See WorkerPools.shut_down."""
         self._queue.put(None)
 
-    def _staff(self) -> None:
-        """Sees to it that there is a thread for the task that was just put into the queue, now or later."""
-        if not self._threads:
-            self._hire()
-        elif not self._watching and self._threads < self._limit and not self._queue.empty():
-            self._watch()
-
-    def _hire(self) -> None:
+    def _start_thread(self) -> None:
         with self._lock:
             self._threads += 1
-        threading.Thread(target=self._work, name=f"run-{self._name}", daemon=True).start()
+        threading.Thread(target=self._work, name=f"worker-{self._model}", daemon=True).start()
 
-    def _watch(self) -> None:
-        self._watching = True
-        self._loop.call_later(PATIENCE, self._look, self._taken)
+    def _can_grow(self) -> bool:
+        return not self._check_scheduled and self._threads < self._max_threads and not self._queue.empty()
 
-    def _look(self, taken: int) -> None:
-        """Hires when work is waiting and none was taken since the last look."""
-        self._watching = False
-        if self._queue.empty() or self._threads >= self._limit:
+    def _watch_queue(self) -> None:
+        """Checks after a while whether the waiting work has made progress."""
+        if self._can_grow():
+            self._check_scheduled = True
+            self._loop.call_later(GROWTH_DELAY, self._grow, self._begun)
+
+    def _grow(self, begun: int) -> None:
+        """Starts a thread if work is waiting and none has begun since the last check."""
+        self._check_scheduled = False
+        if not self._can_grow():
             return
-        if taken == self._taken:
-            self._hire()
-        self._watch()
+        if begun == self._begun:
+            self._start_thread()
+        self._watch_queue()
 
     def _work(self) -> None:
-        while task := self._next():
-            self._taken += 1
-            if not task.answer.cancelled():
-                try:
-                    task.result = task.function(*task.args)
-                except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
-                    task.error = error
-            # first, since whoever hears of the answer may come back before this thread is at the queue
-            self._free()
-            self._deliver(task)
+        while work := self._next():
+            self._begun += 1
+            work()
 
-    def _free(self) -> None:
-        """Counts the thread as one that has nothing to do."""
-
-    def _next(self) -> _Task | None:
-        """The next task; None for a thread that is not needed any more."""
+    def _next(self) -> Callable[[], None] | None:
+        """The next piece of work; None for a thread that is to end."""
         try:
             return self._queue.get_nowait()
         except Empty:
@@ -161,58 +166,38 @@ class _Crew:
                     return None
         return self._queue.get()
 
-    def _deliver(self, task: _Task) -> None:
-        """Tells the loop; answers that end together wake it once."""
-        with self._lock:
-            self._done.append(task)
-            first = len(self._done) == 1
-        if first:
-            self._loop.call_soon_threadsafe(self._answer)
+    def _run(self, task: _Task) -> None:
+        if task.response.cancelled():
+            return
+        try:
+            future = task.function(*task.args)
+        except BaseException as error:  # noqa: BLE001 - raised where the response is awaited
+            task.error = error
+            self._deliver(task)
+        else:
+            future.add_done_callback(partial(self._finish, task))
 
-    def _answer(self) -> None:
+    def _finish(self, task: _Task, future: Future[Any]) -> None:
+        task.error = future.exception()
+        if task.error is None:
+            task.result = future.result()
+        self._deliver(task)
+
+    def _deliver(self, task: _Task) -> None:
+        """Hands the outcome to the event loop; outcomes that come together wake it once."""
         with self._lock:
-            done, self._done = self._done, []
-        for task in done:
-            if task.answer.done():
+            self._finished.append(task)
+            first = len(self._finished) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._set_responses)
+
+    def _set_responses(self) -> None:
+        with self._lock:
+            finished, self._finished = self._finished, []
+        for task in finished:
+            if task.response.done():
                 continue
             if task.error is not None:
-                task.answer.set_exception(task.error)
+                task.response.set_exception(task.error)
             else:
-                task.answer.set_result(task.result)
-
-
-class _BatchingCrew(_Crew):
-    """A thread for each call from the beginning, up to the limit; one that has nothing to do for long leaves.
-
-    Calls can only be joined when all of them have come as far as the batch, and waiting there costs little.
-    """
-
-    # threads that have nothing to do, less the tasks that wait for one
-    _vacant = 0
-
-    def _staff(self) -> None:
-        with self._lock:
-            self._vacant -= 1
-        if self._vacant < 0 and self._threads < self._limit:
-            self._free()
-            self._hire()
-
-    def _free(self) -> None:
-        with self._lock:
-            self._vacant += 1
-
-    def _next(self) -> _Task | None:
-        while True:
-            try:
-                task = self._queue.get(timeout=IDLE)
-                break
-            except Empty:
-                with self._lock:
-                    # a task that came just now counts on this thread
-                    if self._threads > 1 and self._queue.empty():
-                        self._threads -= 1
-                        self._vacant -= 1
-                        return None
-        if task is None:
-            self._queue.put(None)  # for the next thread to go home
-        return task
+                task.response.set_result(task.result)

@@ -101,7 +101,7 @@ def test_an_emptied_base_path_takes_the_last_version_out(models_dir, source, cap
     assert found(source) == [1]
     folder.rename(models_dir / "elsewhere")
     assert found(source) == []
-    assert "no version under" in caplog.text
+    assert "no version in" in caplog.text
 
 
 def test_a_version_that_comes_back_is_looked_at_again(models_dir, source):

@@ -2,15 +2,17 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.server.fake_loader import FakeLoader, flaky
+from tests.server.fake_loader import FakeLoader, FakeServable, flaky
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, RepositoryError
-from tfserving.server.core.manager import LoadOptions, Manager
+from tfserving.server.core.manager import LoadOptions, ServableManager
 from tfserving.server.core.servable_state import State
+from tfserving.server.request_context import RequestContext
 from tfserving.wire.model_spec import ModelSpec
 
 
@@ -25,7 +27,7 @@ def loader():
 
 @pytest.fixture
 def manager(loader):
-    manager = Manager(loader, LoadOptions(threads=2, max_retries=2, retry_seconds=0))
+    manager = ServableManager(loader, LoadOptions(threads=2, max_retries=2, retry_seconds=0))
     manager.start()
     yield manager
     loader.release()
@@ -36,12 +38,21 @@ def states(manager, model="m"):
     return {status.version: status.state for status in manager.status(model)}
 
 
+@contextmanager
+def pinned(manager, model="m", **spec):
+    harness = manager.acquire(ModelSpec(model, **spec))
+    try:
+        yield harness
+    finally:
+        harness.unpin()
+
+
 def served(manager, **spec):
-    with manager.acquire(ModelSpec("m", **spec)) as harness:
+    with pinned(manager, **spec) as harness:
         return harness.version
 
 
-def test_the_newest_version_answers(manager):
+def test_the_newest_version_is_the_default(manager):
     manager.aspire("m", at(1, 3, 2))
     manager.wait_until_available(["m"])
     assert served(manager) == 3
@@ -49,7 +60,7 @@ def test_the_newest_version_answers(manager):
     assert [status.version for status in manager.status("m")] == [3, 2, 1]
 
 
-def test_the_error_of_a_load_keeps_nothing_of_it_in_memory(loader, manager, eventually):
+def test_a_failed_load_does_not_stay_in_memory(eventually):
     class Large:
         pass
 
@@ -63,16 +74,18 @@ def test_the_error_of_a_load_keeps_nothing_of_it_in_memory(loader, manager, even
         except ValueError as error:
             raise InvalidInputError("too large") from error
 
-    manager._load = load
+    manager = ServableManager(load)
+    manager.start()
     manager.aspire("m", at(1))
     eventually(lambda: states(manager) == {1: State.END})
     assert str(manager.status("m")[0].error) == "too large"
 
-    def gone():
+    def is_gone():
         gc.collect()
         return alive[0]() is None
 
-    eventually(gone)
+    eventually(is_gone)
+    manager.stop()
 
 
 def test_a_swap_loads_before_it_unloads(manager, loader, eventually):
@@ -91,7 +104,7 @@ def test_a_swap_loads_before_it_unloads(manager, loader, eventually):
 def test_a_pinned_version_is_not_freed(manager, loader, eventually):
     manager.aspire("m", at(1))
     manager.wait_until_available(["m"])
-    with manager.acquire(ModelSpec("m")) as harness:
+    with pinned(manager) as harness:
         manager.aspire("m", at(2))
         eventually(lambda: states(manager)[1] is State.UNLOADING)
         assert served(manager) == 2
@@ -110,7 +123,7 @@ def test_a_broken_new_version_leaves_the_old_one_in_service(manager, loader, eve
     status = manager.status("m", 2)[0]
     assert status.error is not None
     assert "no saved_model.pb" in str(status.error)
-    # it is not tried again while it stays wanted, but is when it comes back
+    # it is not retried while it stays aspired, but is if it is aspired again later
     manager.aspire("m", at(2))
     assert loader.calls.count(("m", 2)) == 1
     manager.aspire("m", at(1))
@@ -118,10 +131,10 @@ def test_a_broken_new_version_leaves_the_old_one_in_service(manager, loader, eve
     eventually(lambda: states(manager) == {1: State.END, 2: State.AVAILABLE})
 
 
-def test_a_load_is_tried_again_when_that_can_help(manager, loader):
+def test_a_failed_load_is_retried(manager, loader):
     loader.broken["m", 1] = flaky(2)
     manager.aspire("m", at(1))
-    # served on the third try: waiting for the first one to settle is not enough
+    # available at the third attempt: the wait must not end with the first one
     with pytest.raises(NotFoundError):
         served(manager)
     manager.wait_until_available(["m"])
@@ -129,15 +142,15 @@ def test_a_load_is_tried_again_when_that_can_help(manager, loader):
     assert len(loader.calls) == 3
 
 
-def test_tries_come_to_an_end(manager, loader):
+def test_retries_end_at_max_retries(manager, loader):
     loader.broken["m", 1] = flaky(3)
     manager.aspire("m", at(1))
-    with pytest.raises(FailedPreconditionError, match="the disk is away"):
+    with pytest.raises(FailedPreconditionError, match="the disk is not mounted"):
         manager.wait_until_available(["m"])
     assert len(loader.calls) == 3
 
 
-def test_removed_versions_go_the_last_one_too(manager, eventually):
+def test_removed_versions_are_unloaded_including_the_last(manager, eventually):
     manager.aspire("m", at(1, 2))
     manager.wait_until_available(["m"])
     manager.aspire("m", {})
@@ -146,23 +159,23 @@ def test_removed_versions_go_the_last_one_too(manager, eventually):
         served(manager)
 
 
-def test_a_version_wanted_again_while_it_unloads_comes_back(manager, eventually):
+def test_a_version_aspired_again_while_it_unloads_is_reloaded(manager, eventually):
     manager.aspire("m", at(1))
     manager.wait_until_available(["m"])
-    with manager.acquire(ModelSpec("m")):
+    with pinned(manager):
         manager.aspire("m", {})
         eventually(lambda: states(manager)[1] is State.UNLOADING)
         manager.aspire("m", at(1))
     eventually(lambda: states(manager)[1] is State.AVAILABLE)
 
 
-def test_who_waits_for_a_version_wanted_again_while_it_unloads_gets_it(manager, eventually):
+def test_a_wait_includes_a_version_aspired_again_while_it_unloads(manager, eventually):
     pool = ThreadPoolExecutor(1)
     for number in range(20):
         name = f"m{number}"
         manager.aspire(name, at(1))
         manager.wait_until_available([name])
-        with manager.acquire(ModelSpec(name)):
+        with pinned(manager, name):
             manager.aspire(name, {})
             eventually(lambda name=name: states(manager, name)[1] is State.UNLOADING)
             manager.aspire(name, at(1))
@@ -170,12 +183,12 @@ def test_who_waits_for_a_version_wanted_again_while_it_unloads_gets_it(manager, 
         assert waiting.result(60) is None
 
 
-def test_a_call_that_keeps_a_version_from_unloading_keeps_no_other_from_loading(loader, eventually):
-    manager = Manager(loader, LoadOptions(threads=1))
+def test_a_request_that_delays_an_unload_does_not_delay_a_load(loader, eventually):
+    manager = ServableManager(loader, LoadOptions(threads=1))
     manager.start()
     manager.aspire("m", at(1))
     manager.wait_until_available(["m"])
-    with manager.acquire(ModelSpec("m")):
+    with pinned(manager):
         manager.aspire("m", at(2))
         eventually(lambda: states(manager)[1] is State.UNLOADING)
         manager.aspire("other", at(1))
@@ -183,7 +196,7 @@ def test_a_call_that_keeps_a_version_from_unloading_keeps_no_other_from_loading(
     manager.stop()
 
 
-def test_labels(manager):
+def test_finds_a_version_by_label(manager):
     manager.aspire("m", at(1, 3), {"stable": 1, "gone": 2})
     manager.wait_until_available(["m"])
     assert served(manager, label="stable") == 1
@@ -193,11 +206,11 @@ def test_labels(manager):
         served(manager, label="nobody")
 
 
-def test_what_is_not_there(manager):
+def test_rejects_models_and_versions_that_do_not_exist(manager):
     with pytest.raises(NotFoundError, match=r"^Servable not found for request: Latest\(nobody\)$"):
-        manager.acquire(ModelSpec("nobody")).__enter__()
+        manager.acquire(ModelSpec("nobody"))
     with pytest.raises(InvalidInputError, match="names no model"):
-        manager.acquire(ModelSpec("")).__enter__()
+        manager.acquire(ModelSpec(""))
     with pytest.raises(NotFoundError, match="nobody"):
         manager.status("nobody")
     manager.aspire("m", at(1))
@@ -210,13 +223,13 @@ def test_a_slow_load_does_not_delay_another_model(manager, loader, eventually):
     loader.hold()
     manager.aspire("slow", at(1))
     eventually(lambda: ("slow", 1) in loader.calls)
-    # the second thread of the pool is free
+    # the second load thread is idle
     manager.aspire("m", at(1))
     eventually(lambda: ("m", 1) in loader.calls)
 
 
-def test_calls_never_fail_while_versions_are_swapped(manager):
-    """Eight callers, forty swaps: every call is answered, by a version that was wanted."""
+def test_requests_do_not_fail_while_versions_are_swapped(manager):
+    """Eight callers, forty swaps."""
     manager.aspire("m", at(1))
     manager.wait_until_available(["m"])
     stop = threading.Event()
@@ -225,10 +238,11 @@ def test_calls_never_fail_while_versions_are_swapped(manager):
     def call():
         while not stop.is_set():
             try:
-                with manager.acquire(ModelSpec("m")) as harness:
-                    servable = harness.servable
-                    servable.run(servable.signatures["serving_default"], {"x": np.ones(1, np.float32)}, ["y"])
-            except Exception as error:  # noqa: BLE001 - collected and shown below
+                with pinned(manager) as harness:
+                    signature = harness.servable.signatures["serving_default"]
+                    inputs = {"x": np.ones(1, np.float32)}
+                    harness.servable.submit(RequestContext(), signature, inputs, ["y"]).result(30)
+            except Exception as error:  # noqa: BLE001 - asserted below
                 failures.append(error)
 
     callers = [threading.Thread(target=call) for _ in range(8)]
@@ -244,11 +258,42 @@ def test_calls_never_fail_while_versions_are_swapped(manager):
     assert served(manager) == 41
 
 
-def test_stop_unloads_everything(loader):
-    manager = Manager(loader)
+def test_stop_unloads_every_version(loader):
+    manager = ServableManager(loader)
     manager.start()
     manager.aspire("m", at(1, 2))
     manager.wait_until_available(["m"])
     manager.stop()
     assert all(servable.closed for servable in loader.loaded.values())
     assert set(states(manager).values()) == {State.END}
+
+
+def test_a_servable_that_cannot_be_closed_ends_all_the_same(loader, caplog, monkeypatch):
+    def fail(self):
+        raise OSError("the device is gone")
+
+    monkeypatch.setattr(FakeServable, "close", fail)
+    manager = ServableManager(loader)
+    manager.start()
+    manager.aspire("m", at(1))
+    manager.wait_until_available(["m"])
+    stopping = threading.Thread(target=manager.stop)
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
+    assert states(manager) == {1: State.END}
+    assert "model 'm' version 1" in caplog.text
+    assert "the device is gone" in caplog.text
+
+
+def test_a_version_that_is_no_longer_aspired_is_unloaded_while_another_covers_for_it(
+    manager, loader, eventually
+):
+    manager.aspire("m", at(1, 2))
+    manager.wait_until_available(["m"])
+    loader.hold()
+    manager.aspire("m", at(3))
+    eventually(lambda: states(manager) == {1: State.END, 2: State.AVAILABLE, 3: State.LOADING})
+    assert served(manager) == 2
+    loader.release()
+    eventually(lambda: states(manager) == {1: State.END, 2: State.END, 3: State.AVAILABLE})

@@ -12,7 +12,7 @@ from tfserving.errors import (
     RepositoryError,
 )
 from tfserving.repository.config import ModelConfig, ServerConfig, Specific
-from tfserving.server.core.manager import LoadOptions, Manager
+from tfserving.server.core.manager import LoadOptions, ServableManager
 from tfserving.server.core.server_core import PollOptions, ServerCore
 from tfserving.wire.model_spec import ModelSpec
 
@@ -38,7 +38,7 @@ class World:
         self.config = ServerConfig(models or tuple(ModelConfig(name, f"/models/{name}") for name in versions))
         self.source = FakeSource(**versions)
         self.loader = FakeLoader()
-        self.manager = Manager(self.loader, LoadOptions(max_retries=0))
+        self.manager = ServableManager(self.loader, LoadOptions(max_retries=0))
         self.core = ServerCore(
             self.manager,
             self.source,
@@ -53,8 +53,9 @@ class World:
         return self.config
 
     def served(self, model, **spec):
-        with self.manager.acquire(ModelSpec(model, **spec)) as harness:
-            return harness.version
+        harness = self.manager.acquire(ModelSpec(model, **spec))
+        harness.unpin()
+        return harness.version
 
     def __enter__(self):
         return self
@@ -182,7 +183,7 @@ def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
         world.core.start()
         with pytest.raises(
-            FailedPreconditionError, match=r"version 9, .*: load it first, and move the label"
+            FailedPreconditionError, match=r"version 9, .*; load the version before you move the label"
         ):
             world.core.reload(ServerConfig((labelled(stable=9),)))
         assert world.served("a", label="stable") == 1

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.server.fake_loader import FakeLoader
-from tfserving.server.core.manager import Manager
+from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import Workers
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 
@@ -31,11 +31,11 @@ def found():
 
 @pytest.fixture(scope="module")
 def channel(reloaded, found, in_loop):
-    manager = Manager(FakeLoader())
+    manager = ServableManager(FakeLoader())
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
     manager.wait_until_available(["m"])
-    workers = Workers(4, lambda name: name == "m")
+    workers = WorkerPools(4, lambda name: name == "m")
 
     def reload(config, timeout):
         if config.model("nowhere"):
@@ -53,7 +53,7 @@ def channel(reloaded, found, in_loop):
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     in_loop(server.stop(0))
-    workers.close()
+    workers.shut_down()
     manager.stop()
 
 

@@ -9,9 +9,9 @@ import pytest
 from tests.server.apis import examples, predict_request, serve
 from tfserving.errors import InvalidInputError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
-from tfserving.server.observability.call_context import GRPC, REST, Call
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observers import Observation, observation
+from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 
@@ -31,8 +31,8 @@ def access_log(path):
 def call(access_log, name="m", error=None, **spec):
     """Has a call written."""
     try:
-        with Call([access_log], GRPC, "Predict", peer="ipv4:10.0.0.1:5000") as told:
-            told.asked = ModelSpec(name, **spec)
+        with RequestContext(GRPC, "Predict", peer="ipv4:10.0.0.1:5000", observers=[access_log]) as context:
+            context.requested_spec = ModelSpec(name, **spec)
             if error:
                 raise error
     except NotFoundError:
@@ -85,8 +85,8 @@ def test_both_apis_and_a_file(in_loop, path):
 
 
 def test_the_time_is_that_of_the_request_in_utc(access_log, path):
-    with Call([access_log], REST) as told:
-        told.began -= 10
+    with RequestContext(REST, observers=[access_log]) as context:
+        context.started -= 10
     access_log.close()
     (entry,) = entries(path)
     assert entry["time"].startswith("2023-11-14T22:13:10.")
@@ -105,7 +105,7 @@ def test_the_time_is_that_of_the_request_in_utc(access_log, path):
     ],
 )
 def test_peers(access_log, path, peer, address):
-    with Call([access_log], GRPC, "Predict", peer=peer):
+    with RequestContext(GRPC, "Predict", peer=peer, observers=[access_log]):
         pass
     access_log.close()
     assert entries(path)[0]["peer"] == address

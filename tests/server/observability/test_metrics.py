@@ -1,6 +1,5 @@
 """The metrics that a scrape gets: names, types and labels of the real server, over both APIs; and our own."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -8,22 +7,18 @@ import pytest
 
 from tests.server.apis import examples, predict_request, serve
 from tests.server.fake_loader import FakeLoader
+from tests.server.recorded_metrics import NEVER_SET, recorded_metrics
 from tfserving.errors import ConfigError, NotFoundError, TfServingError
-from tfserving.server.batching import BatchingLoader, BatchingParameters
+from tfserving.server.batching.batching_servable import BatchingLoader
+from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.servable_state import State, VersionStatus
-from tfserving.server.observability.call_context import GRPC, REST, Call
-from tfserving.server.observability.metrics import NEVER_SET, Metrics
+from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observers import observation
+from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 
-REAL = Path(__file__).parents[2] / "conformance" / "metrics.tsv"
 PATH = "/monitoring/prometheus/metrics"
-
-
-def real_metrics():
-    with REAL.open() as file:
-        return list(csv.DictReader(file, delimiter="\t"))
 
 
 class Scrape:
@@ -67,7 +62,7 @@ class FakeModels:
 @pytest.fixture
 def metrics():
     metrics = Metrics()
-    metrics.watch(FakeModels(m=[VersionStatus(3, State.AVAILABLE)]))
+    metrics.set_models(FakeModels(m=[VersionStatus(3, State.AVAILABLE)]))
     return metrics
 
 
@@ -78,10 +73,10 @@ def scrape(metrics):
 def call(metrics, model="m", version=3, signature="serving_default", method="Predict", api=GRPC, error=None):
     """Has a call counted."""
     try:
-        with Call([metrics], api, method) as told:
-            told.asked = ModelSpec(model)
-            told.version, told.signature = version, signature
-            told.run_seconds = None if error else 0.0001
+        with RequestContext(api, method, observers=[metrics]) as context:
+            context.requested_spec = ModelSpec(model)
+            context.version, context.signature = version, signature
+            context.run_seconds = None if error else 0.0001
             if error:
                 raise error
     except TfServingError:
@@ -102,10 +97,10 @@ def apis(in_loop, watching):
     parameters = BatchingParameters(allowed_batch_sizes=(4, 1000))
     loader = BatchingLoader(FakeLoader(), parameters, metrics.batching)
     with serve(in_loop, watching.observers, watching.pages, loader=loader) as apis:
-        metrics.watch(apis.manager)
-        metrics.runtime.loaded(Path("/models/m/3"), 0.5)
-        metrics.runtime.warmed_up(Path("/models/m/3"), 2, 0.25)
-        metrics.runtime.graph_ran(0.001)
+        metrics.set_models(apis.manager)
+        metrics.runtime.count_load(Path("/models/m/3"), 0.5)
+        metrics.runtime.count_warmup(Path("/models/m/3"), 2, 0.25)
+        metrics.runtime.count_graph_run(0.001)
         # a batch cannot have the scalar output, a row of JSON neither
         assert apis.call(services.PREDICT, predict_request(outputs=["y"]))
         assert apis.call(services.PREDICT, predict_request("nobody")) is None
@@ -127,7 +122,7 @@ def scraped(apis):
     return Scrape(answer.body.decode())
 
 
-@pytest.mark.parametrize("real", real_metrics(), ids=lambda real: real["metric"])
+@pytest.mark.parametrize("real", recorded_metrics(), ids=lambda real: real["metric"])
 def test_a_metric_of_the_real_server(real, scraped):
     name = real["metric"]
     assert scraped.types[name] == real["type"]
@@ -140,7 +135,7 @@ def test_a_metric_of_the_real_server(real, scraped):
 
 
 def test_what_is_no_metric_of_the_real_server_is_named_as_ours(scraped):
-    ours = scraped.types.keys() - {real["metric"] for real in real_metrics()}
+    ours = scraped.types.keys() - {real["metric"] for real in recorded_metrics()}
     assert all(name.startswith("tfserving_") for name in ours)
 
 
@@ -237,10 +232,9 @@ def test_callers_make_no_labels(apis, scraped):
     assert again.value("tfserving_requests_total", model_name="m", **without_signature) == 5
 
 
-def test_nothing_is_kept_of_names_that_callers_invent(metrics):
+def test_names_that_callers_invent_share_one_series(metrics):
     for number in range(100):
         call(metrics, f"no{number}", None, "", error=NotFoundError("none"))
-    assert not metrics._outcomes
     found = scrape(metrics).values
     assert len([1 for name, _ in found if name == "tfserving_requests_total"]) == 1
 
@@ -269,15 +263,15 @@ def test_the_real_server_does_not_count_these_over_grpc(metrics, method):
 
 
 def test_calls_in_flight(metrics):
-    with Call([metrics], REST):
+    with RequestContext(REST, observers=[metrics]):
         assert scrape(metrics).value("tfserving_requests_in_flight", api="REST") == 1
     assert scrape(metrics).value("tfserving_requests_in_flight", api="REST") == 0
 
 
 def test_latencies_are_in_the_unit_of_their_metric(metrics):
-    with Call([metrics], GRPC, "Predict") as told:
-        told.asked, told.version, told.signature = ModelSpec("m"), 3, "s"
-        told.began -= 2
+    with RequestContext(GRPC, "Predict", observers=[metrics]) as context:
+        context.requested_spec, context.version, context.signature = ModelSpec("m"), 3, "s"
+        context.started -= 2
     scraped = scrape(metrics)
     seconds = [
         v for (name, _), v in scraped.values.items() if name == "tfserving_request_latency_seconds_sum"
@@ -291,7 +285,7 @@ def test_latencies_are_in_the_unit_of_their_metric(metrics):
 
 def test_versions_that_ended_long_ago_are_forgotten(metrics):
     models = FakeModels(m=[VersionStatus(1, State.AVAILABLE)])
-    metrics.watch(models)
+    metrics.set_models(models)
     call(metrics, version=1)
     call(metrics, version=None, signature="", error=NotFoundError("none"))
     ended = [VersionStatus(version, State.END) for version in range(30, 20, -1)]
@@ -309,7 +303,7 @@ def test_versions_that_ended_long_ago_are_forgotten(metrics):
 
 
 def test_a_model_without_versions_has_no_state(metrics):
-    metrics.watch(FakeModels(m=[]))
+    metrics.set_models(FakeModels(m=[]))
     assert not scrape(metrics).labels("tfserving_model_state")
 
 

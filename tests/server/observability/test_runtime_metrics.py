@@ -7,6 +7,7 @@ from tfserving.errors import TfServingError
 from tfserving.repository.warmup_records import write_warmup
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.server.request_context import RequestContext
 from tfserving.wire import predict
 from tfserving.wire.model_spec import ModelSpec
 
@@ -54,7 +55,8 @@ def test_load_warmup_and_runs(version):
     assert counted.value(f':tensorflow:serving:model_warmup_latency_count{{{path},status="OK"}}') == 1
     assert counted.value(f":tensorflow:serving:model_warmup_records_read{{{path}}}") == 2
     assert counted.value(":tensorflow:core:graph_runs{}") == 2
-    servable.run(servable.signatures["serving_default"], {"x": np.ones(3, np.float32)}, ["y"])
+    inputs = {"x": np.ones(3, np.float32)}
+    servable.submit(RequestContext(), servable.signatures["serving_default"], inputs, ["y"]).result()
     assert counted.value(":tensorflow:core:graph_runs{}") == 3
     assert counted.value(":tensorflow:core:graph_run_time_usecs{}") > 0
     servable.close()

@@ -2,11 +2,11 @@ import gc
 import weakref
 
 from tfserving.server.runtime import gc_tuning
-from tfserving.server.runtime.gc_tuning import Collector
+from tfserving.server.runtime.gc_tuning import DelayedCollector
 
 
 class Timers:
-    """Timers that run when they are told to."""
+    """Timers that the test fires."""
 
     def __init__(self):
         self.due = []
@@ -30,15 +30,15 @@ class Cycle:
         self.self = self
 
 
-def test_garbage_is_collected_once_for_all_and_not_at_once():
+def test_garbage_is_collected_once_after_the_delay():
     timers = Timers()
-    collector = Collector(timer=timers)
+    collector = DelayedCollector(timer=timers)
     for _ in range(2):
         garbage = weakref.ref(Cycle())
         gc.disable()
         try:
-            collector.tell()
-            collector.tell()
+            collector.schedule()
+            collector.schedule()
             assert garbage() is not None
             assert len(timers.due) == 1
             timers.run()
@@ -47,12 +47,12 @@ def test_garbage_is_collected_once_for_all_and_not_at_once():
             gc.enable()
 
 
-def test_what_lasts_is_not_looked_at():
+def test_frozen_objects_are_exempt_from_collection():
     before = gc.get_freeze_count()
-    with gc_tuning.lasting():
+    with gc_tuning.frozen():
         assert not gc.isenabled()
-        lasting = Cycle()
+        kept = Cycle()
     assert gc.isenabled()
     assert gc.get_freeze_count() > before
-    assert all(found is not lasting for found in gc.get_objects())
+    assert all(found is not kept for found in gc.get_objects())
     gc.unfreeze()

@@ -10,6 +10,7 @@ from tfserving.repository.tfrecord import write_records
 from tfserving.repository.warmup_records import warmup_file
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.server.request_context import RequestContext
 from tfserving.wire import messages
 
 pytestmark = pytest.mark.tensorflow
@@ -46,7 +47,7 @@ def test_the_order_of_inputs_and_outputs_does_not_matter_and_costs_nothing(serva
     make = servable._session._make_callable_from_options
     with mock.patch.object(servable._session, "_make_callable_from_options", side_effect=make) as made:
         for inputs, outputs in orders:
-            answer = servable.run(signature, inputs, outputs)
+            answer = servable.submit(RequestContext(), signature, inputs, outputs).result()
             assert {name: array.tolist() for name, array in answer.items()} == {
                 "difference": [2.0],
                 "minuend": [5.0],
@@ -92,7 +93,7 @@ def warmed_up(path, *records):
     write_records(warmup_file(path), records)
     runs = []
     metrics = RuntimeMetrics(Registry())
-    with mock.patch.object(metrics, "graph_ran", runs.append):
+    with mock.patch.object(metrics, "count_graph_run", runs.append):
         load("m", 1, path, options=RuntimeOptions(), metrics=metrics).close()
     return len(runs)
 
@@ -105,7 +106,7 @@ def test_warmup_records_of_every_kind_are_answered(from_examples):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (log("regress_log", "no such"), "'no such', which the model does not have"),
+        (log("regress_log", "no such"), "no such', which the model"),
         (b"", "no predict, classify, regress or multi-inference log"),
     ],
 )

@@ -1,7 +1,6 @@
-"""Which step brings the versions of a model nearer to what is wanted, without a gap in service.
+"""Which step brings the versions of a model closer to the aspired ones without a gap in service.
 
-The rule of TensorFlow Serving's AvailabilityPreservingPolicy: a version that is no longer wanted goes only
-when a wanted one serves, or when none is wanted at all. Until then both are in memory.
+The rules are those of TensorFlow Serving's AvailabilityPreservingPolicy (availability_preserving_policy.cc).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from tfserving.server.core.servable_state import State
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the policy needs to know of a version."""
+    """What the policy needs to know about a version."""
 
     version: int
     state: State
@@ -23,30 +22,34 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Load:
-    """Bring this version into service."""
+    """Load this version."""
 
     version: int
 
 
 @dataclass(frozen=True)
 class Unload:
-    """Take this version out of service."""
+    """Unload this version."""
 
     version: int
 
 
 def next_step(candidates: Iterable[Candidate]) -> Load | Unload | None:
-    """The next step for one model, None when there is nothing to do but wait.
+    """Decides the next step for one model; None if there is nothing to do but wait.
 
-    Unloading comes first, since it frees memory; then the highest version is loaded first.
+    Unloading comes first, because it frees memory: the lowest available version that is not aspired, if no
+    version is aspired, an aspired one is available, or another one that is not aspired stays available. Then
+    the highest aspired version is loaded.
     """
     versions = sorted(candidates, key=lambda candidate: candidate.version)
-    wanted = [candidate for candidate in versions if candidate.aspired]
-    if not wanted or any(candidate.state is State.AVAILABLE for candidate in wanted):
-        for candidate in versions:
-            if not candidate.aspired and candidate.state is State.AVAILABLE:
-                return Unload(candidate.version)
-    for candidate in reversed(wanted):
+    aspired = [candidate for candidate in versions if candidate.aspired]
+    obsolete = [
+        candidate for candidate in versions if not candidate.aspired and candidate.state is State.AVAILABLE
+    ]
+    aspired_is_available = any(candidate.state is State.AVAILABLE for candidate in aspired)
+    if obsolete and (not aspired or aspired_is_available or len(obsolete) > 1):
+        return Unload(obsolete[0].version)
+    for candidate in reversed(aspired):
         if candidate.state is State.START:
             return Load(candidate.version)
     return None

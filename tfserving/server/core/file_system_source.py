@@ -1,4 +1,4 @@
-"""Which versions should be served, read from the file system."""
+"""Finds the versions to serve in the file system."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tfserving.repository.config import ModelConfig
 
 log = logging.getLogger(__name__)
 
-# What has not changed for this long when it is first seen is complete; younger directories must stay the same
-# from one poll to the next.
+# A directory that has not changed for this long when it is first seen is complete; a newer one must stay the
+# same from one poll to the next.
 SETTLED_SECONDS = 2.0
 
 _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -24,15 +24,15 @@ _Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class FileSystemSource:
-    """Looks for versions under the base paths of models.
+    """Finds versions under the base paths of models.
 
-    A version that is still being written is left alone: it has no saved_model.pb yet, or a file under it
-    changed between two polls. The real server loads whatever it sees.
+    A version that is still being written is ignored: it has no saved_model.pb yet, or a file in it has
+    changed between two polls. tensorflow_model_server loads whatever it finds.
 
     Args:
-        models_dir: where `/models` lies, None where base paths are meant as they stand.
-        clock: seconds since the epoch; file times are compared with it.
-        settle: False where no second look follows: whatever has its graph is then taken as it is.
+        models_dir: the directory that `/models` in base paths stands for; None uses base paths unchanged.
+        clock: seconds since the epoch; compared with file times.
+        settle: whether to wait until a version is complete; False if no second poll follows.
     """
 
     def __init__(
@@ -47,14 +47,18 @@ class FileSystemSource:
         self._settle = settle
         self._settled: dict[Path, _Fingerprint] = {}
         self._seen: dict[Path, _Fingerprint] = {}
-        self._said: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     def poll(self, model: ModelConfig, failed: Collection[Path] = frozenset()) -> Mapping[int, Path] | None:
-        """The versions that the model's policy serves, with their directories.
+        """Selects the versions that the model's policy serves.
 
-        None when the base path cannot be read: what is served shall then stay served. Of the directories in
-        `failed`, which could not be loaded, those whose files have changed are left out until they settle
-        again: they had not been written to their end.
+        Args:
+            failed: directories that could not be loaded. One whose files have changed since was incomplete,
+                and is ignored until it is complete.
+
+        Returns:
+            The directory of each version; None if the base path cannot be read, in which case the served
+            versions are to stay.
         """
         for path in failed:
             if path in self._settled and self._settled[path] != _fingerprint(path):
@@ -62,35 +66,35 @@ class FileSystemSource:
                 self._seen[path] = ()
         try:
             base_path = versions.resolve(model.base_path, self._models_dir)
-            there = versions.find_versions(base_path)
+            found = versions.find_versions(base_path)
         except RepositoryError as error:
-            self._say(model.name, f"{model.name}: cannot look for versions: {error}")
+            self._log_once(model.name, f"model {model.name!r}: cannot list the versions: {error}")
             return None
-        chosen = self._choose(model, dict(there))
-        if not there:
-            self._say(model.name, f"{model.name}: no version under {base_path}")
-        elif not chosen:
-            names = ", ".join(map(str, there))
-            self._say(
+        selected = self._select(model, dict(found))
+        if not found:
+            self._log_once(model.name, f"model {model.name!r}: no version in {base_path}")
+        elif not selected:
+            names = ", ".join(map(str, found))
+            self._log_once(
                 model.name,
-                f"{model.name}: of versions {names} none is named by its policy and complete so far",
+                f"model {model.name!r}: none of the versions {names} is complete and selected by the policy",
             )
         else:
-            self._said.pop(model.name, None)
+            self._logged.pop(model.name, None)
         self._forget(
-            {path for path in (*self._settled, *self._seen) if path.parent == base_path} - set(there.values())
+            {path for path in (*self._settled, *self._seen) if path.parent == base_path} - set(found.values())
         )
-        return chosen
+        return selected
 
-    def _choose(self, model: ModelConfig, there: dict[int, Path]) -> Mapping[int, Path]:
-        """What the policy selects of the complete versions; only those that it may select are looked at."""
+    def _select(self, model: ModelConfig, found: dict[int, Path]) -> Mapping[int, Path]:
+        """What the policy selects among the complete versions; reads no others than those it may select."""
         while True:
-            chosen = {version: there[version] for version in model.policy.select(there)}
-            unsettled = [version for version, path in chosen.items() if not self._is_settled(path)]
+            selected = {version: found[version] for version in model.policy.select(found)}
+            unsettled = [version for version, path in selected.items() if not self._is_settled(path)]
             if not unsettled:
-                return chosen
+                return selected
             for version in unsettled:
-                del there[version]
+                del found[version]
 
     def _is_settled(self, path: Path) -> bool:
         if path in self._settled:
@@ -112,19 +116,19 @@ class FileSystemSource:
             self._settled.pop(path, None)
             self._seen.pop(path, None)
 
-    def _say(self, model: str, text: str) -> None:
-        """Logs a thing once, not at every poll."""
-        if self._said.get(model) != text:
-            self._said[model] = text
+    def _log_once(self, model: str, text: str) -> None:
+        """Logs a warning unless it is the same as at the last poll."""
+        if self._logged.get(model) != text:
+            self._logged[model] = text
             log.warning(text)
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
-    """Name, size in bytes and change time in ns of everything under a directory, itself included.
+    """Name, size in bytes and modification time in ns of a directory and everything in it.
 
-    Nothing if a file went away meanwhile: then somebody is at work there.
+    Empty if a file disappears meanwhile: the directory is being changed.
     """
-    found = []
+    entries = []
     for folder, _, files in os.walk(path):
         for name in ("", *files):
             entry = os.path.join(folder, name)
@@ -132,5 +136,5 @@ def _fingerprint(path: Path) -> _Fingerprint:
                 status = os.stat(entry)
             except OSError:
                 return ()
-            found.append((entry, status.st_size if name else 0, status.st_mtime_ns))
-    return tuple(sorted(found))
+            entries.append((entry, status.st_size if name else 0, status.st_mtime_ns))
+    return tuple(sorted(entries))

@@ -1,13 +1,12 @@
-"""Carries out what is aspired: loads, serves and unloads versions, and finds the one that a call is for."""
+"""Loads and unloads versions until the aspired ones are served, and finds the version for a request."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,14 +18,14 @@ from tfserving.errors import (
     TfServingError,
 )
 from tfserving.server.core.availability_policy import Candidate, Load, next_step
-from tfserving.server.core.loader_harness import Harness
+from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.servable import Loader
 from tfserving.server.core.servable_state import State, VersionStatus
 from tfserving.wire.model_spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-# Errors that the same files will give again: no use in trying once more.
+# Errors that the same files will cause again: a retry cannot help.
 _PERMANENT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "DATA_LOSS"})
 
 
@@ -36,8 +35,8 @@ class LoadOptions:
 
     Attributes:
         threads: how many versions load at the same time.
-        max_retries: how often a failed load is tried again, where trying again can help.
-        retry_seconds: how long to wait before that.
+        max_retries: how often a failed load is retried, if a retry can help.
+        retry_seconds: seconds to wait before a retry.
     """
 
     threads: int = 2
@@ -47,20 +46,20 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class _Served:
-    """What a model serves at one moment. Replaced, never changed, so that calls need no lock to read it."""
+    """What a model serves at one moment. It is replaced, never changed: requests read it without a lock."""
 
-    versions: Mapping[int, Harness] = field(default_factory=dict)
+    versions: Mapping[int, LoaderHarness] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
-    newest: Harness | None = None
+    newest: LoaderHarness | None = None
 
 
-class Manager:
-    """Owns every version. One thread of its own decides; others load and unload; any thread may ask and call.
+class ServableManager:
+    """Owns every version. The owner thread decides and others load and unload; methods are thread-safe.
 
-    A version that unloads has a thread to itself: it waits for its calls, and must keep no load waiting.
+    Each version that unloads has its own thread: it waits for its requests, and must not delay a load.
 
     Args:
-        load: brings a version into memory; runs in a thread of the pool.
+        load: brings a version into memory; runs in a thread of the load pool.
         options: see LoadOptions.
         clock: monotonic seconds, for retries.
     """
@@ -71,9 +70,9 @@ class Manager:
         self._load = load
         self._options = options or LoadOptions()
         self._clock = clock
-        self._versions: dict[str, dict[int, Harness]] = {}
+        self._versions: dict[str, dict[int, LoaderHarness]] = {}
         self._labels: dict[str, Mapping[str, int]] = {}
-        self._retries: dict[Harness, float] = {}
+        self._retries: dict[LoaderHarness, float] = {}
         self._served: dict[str, _Served] = {}
         self._changed = threading.Condition()
         self._stopping = False
@@ -85,7 +84,7 @@ class Manager:
         self._owner.start()
 
     def stop(self) -> None:
-        """Unloads everything once its calls have finished, and ends the threads."""
+        """Unloads every version once its requests have finished, and ends the threads."""
         with self._changed:
             self._stopping = True
             for harness in self._harnesses():
@@ -97,10 +96,14 @@ class Manager:
     def aspire(
         self, model: str, versions: Mapping[int, Path], labels: Mapping[str, int] | None = None
     ) -> None:
-        """Says which versions of a model shall be served and no others; {} takes the model out of service.
+        """Sets the versions of a model that are to be served; {} takes the model out of service.
 
-        A version that failed is tried again when it comes back after having been unwanted, as in the real
-        server; `labels` None leaves the labels as they are.
+        A version that failed to load is retried if it is aspired again after it was not, as in
+        tensorflow_model_server.
+
+        Args:
+            versions: the directory of each version.
+            labels: the version of each label; None keeps the current labels.
         """
         with self._changed:
             if self._stopping:
@@ -109,7 +112,7 @@ class Manager:
             for version, path in versions.items():
                 harness = known.get(version)
                 if harness is None or (harness.state is State.END and not harness.aspired):
-                    known[version] = Harness(model, version, path)
+                    known[version] = LoaderHarness(model, version, path)
             for version, harness in known.items():
                 harness.aspired = version in versions
             if labels is not None:
@@ -117,20 +120,20 @@ class Manager:
             self._publish(model)
             self._changed.notify_all()
 
-    def label(self, model: str, labels: Mapping[str, int]) -> None:
-        """Replaces the labels of a model, and leaves its versions as they are."""
+    def set_labels(self, model: str, labels: Mapping[str, int]) -> None:
+        """Replaces the labels of a model; its versions stay as they are."""
         with self._changed:
             if model in self._versions:
                 self._labels[model] = dict(labels)
                 self._publish(model)
 
     def models(self) -> set[str]:
-        """The names of all models that were ever aspired."""
+        """The names of all models that have ever had aspired versions."""
         with self._changed:
             return set(self._versions)
 
-    def failed(self, model: str) -> set[Path]:
-        """The directories of those versions that are aspired and could not be loaded."""
+    def failed_paths(self, model: str) -> set[Path]:
+        """The directories of the aspired versions that could not be loaded."""
         with self._changed:
             return {
                 harness.path
@@ -138,28 +141,24 @@ class Manager:
                 if harness.aspired and harness.state is State.END and harness.status.error is not None
             }
 
-    @contextmanager
-    def acquire(self, spec: ModelSpec) -> Iterator[Harness]:
-        """The version that a call is for, pinned while the block runs.
+    def acquire(self, spec: ModelSpec) -> LoaderHarness:
+        """Finds the version for a request and pins it; the caller must `unpin` it.
 
         Raises:
-            NotFoundError: no such model, or no such version in service.
-            InvalidInputError: no model is named, or the label is not known.
+            NotFoundError: the model or the version is not served.
+            InvalidInputError: no model is named, or the label does not exist.
         """
         harness = self._find(spec)
         while not harness.pin():
-            # It began to unload between the look and the pin; what is served was replaced before that.
+            # It began to unload in between; _served was replaced before that.
             harness = self._find(spec)
-        try:
-            yield harness
-        finally:
-            harness.unpin()
+        return harness
 
     def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
-        """The states of a model's versions, newest first, those that ended included.
+        """The states of a model's versions, newest first, including those that ended.
 
         Raises:
-            NotFoundError: no such model or version was ever aspired.
+            NotFoundError: the model or the version has never been aspired.
         """
         with self._changed:
             harnesses = self._versions.get(model, {})
@@ -167,22 +166,22 @@ class Manager:
         if version is not None:
             found = [status for status in found if status.version == version]
             if not found and harnesses:
-                raise NotFoundError(f"Model {model!r} has no version {version} here", model=model)
+                raise NotFoundError(f"model {model!r} has no version {version}", model=model)
         if not found:
-            raise NotFoundError(f"No version of a model named {model!r} is known here", model=model)
+            raise NotFoundError(f"no model {model!r} is configured", model=model)
         return found
 
     def is_available(self, model: str, version: int | None = None) -> bool:
-        """Whether this version, or with None any version, answers calls."""
+        """Whether this version, or with None any version, is available."""
         served = self._served.get(model, _NOTHING)
         return version in served.versions if version is not None else served.newest is not None
 
     def wait_until_available(self, models: Iterable[str], timeout: float | None = None) -> None:
-        """Blocks until each model has a version in service and none that is loading for the first time.
+        """Blocks until each model has an available version and none that is loading for the first time.
 
         Raises:
-            FailedPreconditionError: all versions of a model failed to load.
-            DeadlineError: a model had no version to serve within `timeout` seconds.
+            FailedPreconditionError: all aspired versions of a model failed to load.
+            DeadlineError: a model had no available version within `timeout` seconds.
             TfServingError: the manager was stopped.
         """
         waiting = set(models)
@@ -195,30 +194,30 @@ class Manager:
                 if not waiting:
                     return
                 if self._stopping:
-                    raise TfServingError(f"stopped before {', '.join(sorted(waiting))} could be loaded")
+                    raise TfServingError(f"the server stopped before {', '.join(sorted(waiting))} was loaded")
                 left = None if deadline is None else deadline - self._clock()
                 if left is not None and left <= 0:
                     names = ", ".join(sorted(waiting))
-                    raise DeadlineError(f"no version of {names} came into service within {timeout:g} s")
+                    raise DeadlineError(f"no version of {names} was available within {timeout:g} s")
                 self._changed.wait(left)
 
     def _is_settled(self, model: str) -> bool:
-        wanted = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
-        return any(harness.state is State.AVAILABLE for harness in wanted) and not any(
-            harness.state < State.AVAILABLE and not harness.attempts for harness in wanted
+        aspired = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
+        return any(harness.state is State.AVAILABLE for harness in aspired) and not any(
+            harness.state < State.AVAILABLE and not harness.attempts for harness in aspired
         )
 
     def _raise_if_failed(self, model: str) -> None:
-        wanted = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
-        errors = [harness.status.error for harness in wanted]
-        # one that ended without an error was wanted again while it unloaded, and is about to load anew
-        if wanted and all(errors):
+        aspired = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
+        errors = [harness.status.error for harness in aspired]
+        # one that ended without an error was aspired again while it unloaded, and is about to be reloaded
+        if aspired and all(errors):
             error = errors[-1]
             raise FailedPreconditionError(
                 f"model {model!r}: no version could be loaded: {error}", model=model
             ) from error
 
-    def _find(self, spec: ModelSpec) -> Harness:
+    def _find(self, spec: ModelSpec) -> LoaderHarness:
         if not spec.name:
             raise InvalidInputError("the request names no model: set model_spec.name")
         served = self._served.get(spec.name, _NOTHING)
@@ -238,7 +237,7 @@ class Manager:
             raise NotFoundError(f"Servable not found for request: {what}", model=spec.name)
         return harness
 
-    # What follows runs under self._changed.
+    # The methods below run under self._changed.
 
     def _run(self) -> None:
         with self._changed:
@@ -250,11 +249,11 @@ class Manager:
                 due = min(self._retries.values(), default=None)
                 self._changed.wait(None if due is None else max(0.0, due - self._clock()))
 
-    def _harnesses(self) -> list[Harness]:
+    def _harnesses(self) -> list[LoaderHarness]:
         return [harness for versions in self._versions.values() for harness in versions.values()]
 
     def _advance(self, model: str) -> None:
-        """Takes every step that can be taken for a model now."""
+        """Takes every step that is possible for a model now."""
         harnesses = self._versions[model]
         for version, harness in harnesses.items():
             if harness in self._retries and (not harness.aspired or self._retries[harness] <= self._clock()):
@@ -262,27 +261,27 @@ class Manager:
                 if harness.aspired:
                     self._pool.submit(self._load_one, harness)
                 else:
-                    harness.end(harness.status.error)
+                    harness.end()
             if not harness.aspired and harness.state is State.START:
                 harness.end()
             if harness.aspired and harness.state is State.END and harness.status.error is None:
-                # wanted again while it was unloading
-                harnesses[version] = Harness(model, version, harness.path)
+                # aspired again while it was unloading
+                harnesses[version] = LoaderHarness(model, version, harness.path)
         while step := next_step(
             Candidate(harness.version, harness.state, harness.aspired) for harness in harnesses.values()
         ):
             harness = harnesses[step.version]
             if isinstance(step, Load):
-                harness.loading()
+                harness.start_loading()
                 self._pool.submit(self._load_one, harness)
             else:
-                harness.unloading()
+                harness.start_unloading()
                 self._publish(model)
                 name = f"unload-{model}-{harness.version}"
                 threading.Thread(target=self._unload_one, args=(harness,), name=name, daemon=True).start()
 
     def _publish(self, model: str) -> None:
-        """Replaces what calls see of a model."""
+        """Replaces what requests see of a model."""
         versions = {
             version: harness
             for version, harness in self._versions[model].items()
@@ -291,49 +290,51 @@ class Manager:
         newest = versions[max(versions)] if versions else None
         self._served[model] = _Served(versions, self._labels.get(model, {}), newest)
 
-    # What follows runs in the pool or, for unloading, in a thread of its own; without the lock.
+    # The methods below run in the load pool or in an unload thread, without the lock.
 
-    def _load_one(self, harness: Harness) -> None:
-        name = f"{harness.model} version {harness.version}"
-        log.info("loading %s from %s", name, harness.path)
-        began = self._clock()
+    def _load_one(self, harness: LoaderHarness) -> None:
+        log.info("%s: loading from %s", harness, harness.path)
+        started = self._clock()
         try:
             servable = self._load(harness.model, harness.version, harness.path)
         except TfServingError as error:
-            self._load_failed(harness, error)
+            self._handle_load_error(harness, error)
             return
         except Exception as error:
-            log.exception("loading %s", name)
-            self._load_failed(harness, TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL"))
+            log.exception("%s: unexpected error", harness)
+            self._handle_load_error(
+                harness, TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
+            )
             return
         with self._changed:
-            harness.available(servable)
+            harness.finish_loading(servable)
             self._publish(harness.model)
             self._changed.notify_all()
-        log.info("%s is AVAILABLE after %.2f s", name, self._clock() - began)
+        log.info("%s: AVAILABLE after %.2f s", harness, self._clock() - started)
 
-    def _load_failed(self, harness: Harness, error: TfServingError) -> None:
-        name = f"{harness.model} version {harness.version}"
+    def _handle_load_error(self, harness: LoaderHarness, error: TfServingError) -> None:
+        """Schedules a retry if it can help, else ends the version."""
+        options = self._options
         with self._changed:
             harness.attempts += 1
-            retry = harness.attempts <= self._options.max_retries and error.code not in _PERMANENT
-            if retry and harness.aspired:
-                self._retries[harness] = self._clock() + self._options.retry_seconds
+            can_retry = harness.attempts <= options.max_retries and error.code not in _PERMANENT
+            if can_retry and harness.aspired:
+                self._retries[harness] = self._clock() + options.retry_seconds
                 log.warning(
-                    "%s cannot be loaded, try %d of %d follows in %g s: %s",
-                    name, harness.attempts, self._options.max_retries, self._options.retry_seconds, error,
+                    "%s: loading failed; retry %d of %d in %g s: %s",
+                    harness, harness.attempts, options.max_retries, options.retry_seconds, error,
                 )  # fmt: skip
             else:
-                log.error("%s cannot be loaded: %s", name, error)
-                # the status keeps the error for good, but shall not keep what the frames of the load hold
+                log.error("%s: loading failed: %s", harness, error)
+                # The status keeps the error for good; it must not keep the frames of the load alive.
                 error.__traceback__ = error.__cause__ = error.__context__ = None
                 harness.end(error)
             self._changed.notify_all()
 
-    def _unload_one(self, harness: Harness) -> None:
+    def _unload_one(self, harness: LoaderHarness) -> None:
         harness.wait_until_unpinned()
         harness.end()
-        log.info("%s version %d is unloaded", harness.model, harness.version)
+        log.info("%s: unloaded", harness)
         with self._changed:
             self._changed.notify_all()
 

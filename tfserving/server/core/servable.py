@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from tfserving.errors import InvalidInputError
+from tfserving.server.request_context import RequestContext
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature
 
+Inputs = Mapping[str, np.ndarray[Any, Any]]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class Servable(Protocol):
-    """A version in memory. `run` may be called from many threads at once, and never after `close`."""
+    """A version in memory. `submit` may be called from many threads at once, and never after `close`."""
 
     @property
     def signatures(self) -> Mapping[str, Signature]:
@@ -26,22 +29,31 @@ class Servable(Protocol):
     def signature_def_map(self) -> Any:
         """The same as a `SignatureDefMap` message, as the SavedModel has it."""
 
-    def run(
-        self, signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
-    ) -> Arrays:
-        """The named outputs for inputs whose names are the signature's.
+    def submit(
+        self, context: RequestContext, signature: Signature, inputs: Inputs, outputs: Sequence[str]
+    ) -> Future[Arrays]:
+        """Runs a signature, now or as soon as possible, and records how long it took in the context.
+
+        Args:
+            context: the request.
+            inputs: by alias; the aliases are those of the signature.
+            outputs: the aliases to return.
+
+        Returns:
+            A future for the outputs by alias. It is already done if the model ran in the calling thread.
 
         Raises:
-            InvalidInputError: an input of another dtype than the signature's.
-            TfServingError: the graph failed; the code is the one that TensorFlow gave.
+            InvalidInputError: the dtype of an input is not that of the signature.
+            TfServingError: the graph failed; the code is the one that TensorFlow gave. Both errors are either
+                raised by this call or by the future.
         """
 
     def close(self) -> None:
-        """Frees memory and devices."""
+        """Frees memory and devices. No future is pending by then."""
 
 
 class Loader(Protocol):
-    """Brings a version into memory, warmed up and ready to answer."""
+    """Brings a version into memory, warmed up and ready to serve."""
 
     def __call__(self, model: str, version: int, path: Path) -> Servable:
         """Loads the version in the directory `path`.
@@ -51,11 +63,11 @@ class Loader(Protocol):
         """
 
 
-def check_dtypes(signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Makes sure that every input has the dtype of the signature.
+def check_dtypes(signature: Signature, inputs: Inputs) -> None:
+    """Checks that every input has the dtype of the signature.
 
     Raises:
-        InvalidInputError: names the input, what is expected and what was given.
+        InvalidInputError: names the input, the expected dtype and the given one.
     """
     for alias, array in inputs.items():
         expected, given = signature.inputs[alias].dtype, DType.of(array.dtype)

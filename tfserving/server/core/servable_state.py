@@ -1,4 +1,4 @@
-"""The states in the life of a version, as GetModelStatus reports them."""
+"""The states of a version, as GetModelStatus reports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """The state of one version, and the error that ended it, if one did."""
+    """The state of a version, and the error of a load that failed."""
 
     version: int
     state: State

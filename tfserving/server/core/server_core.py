@@ -1,4 +1,4 @@
-"""Keeps what is served in line with the configuration and with what lies on disk."""
+"""Keeps the served models in line with the configuration and the file system."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.core.file_system_source import FileSystemSource
-from tfserving.server.core.manager import Manager
+from tfserving.server.core.manager import ServableManager
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PollOptions:
-    """How often to look, in seconds.
+    """How often to poll, in seconds.
 
     Attributes:
-        file_system: for new and removed versions; 0 or less looks only at the start.
-        config: for a changed config file; 0 never reads it again.
+        file_system: for new and removed versions; 0 or less polls only at startup.
+        config: for a changed config file; 0 reads it only at startup.
     """
 
     file_system: float = 1.0
@@ -30,20 +30,19 @@ class PollOptions:
 
 
 class ServerCore:
-    """Owns the configuration. A thread of its own polls; `reload` may be called from any thread.
+    """Owns the configuration and the thread that polls. `reload` may be called from any thread.
 
     Args:
-        manager: what loads and serves; started and stopped by this core.
-        source: says which versions are there.
-        read_config: gives the configuration to serve, from flags or from the config file.
-        labels_for_unavailable: whether a label that is not in use may name a version that is not in service
-            yet.
+        manager: loads and serves versions; started and stopped by this object.
+        source: finds the versions of a model.
+        read_config: reads the configuration, from flags or from the config file.
+        labels_for_unavailable: whether a new label may name a version that is not available yet.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        manager: Manager,
+        manager: ServableManager,
         source: FileSystemSource,
         read_config: Callable[[], ServerConfig],
         *,
@@ -58,18 +57,18 @@ class ServerCore:
         self._labels_for_unavailable = labels_for_unavailable
         self._clock = clock
         self._config = ServerConfig()
-        self._said = ""
+        self._logged = ""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._poll_until_stopped, name="poll", daemon=True)
 
     def start(self) -> None:
-        """Loads the configuration; returns when each of its models has a version in service.
+        """Loads the configuration; returns when each of its models has an available version.
 
-        A model without any version keeps it waiting, as it does the real server: the version may yet come.
+        As in tensorflow_model_server, it waits for a model without any version: one may still appear.
 
         Raises:
-            TfServingError: the configuration is wrong, or a model cannot be loaded.
+            TfServingError: the configuration is invalid, or a model cannot be loaded.
         """
         self._manager.start()
         with self._lock:
@@ -78,60 +77,60 @@ class ServerCore:
         self._manager.wait_until_available(new)
 
     def stop(self) -> None:
-        """Ends polling, then takes every version out of service once its calls have finished."""
+        """Stops polling, then unloads every version once its requests have finished."""
         self._stop.set()
         if self._poller.ident is not None:
             self._poller.join()
         self._manager.stop()
 
     def reload(self, config: ServerConfig, timeout: float | None = None) -> None:
-        """Replaces the whole configuration; models that it does not name go out of service.
+        """Replaces the whole configuration; models that it does not name are unloaded.
 
-        Returns when each model that was not in the configuration before has a version in service; the others
-        are not waited for (ServerCore::AddModelsViaModelConfigList). When one has not, the configuration
-        stands all the same, as in the real server.
+        Returns when each model that was not in the configuration before has an available version, without
+        waiting for the others (ServerCore::AddModelsViaModelConfigList). If a new model fails, the new
+        configuration stays in force, as in tensorflow_model_server.
 
         Raises:
-            FailedPreconditionError: a label for a version that is not in service (see
-                `labels_for_unavailable`; nothing is changed then), or a new model that cannot be loaded.
-            DeadlineError: a new model had no version to serve within `timeout` seconds.
+            FailedPreconditionError: a label names a version that is not available (see
+                `labels_for_unavailable`; nothing has changed then), or a new model cannot be loaded.
+            DeadlineError: a new model had no available version within `timeout` seconds.
         """
         with self._lock:
             new = self._apply(config)
         self._manager.wait_until_available(new, timeout)
 
     def availability(self) -> dict[str, bool]:
-        """For each model of the configuration, whether a version of it is in service."""
+        """For each model of the configuration, whether a version of it is available."""
         return {model.name: self._manager.is_available(model.name) for model in self._config.models}
 
     def poll_file_system(self) -> None:
-        """Looks once for new and removed versions."""
+        """Checks once for new and removed versions."""
         with self._lock:
             self._aspire(self._config)
 
     def poll_config(self) -> None:
-        """Reads the configuration again and applies what changed; a bad one is logged and left alone."""
+        """Reads the configuration and applies it if it has changed; an invalid one is logged and ignored."""
         try:
-            # what is read must not be applied after a reload that came after it was written
+            # Under the lock: a file that was read before a reload must not be applied after it.
             with self._lock:
                 config = self._read_config()
                 changed = config != self._config
                 if changed:
                     self._apply(config)
-            self._said = ""
+            self._logged = ""
             if not changed:
                 return
             log.info(
-                "the configuration changed: %s",
-                ", ".join(model.name for model in config.models) or "no model",
+                "the configuration has changed; models: %s",
+                ", ".join(model.name for model in config.models) or "none",
             )
         except (TfServingError, OSError) as error:
-            self._say(f"the configuration stays as it is: {error}")
+            self._log_once(f"the configuration is not reloaded: {error}")
 
-    # What follows runs under self._lock.
+    # The methods below run under self._lock.
 
     def _apply(self, config: ServerConfig) -> set[str]:
-        """Makes a configuration the one in force; returns the names of models that are new in it."""
+        """Puts a configuration into force; returns the names of its new models."""
         self._check_labels(config)
         before, now = ({model.name for model in each.models} for each in (self._config, config))
         self._config = config
@@ -142,14 +141,14 @@ class ServerCore:
 
     def _aspire(self, config: ServerConfig) -> None:
         for model in config.models:
-            versions = self._source.poll(model, self._manager.failed(model.name))
+            versions = self._source.poll(model, self._manager.failed_paths(model.name))
             if versions is None:
-                self._manager.label(model.name, model.labels)
+                self._manager.set_labels(model.name, model.labels)
             else:
                 self._manager.aspire(model.name, versions, model.labels)
 
     def _check_labels(self, config: ServerConfig) -> None:
-        """Callers of a label in use must find a version (ServerCore::UpdateModelVersionLabelMap)."""
+        """Checks that labels name available versions (ServerCore::UpdateModelVersionLabelMap)."""
         in_use = {model.name: model.labels for model in self._config.models}
         for model in config.models:
             for label, version in model.labels.items():
@@ -158,20 +157,20 @@ class ServerCore:
                     continue
                 if self._labels_for_unavailable and now == version:
                     continue
-                mend = "load it first, and move the label then"
+                hint = "load the version before you move the label"
                 if now == version:
-                    mend = (
-                        "load it first, or start the server with "
+                    hint = (
+                        "load the version first, or start the server with "
                         "--allow_version_labels_for_unavailable_models=true"
                     )
                 raise FailedPreconditionError(
-                    f"label {label!r} of model {model.name!r} names version {version}, which is not in "
-                    f"service: {mend}",
+                    f"label {label!r} of model {model.name!r} names version {version}, which is not "
+                    f"available; {hint}",
                     model=model.name,
                 )
 
     def _poll_until_stopped(self) -> None:
-        """Polls when it is time; each kind counts from the end of its last poll."""
+        """Polls both kinds until `stop`; each interval starts at the end of the last poll."""
         polls: list[tuple[float, Callable[[], None]]] = []
         if self._poll.file_system > 0:
             polls.append((self._poll.file_system, self.poll_file_system))
@@ -186,11 +185,11 @@ class ServerCore:
                     try:
                         poll()
                     except Exception:
-                        log.exception("polling; the next poll is in %g s", seconds)
+                        log.exception("polling failed; the next poll is in %g s", seconds)
                     due[poll] = self._clock() + seconds
 
-    def _say(self, text: str) -> None:
-        """Logs a thing once, not at every poll."""
-        if text != self._said:
-            self._said = text
+    def _log_once(self, text: str) -> None:
+        """Logs an error unless it is the same as at the last poll."""
+        if text != self._logged:
+            self._logged = text
             log.error(text)

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import orjson
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.observability.call_context import Call
+from tfserving.server.request_context import RequestContext
 
 log = logging.getLogger(__name__)
 
@@ -68,28 +68,28 @@ class AccessLog:
         """Calls that went unwritten: too many lines waited, or the file could not be written."""
         return self._refused + self._lost
 
-    def began(self, call: Call) -> None:
+    def request_started(self, context: RequestContext) -> None:
         """Does nothing: a call is written when it is answered."""
 
-    def ended(self, call: Call) -> None:
+    def request_finished(self, context: RequestContext) -> None:
         """Has a call written, unless too many lines wait already."""
         if len(self._waiting) >= self._limit:
             self._refused += 1
             return
-        asked = call.asked
+        asked = context.requested_spec
         self._waiting.append(
             {
-                "time": self._wall() - call.seconds,
-                "api": call.api,
-                "method": call.method or None,
+                "time": self._wall() - context.seconds,
+                "api": context.api,
+                "method": context.method or None,
                 "model": asked.name[:_NAME_LENGTH] or None,
-                "version": asked.version if call.version is None else call.version,
-                "signature": (call.signature or asked.signature)[:_NAME_LENGTH] or None,
-                "status": call.status,
-                "latency_ms": round(call.seconds * 1e3, 3),
-                "request_bytes": call.request_bytes,
-                "response_bytes": call.response_bytes,
-                "peer": call.peer,
+                "version": asked.version if context.version is None else context.version,
+                "signature": (context.signature or asked.signature)[:_NAME_LENGTH] or None,
+                "status": context.status,
+                "latency_ms": round(context.seconds * 1e3, 3),
+                "request_bytes": context.request_bytes,
+                "response_bytes": context.response_bytes,
+                "peer": context.peer,
             }
         )
         self._something.set()

@@ -10,9 +10,9 @@ from google.protobuf import text_format
 
 from tfserving.errors import ConfigError
 from tfserving.server.observability.access_log import AccessLog
-from tfserving.server.observability.call_context import Observer
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.prometheus_text import CONTENT_TYPE
+from tfserving.server.request_context import Observer
 from tfserving.server.rest.instrumentation import Page
 from tfserving.wire import messages
 

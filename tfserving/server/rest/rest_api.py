@@ -1,4 +1,4 @@
-"""The REST API of TensorFlow Serving: HTTP and JSON over the same service calls as gRPC."""
+"""The REST API of TensorFlow Serving: HTTP and JSON over the same service as gRPC."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import asyncio
 import logging
 import re
 import zlib
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
 from tfserving.server import example_inference
-from tfserving.server.observability import call_context
+from tfserving.server.futures import then
+from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
 from tfserving.server.rest.rest_paths import Call, Target
-from tfserving.server.service import Service
+from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
 
@@ -29,10 +31,10 @@ class RestOptions:
     """How the REST API behaves.
 
     Attributes:
-        timeout_in_ms: milliseconds for answering a request once it is read; 0 or less for no limit.
-        cors: whether any web page may call (--rest_api_enable_cors_support).
-        max_inflated_bytes: most bytes that a compressed body may become.
-        min_compressed_bytes: answers shorter than this are not compressed: it would cost more than it saves.
+        timeout_in_ms: milliseconds for the response once the request is read; 0 or less for no limit.
+        cors: whether any web page may send requests (--rest_api_enable_cors_support).
+        max_inflated_bytes: maximum size of a compressed body after decompression.
+        min_compressed_bytes: shorter responses are not compressed: it would cost more than it saves.
     """
 
     timeout_in_ms: int = 30_000
@@ -42,81 +44,90 @@ class RestOptions:
 
 
 class RestApi:
-    """Answers HTTP requests; whatever is asked, a refusal is a JSON object with the key "error"."""
+    """Handles HTTP requests. Every error is a JSON object with the key "error"."""
 
     def __init__(self, service: Service, options: RestOptions) -> None:
         self._service = service
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers any request."""
+    async def handle(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
+        """Handles any request."""
         try:
-            response = await self._answer(request)
+            response = await self._respond(context, request)
         except TfServingError as error:
-            call_context.current().failed(error)
+            context.record_failure(error)
             response = json_response(responses.error(str(error)), status_of(error.code))
         except Exception as error:
-            call_context.current().failed(error)
-            log.exception("answering %s %s", request.method, request.path)
+            context.record_failure(error)
+            log.exception("%s %s failed", request.method, request.path)
             response = json_response(responses.error(f"{type(error).__name__}: {error}"), 500)
         if self._options.cors:
             response.headers.update(_CORS)
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _respond(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS" and self._options.cors:
             return json_response(b"")
         target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
-        observed = call_context.current()
-        observed.method, observed.asked = target.call.method, target.spec
+        context.method, context.requested_spec = target.call.method, target.spec
         if target.call is Call.STATUS:
-            return json_response(responses.status(self._service.status(target.spec)))
+            return json_response(responses.status(self._service.status(context, target.spec)))
         if target.call is Call.METADATA:
-            return json_response(responses.metadata(*self._service.metadata(target.spec)))
-        # read to its end before a worker is taken: a slow client must not hold one
-        body = await _body(request)
-        observed.request_bytes = sum(map(len, body))
-        return await self._in_worker(request, target, body)
+            return json_response(responses.metadata(*self._service.metadata(context, target.spec)))
+        # Read completely before a worker thread is taken: a slow client must not hold one.
+        body = await _read_body(request)
+        context.request_bytes = sum(map(len, body))
+        return await self._infer(context, request, target, body)
 
-    async def _in_worker(self, request: web.BaseRequest, target: Target, chunks: list[bytes]) -> web.Response:
-        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    async def _infer(
+        self, context: RequestContext, request: web.BaseRequest, target: Target, chunks: list[bytes]
+    ) -> web.Response:
+        accepts_gzip = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
-        def work() -> tuple[bytes, bool]:
+        def run() -> Future[tuple[bytes, bool]]:
             body = inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
-            answer = self._called(target, body)
-            if not compress or len(answer) < self._options.min_compressed_bytes:
-                return answer, False
-            return _gzipped(answer), True
+            return then(self._run(context, target, body), compress)
 
-        call = self._service.in_worker(target.spec.name, work)
+        def compress(text: bytes) -> tuple[bytes, bool]:
+            if not accepts_gzip or len(text) < self._options.min_compressed_bytes:
+                return text, False
+            return _gzip(text), True
+
+        running = self._service.run_in_worker(target.spec.name, run)
         try:
-            answer, compressed = await asyncio.wait_for(call, self._timeout)
+            text, compressed = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
             raise
         except asyncio.TimeoutError as error:
             raise DeadlineError(
-                f"no answer within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
+                f"no response within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
             ) from error
-        response = json_response(answer)
+        response = json_response(text)
         if compressed:
             response.headers.update(_GZIP)
         return response
 
-    def _called(self, target: Target, body: bytes) -> bytes:
-        """Blocks for as long as the model takes."""
+    def _run(self, context: RequestContext, target: Target, body: bytes) -> Future[bytes]:
+        """A future for the JSON text of the response; runs in a worker thread."""
         if target.call is Call.PREDICT:
-            call = predict_request.parse_predict(body)
-            answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
-            return responses.predictions(answer.outputs, call.format)
+            parsed = predict_request.parse_predict(body)
+            spec = replace(target.spec, signature=parsed.signature)
+
+            def encode(prediction: Prediction) -> bytes:
+                return responses.predictions(prediction.outputs, parsed.format)
+
+            return then(self._service.predict(context, spec, parsed.read), encode)
         signature, examples = parse_examples(body)
-        spec = replace(target.spec, signature=signature).to_message()
+        model_spec = replace(target.spec, signature=signature).to_message()
         if target.call is Call.CLASSIFY:
-            request = messages.ClassificationRequest(model_spec=spec, input=examples)
-            return responses.classifications(example_inference.classify(self._service, request).result)
-        request = messages.RegressionRequest(model_spec=spec, input=examples)
-        return responses.regressions(example_inference.regress(self._service, request).result)
+            request = messages.ClassificationRequest(model_spec=model_spec, input=examples)
+            classified = example_inference.classify(context, self._service, request)
+            return then(classified, lambda response: responses.classifications(response.result))
+        request = messages.RegressionRequest(model_spec=model_spec, input=examples)
+        regressed = example_inference.regress(context, self._service, request)
+        return then(regressed, lambda response: responses.regressions(response.result))
 
 
 _GZIP = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
@@ -132,17 +143,17 @@ _ACCEPTS_GZIP = re.compile(
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
-    """A response that does not tell which software gives it, as aiohttp otherwise would."""
+    """A JSON response whose Server header does not name aiohttp."""
     return web.Response(
         body=body, status=status, content_type="application/json", headers={"Server": "tfserving"}
     )
 
 
-async def _body(request: web.BaseRequest) -> list[bytes]:
-    """The body in pieces: joining large ones would keep the event loop."""
+async def _read_body(request: web.BaseRequest) -> list[bytes]:
+    """Reads the body in chunks: joining large ones would block the event loop."""
 
     async def read_piece() -> bytes:
-        # readany() joins what has come, readchunk() gives it as it came; but chunks of HTTP may be tiny
+        # readany() joins what has arrived, readchunk() does not; but HTTP chunks may be tiny
         if request.headers.get("Transfer-Encoding"):
             return await request.content.readany()
         return (await request.content.readchunk())[0]
@@ -150,7 +161,7 @@ async def _body(request: web.BaseRequest) -> list[bytes]:
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            # that was not yet the response
+            # aiohttp must not count it as the response
             request.writer.output_size = 0
         chunks = []
         while not request.content.at_eof():
@@ -159,15 +170,15 @@ async def _body(request: web.BaseRequest) -> list[bytes]:
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and request.transport is not None:
             raise
-        # aiohttp's word for a connection that was closed before the body was waited for is a RuntimeError
-        raise InvalidInputError(f"the body ended before its end: {error}") from error
+        # aiohttp raises RuntimeError if the connection was closed before the body was read
+        raise InvalidInputError(f"the body is incomplete: {error}") from error
 
 
 def _accepts_gzip(header: str) -> bool:
     return _ACCEPTS_GZIP.search(header) is not None
 
 
-def _gzipped(data: bytes) -> bytes:
-    # the quickest level: digits of floats hardly get smaller with a better one
+def _gzip(data: bytes) -> bytes:
+    # level 1: digits of floats hardly get smaller with a higher one
     compressor = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
     return compressor.compress(data) + compressor.flush()

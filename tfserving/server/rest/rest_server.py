@@ -10,9 +10,9 @@ from typing import Any
 from aiohttp import http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
 
-from tfserving.server.observability.call_context import Observer
+from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
-from tfserving.server.rest.instrumentation import Page, observed
+from tfserving.server.rest.instrumentation import Page, instrument
 from tfserving.server.rest.rest_api import RestApi, RestOptions, json_response
 from tfserving.server.service import Service
 
@@ -41,7 +41,7 @@ def rest_runner(
     """
     handle = RestApi(service, options or RestOptions()).handle
     return web.ServerRunner(
-        _Server(observed(handle, observers, pages), request_factory=_request),
+        _Server(instrument(handle, observers, pages), request_factory=_request),
         shutdown_timeout=shutdown_timeout,
     )
 

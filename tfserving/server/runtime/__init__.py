@@ -1,1 +1,1 @@
-"""Models on TensorFlow's own runtime."""
+"""Runtimes that load and run models."""

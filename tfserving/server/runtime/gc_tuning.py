@@ -1,8 +1,8 @@
-"""Python's garbage collector in a server that loads and unloads large things.
+"""Python's garbage collector in a server that loads and unloads large models.
 
-The graph of a model is a mesh of Python objects that point at each other, which only the collector frees.
-Left to itself it does so when ten versions of a MobileNetV2 have gone, 400 MB of them, and each time it looks
-at all that TensorFlow consists of, for a quarter of a second in which nothing else runs.
+A model's graph consists of Python objects that refer to each other, which only the collector frees. With its
+default settings it runs when ten versions of a MobileNetV2 have been unloaded, 400 MB, and each time it
+examines all objects of TensorFlow, for a quarter of a second in which nothing else runs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """What is there at the end of the block stays for good: the collector does not look at it any more.
+def frozen() -> Iterator[None]:
+    """Exempts all objects that exist at the end of the block from garbage collection, for good.
 
-    Nor does it look at anything during the block, which makes an import of TensorFlow a third quicker.
+    The collector is off during the block, which makes an import of TensorFlow a third faster.
     """
     gc.disable()
     try:
@@ -28,14 +28,14 @@ def lasting() -> Iterator[None]:
         gc.enable()
 
 
-class Collector:
-    """Collects garbage some time after it was told that there is some, once for all it was told of by then.
+class DelayedCollector:
+    """Collects garbage some time after it was scheduled, once for all calls of `schedule` in between.
 
-    Not at once: a version goes when another has just come into service, and the first calls of that one shall
-    not wait for the burial, some 30 ms.
+    Not immediately: a version is unloaded when another has just become available, and a collection, some
+    30 ms, would delay the first requests of that one.
 
     Args:
-        seconds: how long after.
+        seconds: the delay.
         timer: runs a function after so many seconds.
     """
 
@@ -43,19 +43,19 @@ class Collector:
         self._seconds = seconds
         self._timer = timer
         self._lock = threading.Lock()
-        self._due = False
+        self._scheduled = False
 
-    def tell(self) -> None:
-        """There is garbage."""
+    def schedule(self) -> None:
+        """Schedules a collection unless one is scheduled."""
         with self._lock:
-            if self._due:
+            if self._scheduled:
                 return
-            self._due = True
+            self._scheduled = True
         timer = self._timer(self._seconds, self._collect)
         timer.daemon = True
         timer.start()
 
     def _collect(self) -> None:
         with self._lock:
-            self._due = False
+            self._scheduled = False
         gc.collect()

@@ -1,4 +1,4 @@
-"""SavedModels on TensorFlow's own runtime. The one module of the server that imports TensorFlow."""
+"""SavedModels in TensorFlow sessions. The only module of the server that imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
 from tfserving.repository.warmup_records import asked, read_warmup
-from tfserving.server.core.servable import Arrays, check_dtypes
+from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
+from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.server.request_context import RequestContext
 from tfserving.server.runtime import gc_tuning
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
@@ -31,13 +34,13 @@ class RuntimeOptions:
     """How TensorFlow runs models.
 
     Attributes:
-        tags: of the meta graph to load.
-        intra_op_threads: that one operation may use; 0 leaves the number to TensorFlow.
-        inter_op_threads: for operations of one call that can run side by side. 0 runs a call in the thread
-            that makes it: calls run side by side all the same, and each saves two changes of thread.
-        gpu_memory_fraction: the part of each GPU's memory to take; 0 lets it grow as needed.
-        warmup: whether to answer the version's warmup records before it is available.
-        warmup_iterations: how often each of them.
+        tags: tags of the meta graph to load.
+        intra_op_threads: threads for one operation; 0 leaves the number to TensorFlow.
+        inter_op_threads: threads for independent operations of one run. 0 runs the graph in the calling
+            thread: requests run concurrently anyway, and each saves two thread switches.
+        gpu_memory_fraction: the fraction of each GPU's memory to allocate; 0 grows as needed.
+        warmup: whether to run the version's warmup records before it is available.
+        warmup_iterations: how often to run each of them.
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -51,39 +54,41 @@ class RuntimeOptions:
 def load(
     model: str, version: int, path: Path, *, options: RuntimeOptions, metrics: RuntimeMetrics | None = None
 ) -> SavedModel:
-    """Loads a version and answers its warmup records.
+    """Loads a version and runs its warmup records.
 
     Args:
-        metrics: counts that, and the runs of the graph.
+        metrics: counts loads, warmup and graph runs.
 
     Raises:
-        RepositoryError: the files are no SavedModel with these tags.
-        TfServingError: TensorFlow cannot restore it, or a warmup record fails; as in the real server such a
-            version does not come into service.
+        RepositoryError: the directory is not a SavedModel with these tags.
+        TfServingError: TensorFlow cannot restore it, or a warmup record fails. As in tensorflow_model_server,
+            the version does not become available then.
     """
     metrics = metrics or RuntimeMetrics(Registry())
-    began = time.perf_counter()
+    started = time.perf_counter()
     try:
         saved_model = SavedModel(path, options, metrics)
     except Exception:
-        metrics.load_failed(path)
+        metrics.count_failed_load(path)
         raise
     loaded = time.perf_counter()
-    metrics.loaded(path, loaded - began)
+    metrics.count_load(path, loaded - started)
     if options.warmup:
         try:
             count = saved_model.replay(read_warmup(path), options.warmup_iterations)
         except TfServingError as error:
             saved_model.close()
-            raise type(error)(f"warmup of {model} version {version}: {error}", code=error.code) from error
+            raise type(error)(
+                f"warmup of model {model!r} version {version}: {error}", code=error.code
+            ) from error
         if count:
-            metrics.warmed_up(path, count, time.perf_counter() - loaded)
-            log.info("%s version %d: %d warmup requests answered", model, version, count)
+            metrics.count_warmup(path, count, time.perf_counter() - loaded)
+            log.info("model %r version %d: %d warmup requests", model, version, count)
     return saved_model
 
 
 class SavedModel:
-    """A SavedModel in a session of its own: exports of TensorFlow 1 and 2 alike, with tables and state."""
+    """A SavedModel of TensorFlow 1 or 2 in its own session, with tables and state."""
 
     def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
         tf, CallableOptions = _tensorflow()  # noqa: N806 - a class
@@ -92,7 +97,7 @@ class SavedModel:
         self._callable_options = CallableOptions
         self._metrics = metrics
         self._in_caller_thread = not options.inter_op_threads
-        # It announces every restored checkpoint, and that sessions are of TensorFlow 1.
+        # Without this, TensorFlow logs every restored checkpoint and warns that sessions are deprecated.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.intra_op_threads,
@@ -111,59 +116,59 @@ class SavedModel:
                 )
         except Exception as error:
             self._session.close()
-            _collector.tell()
-            raise self._translated(error, path) from error
+            _collector.schedule()
+            raise self._translate(error, path) from error
         self.signature_def_map = messages.SignatureDefMap()
         for name, signature in meta_graph.signature_def.items():
             self.signature_def_map.signature_def[name].ParseFromString(signature.SerializeToString())
         self.signatures: Mapping[str, Signature] = signatures_of(self.signature_def_map.signature_def)
-        # Filters and optional inputs make many combinations; the bound keeps a caller from hoarding them.
+        # Output filters and optional inputs make many combinations, so callers must not fill the memory.
         self._callable = lru_cache(256)(self._ordered_callable)
         self._sorted_callable = lru_cache(256)(self._make_callable)
 
-    def run(
-        self, signature: Signature, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
-    ) -> Arrays:
-        """The named outputs; inputs must have the signature's names.
-
-        Raises:
-            InvalidInputError: another dtype than the signature's, or a shape that the graph refuses.
-            TfServingError: the graph failed, with TensorFlow's own code and text.
-        """
+    def submit(
+        self, context: RequestContext, signature: Signature, inputs: Inputs, outputs: Sequence[str]
+    ) -> Future[Arrays]:
+        """Runs the graph in the calling thread; see Servable.submit."""
         check_dtypes(signature, inputs)
         call = self._callable(signature.name, tuple(inputs), tuple(outputs))
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             values = call(*inputs.values())
         except Exception as error:
-            raise self._translated(error) from error
-        self._metrics.graph_ran(time.perf_counter() - began)
-        return {
-            alias: _as_array(value, signature.outputs[alias].dtype)
-            for alias, value in zip(outputs, values, strict=True)
-        }
+            raise self._translate(error) from error
+        context.run_seconds = time.perf_counter() - started
+        self._metrics.count_graph_run(context.run_seconds)
+        return CompletedFuture(
+            {
+                alias: _as_array(value, signature.outputs[alias].dtype)
+                for alias, value in zip(outputs, values, strict=True)
+            }
+        )
 
     def replay(self, records: Any, iterations: int = 1) -> int:
-        """Answers warmup records; returns how many there were.
+        """Runs warmup records; returns how many there were.
 
         Raises:
-            TfServingError: a record that cannot be answered.
+            TfServingError: a record does not fit the model, or the graph failed.
         """
         count = 0
+        context = RequestContext()
         for record in records:
             for name, inputs, outputs in asked(record):
                 signature = self.signatures.get(name)
                 if signature is None:
                     raise InvalidInputError(
-                        f"a warmup record for signature {name!r}, which the model does not have"
+                        f"a warmup record is for signature {name!r}, which the model does not have"
                     )
                 unknown = inputs.keys() ^ signature.inputs.keys()
                 if unknown - signature.defaults.keys():
                     raise InvalidInputError(
-                        f"a warmup record with inputs {sorted(inputs)}, not {sorted(signature.inputs)}"
+                        f"a warmup record has inputs {sorted(inputs)}, expected {sorted(signature.inputs)}"
                     )
+                inputs = {**signature.defaults, **inputs}
                 for _ in range(max(1, iterations)):
-                    self.run(signature, {**signature.defaults, **inputs}, outputs or tuple(signature.outputs))
+                    self.submit(context, signature, inputs, outputs or tuple(signature.outputs))
             count += 1
         return count
 
@@ -172,26 +177,26 @@ class SavedModel:
         self._callable.cache_clear()
         self._sorted_callable.cache_clear()
         self._session.close()
-        _collector.tell()
+        _collector.schedule()
 
     def _ordered_callable(
         self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
     ) -> Callable[..., list[Any]]:
         """A callable for inputs and outputs in this order.
 
-        Requests have theirs in any order, and each new callable means that TensorFlow prepares the graph once
-        more, which takes as long as many calls: so there is one for all orders.
+        Requests have any order, but for each new callable TensorFlow prepares the graph again, which takes as
+        long as many runs. So one sorted callable serves all orders.
         """
         feeds, fetches = tuple(sorted(inputs)), tuple(sorted(outputs))
         call = self._sorted_callable(name, feeds, fetches)
         if (feeds, fetches) == (inputs, outputs):
             return call
         given = [inputs.index(alias) for alias in feeds]
-        wanted = [fetches.index(alias) for alias in outputs]
+        positions = [fetches.index(alias) for alias in outputs]
 
         def reordered(*values: Any) -> list[Any]:
             results = call(*(values[index] for index in given))
-            return [results[index] for index in wanted]
+            return [results[index] for index in positions]
 
         return reordered
 
@@ -203,20 +208,20 @@ class SavedModel:
         for info in (*infos[0], *infos[1]):
             if not info.tensor_name:
                 raise UnsupportedError(
-                    f"{info.name!r} is a sparse tensor, which this server cannot feed or fetch"
+                    f"{info.name!r} is a sparse tensor, which this server does not support"
                 )
         options = self._callable_options(
             feed=[info.tensor_name for info in infos[0]], fetch=[info.tensor_name for info in infos[1]]
         )
         if self._in_caller_thread:
             options.run_options.inter_op_thread_pool = -1
-        # The public make_callable() goes through Session.run: five times the cost, and it refuses shapes that
-        # the graph takes, and the real server with it.
+        # The public make_callable() goes through Session.run: it costs five times as much, and rejects shapes
+        # that the graph and tensorflow_model_server accept.
         made: Callable[..., list[Any]] = self._session._make_callable_from_options(options)
         return made
 
-    def _translated(self, error: Exception, path: Path | None = None) -> TfServingError:
-        """What TensorFlow raised as an error of ours."""
+    def _translate(self, error: Exception, path: Path | None = None) -> TfServingError:
+        """The TfServingError for an exception from TensorFlow."""
         if isinstance(error, self._errors.OpError):
             code = (
                 messages.POOL.FindEnumTypeByName("tensorflow.error.Code")
@@ -226,22 +231,22 @@ class SavedModel:
             return error_for(code)(error.message, code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
-        # Session callables raise these for values that cannot become the tensor that is fed
+        # Session callables raise these for values that cannot be converted to the tensor
         if isinstance(error, (ValueError, TypeError)):
             return InvalidInputError(str(error))
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
 
 
-_collector = gc_tuning.Collector()
+_collector = gc_tuning.DelayedCollector()
 _importing = threading.Lock()
 _imported: list[Any] = []
 
 
 def _tensorflow() -> Any:
-    """The module, and the class CallableOptions."""
+    """The module tensorflow and the class CallableOptions."""
     with _importing:
         if not _imported:
-            with gc_tuning.lasting():
+            with gc_tuning.frozen():
                 import tensorflow as tf
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
             _imported.extend((tf, CallableOptions))

@@ -1,0 +1,1 @@
+"""Batching: a queue in front of a servable that runs concurrent requests together."""
