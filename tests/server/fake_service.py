@@ -14,6 +14,7 @@ import numpy as np
 from aiohttp import web
 
 from tfserving.errors import NotFoundError
+from tfserving.server.options import RestOptions
 from tfserving.server.rest.rest_server import rest_runner
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
@@ -127,7 +128,7 @@ def serve(service, options=None):
     ports = []
 
     async def main():
-        runner = rest_runner(service, options, shutdown_timeout=0.1)
+        runner = rest_runner(service, options or RestOptions(), shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])

@@ -9,8 +9,9 @@ import pytest
 
 from tests.server.fake_loader import FakeLoader, flaky
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, RepositoryError
-from tfserving.server.core.manager import LoadOptions, Manager
+from tfserving.server.core.manager import Manager
 from tfserving.server.core.servable_state import State
+from tfserving.server.options import LoadOptions
 from tfserving.wire.model_spec import ModelSpec
 
 

@@ -6,27 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.core.file_system_source import FileSystemSource
 from tfserving.server.core.manager import Manager
+from tfserving.server.options import PollOptions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PollOptions:
-    """How often to look, in seconds.
-
-    Attributes:
-        file_system: for new and removed versions; 0 or less looks only at the start.
-        config: for a changed config file; 0 never reads it again.
-    """
-
-    file_system: float = 1.0
-    config: float = 0.0
 
 
 class ServerCore:

@@ -14,7 +14,12 @@ from typing import NamedTuple, Protocol
 from tfserving.errors import NotFoundError
 from tfserving.server.core.servable_state import State, VersionStatus
 from tfserving.server.observability.call_context import GRPC, REST, Call
-from tfserving.server.observability.prometheus_text import Distribution, Number, Registry, exponential
+from tfserving.server.observability.prometheus_text import (
+    HistogramSeries,
+    NumberSeries,
+    Registry,
+    exponential_bounds,
+)
 from tfserving.server.observability.runtime_metrics import BatchingMetrics, RuntimeMetrics
 
 # Those that are listed as the real server lists them, but never get a value here.
@@ -23,7 +28,7 @@ NEVER_SET = frozenset({":tensorflow:serving:mlmd_map", ":tensorflow:serving:requ
 # Versions out of service, of each model, whose series are kept.
 _ENDED_VERSIONS = 10
 
-_MICROSECONDS = exponential(10, 1.8, 33)
+_MICROSECONDS = exponential_bounds(10, 1.8, 33)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 # The label API of each method that the real server counts (prediction_service_impl.cc, http_server.cc); over
@@ -74,7 +79,7 @@ class Metrics:
             ":tensorflow:serving:request_example_counts",
             "tf.Examples in each request.",
             "model",
-            bounds=exponential(1, 2, 15),
+            bounds=exponential_bounds(1, 2, 15),
         )
         self._latency = new.histogram(
             ":tensorflow:serving:request_latency",
@@ -183,8 +188,8 @@ class Metrics:
             return bool(labels[1]) and (labels[0], labels[1]) not in shown
 
         for family in (self._states, self._own_requests):
-            family.forget(gone)
-        self._own_latency.forget(gone)
+            family.remove(gone)
+        self._own_latency.remove(gone)
         self._outcomes = {
             key: outcome
             for key, outcome in self._outcomes.copy().items()
@@ -220,13 +225,13 @@ class _Kind(NamedTuple):
 class _Outcome:
     """The series in which a kind of call counts, found once; None for those in which it does not."""
 
-    own_requests: Number
-    requests: Number | None = None
-    own_latency: Distribution | None = None
-    latency: Distribution | None = None
-    run: Distribution | None = None
-    examples: Distribution | None = None
-    example_total: Number | None = None
+    own_requests: NumberSeries
+    requests: NumberSeries | None = None
+    own_latency: HistogramSeries | None = None
+    latency: HistogramSeries | None = None
+    run: HistogramSeries | None = None
+    examples: HistogramSeries | None = None
+    example_total: NumberSeries | None = None
 
     def record(self, call: Call) -> None:
         """Counts a call, under the lock."""

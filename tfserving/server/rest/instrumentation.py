@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from tfserving.server.observability import call_context
 from tfserving.server.observability.call_context import Observer
+from tfserving.server.observability.observers import Page
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.Response]]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page at a path of its own; `text` makes it anew for each request, in a thread."""
-
-    path: str
-    content_type: str
-    text: Callable[[], bytes]
 
 
 def observed(handle: Handle, observers: Sequence[Observer], pages: Sequence[Page] = ()) -> Handle:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import re
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aiohttp import web
 
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
 from tfserving.server import example_inference
 from tfserving.server.observability import call_context
+from tfserving.server.options import RestOptions
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
@@ -24,21 +25,10 @@ from tfserving.wire.http_status import status_of
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RestOptions:
-    """How the REST API behaves.
-
-    Attributes:
-        timeout_in_ms: milliseconds for answering a request once it is read; 0 or less for no limit.
-        cors: whether any web page may call (--rest_api_enable_cors_support).
-        max_inflated_bytes: most bytes that a compressed body may become.
-        min_compressed_bytes: answers shorter than this are not compressed: it would cost more than it saves.
-    """
-
-    timeout_in_ms: int = 30_000
-    cors: bool = False
-    max_inflated_bytes: int = 1 << 28
-    min_compressed_bytes: int = 1 << 14
+# A small compressed body can become a large one: this bounds the memory that it takes.
+MAX_INFLATED_BYTES = 1 << 28
+# Compressing a shorter response costs more time than it saves.
+MIN_COMPRESSED_BYTES = 1 << 14
 
 
 class RestApi:
@@ -84,9 +74,9 @@ class RestApi:
         encoding = request.headers.get("Content-Encoding", "")
 
         def work() -> tuple[bytes, bool]:
-            body = inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
+            body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
             answer = self._called(target, body)
-            if not compress or len(answer) < self._options.min_compressed_bytes:
+            if not compress or len(answer) < MIN_COMPRESSED_BYTES:
                 return answer, False
             return _gzipped(answer), True
 

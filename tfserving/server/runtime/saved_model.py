@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,13 @@ from tfserving.repository.warmup_records import asked, read_warmup
 from tfserving.server.core.servable import Arrays, check_dtypes
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.server.options import RuntimeOptions
 from tfserving.server.runtime import gc_tuning
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How TensorFlow runs models.
-
-    Attributes:
-        tags: of the meta graph to load.
-        intra_op_threads: that one operation may use; 0 leaves the number to TensorFlow.
-        inter_op_threads: for operations of one call that can run side by side. 0 runs a call in the thread
-            that makes it: calls run side by side all the same, and each saves two changes of thread.
-        gpu_memory_fraction: the part of each GPU's memory to take; 0 lets it grow as needed.
-        warmup: whether to answer the version's warmup records before it is available.
-        warmup_iterations: how often each of them.
-    """
-
-    tags: tuple[str, ...] = ("serve",)
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
-    gpu_memory_fraction: float = 0.0
-    warmup: bool = True
-    warmup_iterations: int = 1
 
 
 def load(
