@@ -92,8 +92,8 @@ def test_no_answer_tells_what_runs_the_server(server):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
-        ("GET", "/", None, 404, "nothing at /"),
-        ("GET", "/v1/models", None, 400, "names no model"),
+        ("GET", "/", None, 404, "path / does not exist"),
+        ("GET", "/v1/models", None, 400, "path /v1/models has no model name"),
         ("PUT", "/v1/models/m", {}, 400, "malformed request PUT /v1/models/m"),
         ("OPTIONS", "/v1/models/m:predict", None, 400, "malformed request OPTIONS"),
         ("BREW", "/v1/models/m", None, 400, "not valid HTTP/1.1: Invalid method"),
@@ -187,7 +187,7 @@ def test_a_compressed_body_is_read(server):
     garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
     assert garbled.status == 400
     assert "is not gzip" in garbled.error
-    assert "not known" in server.predict(body, {"Content-Encoding": "br"}).error
+    assert "is not supported" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
 def test_a_compressed_body_is_bounded(service, monkeypatch):

@@ -17,7 +17,7 @@ from tfserving.server.options import RestOptions
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
-from tfserving.server.rest.rest_paths import Call, Target
+from tfserving.server.rest.rest_paths import RestMethod, Target
 from tfserving.server.service import Service
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
@@ -59,10 +59,10 @@ class RestApi:
             return json_response(b"")
         target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
         observed = call_context.current()
-        observed.method, observed.asked = target.call.method, target.spec
-        if target.call is Call.STATUS:
+        observed.method, observed.asked = target.method.grpc_name, target.spec
+        if target.method is RestMethod.STATUS:
             return json_response(responses.status(self._service.status(target.spec)))
-        if target.call is Call.METADATA:
+        if target.method is RestMethod.METADATA:
             return json_response(responses.metadata(*self._service.metadata(target.spec)))
         # read to its end before a worker is taken: a slow client must not hold one
         body = await _body(request)
@@ -96,13 +96,13 @@ class RestApi:
 
     def _called(self, target: Target, body: bytes) -> bytes:
         """Blocks for as long as the model takes."""
-        if target.call is Call.PREDICT:
+        if target.method is RestMethod.PREDICT:
             call = predict_request.parse_predict(body)
             answer = self._service.predict(replace(target.spec, signature=call.signature), call.read)
             return responses.predictions(answer.outputs, call.format)
         signature, examples = parse_examples(body)
         spec = replace(target.spec, signature=signature).to_message()
-        if target.call is Call.CLASSIFY:
+        if target.method is RestMethod.CLASSIFY:
             request = messages.ClassificationRequest(model_spec=spec, input=examples)
             return responses.classifications(example_inference.classify(self._service, request).result)
         request = messages.RegressionRequest(model_spec=spec, input=examples)
