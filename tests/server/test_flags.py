@@ -1,21 +1,27 @@
 import csv
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from tfserving.server import flags
+from tfserving.server.options import CPUS, BatchingOptions, LoadOptions, RuntimeOptions, ServerOptions
 
-REAL = Path(__file__).parents[1] / "conformance" / "flags.tsv"
+RECORDED = Path(__file__).parents[1] / "conformance" / "flags.tsv"
 
 
-def test_every_flag_of_the_real_server_is_known_with_its_default():
-    with REAL.open() as file:
-        real = list(csv.DictReader(file, delimiter="\t"))
+def parse(*argv):
+    return flags.parse(["--model_base_path=/models/m", *argv])
+
+
+def test_has_every_recorded_flag_with_its_default():
+    with RECORDED.open() as file:
+        recorded = list(csv.DictReader(file, delimiter="\t"))
     ours = {flag.name: flag for flag in flags.FLAGS if not flag.own}
-    assert {row["flag"] for row in real} == ours.keys()
+    assert {row["flag"] for row in recorded} == ours.keys()
     kinds = {"int32": int, "int64": int, "string": str, "bool": bool, "float": float}
-    cpus = {"CPUs": flags.CPUS, "4 x CPUs": 4 * flags.CPUS}
-    for row in real:
+    cpus = {"CPUs": CPUS, "4 x CPUs": 4 * CPUS}
+    for row in recorded:
         flag = ours[row["flag"]]
         assert flag.type is kinds[row["type"]], flag.name
         default = row["default"]
@@ -29,49 +35,136 @@ def test_every_flag_of_the_real_server_is_known_with_its_default():
         assert flag.default == expected, flag.name
 
 
-def test_booleans_in_all_their_spellings():
-    for spelling, value in [("", True), ("=true", True), ("=1", True), ("=false", False), ("=0", False)]:
-        arguments, _ = flags.parse([f"--enable_model_warmup{spelling}"])
-        assert arguments.enable_model_warmup is value
+def test_every_flag_is_listed_once():
+    names = [flag.name for flag in flags.FLAGS]
+    assert len(names) == len(set(names))
 
 
-def test_a_flag_given_later_wins():
-    arguments, _ = flags.parse(["--port=1", "--grpc_max_threads", "64", "--port=2"])
-    assert arguments.port == 2
-    assert arguments.grpc_max_threads == 64
-
-
-def test_flags_without_effect_are_named():
-    _, idle = flags.parse(["--enable_profiler=false", "--enable_profiler=true", "--num_tflite_pools=9"])
-    assert idle == ["num_tflite_pools"]
-
-
-def test_a_refused_flag_with_its_default_is_none():
-    _, idle = flags.parse(["--use_alts_credentials=false"])
-    assert idle == []
+def test_without_flags_the_options_have_their_defaults():
+    given, defaults = parse(), ServerOptions()
+    for group in fields(ServerOptions):
+        if group.name != "models":
+            assert getattr(given, group.name) == getattr(defaults, group.name)
+    assert given.models.base_path == "/models/m"
+    assert given.models.name == "default"
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("spelling", "value"), [("", True), ("=true", True), ("=1", True), ("=false", False), ("=0", False)]
+)
+def test_accepts_every_spelling_of_a_boolean(spelling, value):
+    assert parse(f"--enable_model_warmup{spelling}").runtime.warmup is value
+
+
+def test_the_last_value_of_a_flag_counts():
+    options = parse("--port=1", "--grpc_max_threads", "64", "--port=2")
+    assert options.listen.grpc_port == 2
+    assert options.inference.max_threads == 64
+
+
+def test_names_the_flags_that_have_no_effect():
+    options = parse("--enable_profiler=false", "--enable_profiler=true", "--num_tflite_pools=9")
+    assert options.ignored == ("num_tflite_pools",)
+
+
+def test_accepts_an_unsupported_flag_with_its_default():
+    assert parse("--use_alts_credentials=false").ignored == ()
+
+
+def test_the_version_needs_no_model():
+    assert flags.parse(["--version"]).print_version
+
+
+def test_models_dir_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("--models_dir=models").models.models_dir == tmp_path / "models"
+    assert parse().models.models_dir is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], RuntimeOptions()),
+        (["--saved_model_tags=serve,gpu"], RuntimeOptions(tags=("serve", "gpu"))),
+        (["--per_process_gpu_memory_fraction=0.5"], RuntimeOptions(gpu_memory_fraction=0.5)),
+        (["--enable_model_warmup=false"], RuntimeOptions(warmup=False)),
+        (["--num_request_iterations_for_warmup=3"], RuntimeOptions(warmup_iterations=3)),
+        (["--num_request_iterations_for_warmup=0"], RuntimeOptions(warmup_iterations=1)),
+    ],
+    ids=repr,
+)
+def test_sets_the_runtime_options(argv, expected):
+    assert parse(*argv).runtime == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "intra_op", "inter_op"),
+    [
+        ([], 0, 0),
+        (["--tensorflow_intra_op_parallelism=3"], 3, 0),
+        (["--tensorflow_inter_op_parallelism=3"], 0, 3),
+        (["--tensorflow_session_parallelism=3"], 3, 3),
+        (["--tensorflow_session_parallelism=3", "--tensorflow_intra_op_parallelism=2"], 2, 0),
+        (["--tensorflow_session_parallelism=3", "--tensorflow_inter_op_parallelism=2"], 0, 2),
+    ],
+    ids=repr,
+)
+def test_session_parallelism_counts_only_alone(argv, intra_op, inter_op):
+    runtime = parse(*argv).runtime
+    assert (runtime.intra_op_threads, runtime.inter_op_threads) == (intra_op, inter_op)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], LoadOptions(threads=CPUS, max_retries=5, retry_seconds=60.0)),
+        (["--num_load_threads=3"], LoadOptions(threads=3, max_retries=5, retry_seconds=60.0)),
+        (
+            ["--max_num_load_retries=1", "--load_retry_interval_micros=500000"],
+            LoadOptions(threads=CPUS, max_retries=1, retry_seconds=0.5),
+        ),
+    ],
+)
+def test_sets_the_load_options(argv, expected):
+    assert parse(*argv).loading == expected
+
+
+def test_sets_the_batching_options():
+    options = parse("--enable_batching", "--batching_parameters_file=f").batching
+    assert options == BatchingOptions(enabled=True, parameters_file="f", per_model=False)
+    assert parse("--enable_per_model_batching_parameters").batching.per_model
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
     [
         (["--ports=1"], "unrecognized arguments: --ports=1"),
         (["--por=1"], "unrecognized arguments: --por=1"),
         (["--port=many"], "invalid int value: 'many'"),
-        (["--enable_batching=maybe"], "'maybe' is neither true nor false"),
-        (["--use_alts_credentials"], "--use_alts_credentials=True cannot be had here"),
-        (["--port=99999"], "--port=99999 is no port"),
-        (["--rest_api_port=-1"], "--rest_api_port=-1 is no port"),
+        (["--enable_batching=maybe"], "'maybe' is not a boolean"),
+        (["--use_alts_credentials"], "--use_alts_credentials=True is not supported"),
+        (["--port=65536"], "--port=65536 is not a valid port (1-65535, or 0 to disable the API)"),
+        (["--rest_api_port=-1"], "--rest_api_port=-1 is not a valid port"),
         (["--port=8501", "--rest_api_port=8501"], "are both 8501"),
-        (["--batching_parameters_file=x"], "give --enable_batching too"),
+        (["--batching_parameters_file=x"], "no effect without --enable_batching"),
         (
             [f"--tensorflow_{name}_parallelism=2" for name in ("session", "intra_op", "inter_op")],
-            "give either it or them",
+            "give either the first or the other two",
         ),
+        (["--model_base_path="], "no model to serve"),
         (["models"], "unrecognized arguments: models"),
     ],
 )
-def test_misuse(argv, said, capsys):
+def test_rejects_invalid_flags(argv, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        flags.parse(argv)
+        parse(*argv)
     assert caught.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_every_flag(capsys):
+    with pytest.raises(SystemExit) as caught:
+        flags.parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert [flag.name for flag in flags.FLAGS if not flag.refusal and f"--{flag.name}" not in text] == []

@@ -1,20 +1,21 @@
-"""The order of things: the server in a process of its own, with models that are no SavedModels."""
+"""Startup and shutdown: the server in its own process, with fake servables instead of SavedModels."""
 
-import asyncio
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import uvloop
 
-from tfserving.errors import UnavailableError
-from tfserving.server import flags, main
-from tfserving.server.core.manager import LoadOptions
-from tfserving.server.observability.observers import Observation
-from tfserving.server.runtime.saved_model import RuntimeOptions
+from tests.server.fake_service import Running
+from tfserving.server import main
+from tfserving.server.batching.batching_servable import BatchingLoader
+from tfserving.server.options import BatchingOptions, ServerOptions
 
 HERE = Path(__file__).parent
 
@@ -24,12 +25,18 @@ from tests.server.fake_loader import FakeServable
 from tfserving.errors import RepositoryError
 from tfserving.server import main
 
+class Stuck(FakeServable):
+    def compute(self, *_):
+        print("running", flush=True)
+        threading.Event().wait()
+
 def load(model, version, path, **_):
     if model == "broken":
         raise RepositoryError("half-copied")
     if model == "endless":
+        print("loading", flush=True)
         threading.Event().wait()
-    return FakeServable(version)
+    return Stuck(version) if model == "stuck" else FakeServable(version)
 
 main.load = load
 main.GRACE_SECONDS = 0.5
@@ -38,7 +45,7 @@ sys.exit(main.main(sys.argv[1:]))
 
 
 def models(tmp_path, *names):
-    """A configuration of models with a version each, long complete."""
+    """The flags for models with one complete version each."""
     for name in names:
         version = tmp_path / name / "1"
         version.mkdir(parents=True)
@@ -57,103 +64,168 @@ def models(tmp_path, *names):
     return [f"--models_dir={tmp_path}", f"--model_config_file={config}"]
 
 
-def serve(*flags):
-    """The process, once it has ended by itself."""
-    return subprocess.run(
-        [sys.executable, "-c", SERVER, "--host=127.0.0.1", "--port=0", *flags],
+@contextmanager
+def started(*flags):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, "--host=127.0.0.1", *flags],
         cwd=HERE.parents[1],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path):
-    ended = serve(*models(tmp_path, "good", "broken"))
-    assert ended.returncode == 255
-    assert "cannot start: model 'broken': no version could be loaded: half-copied" in ended.stderr
+def run(*flags):
+    """The exit code and standard error of a server that does not start."""
+    with started("--port=0", *flags) as process:
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
 
 
-def test_a_start_that_failed_is_no_success_because_another_load_goes_on(tmp_path):
-    ended = serve(*models(tmp_path, "broken", "endless"))
-    assert ended.returncode == 255
-    assert "cannot start: model 'broken'" in ended.stderr
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def wait_for_log(process, text):
+    """What the process has logged up to the line that contains `text`."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError(f"{text!r} is not in the log: {''.join(lines)}")
+
+
+def stop(process):
+    """The exit code after SIGTERM, and what is logged from then on."""
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def test_a_model_that_cannot_be_loaded_exits_with_255(tmp_path):
+    code, errors = run(*models(tmp_path, "good", "broken"))
+    assert code == 255
+    assert "cannot start: model 'broken': no version could be loaded: half-copied" in errors
+
+
+def test_a_failed_start_exits_with_255_while_another_model_still_loads(tmp_path):
+    code, errors = run(*models(tmp_path, "broken", "endless"))
+    assert code == 255
+    assert "cannot start: model 'broken'" in errors
 
 
 @pytest.mark.parametrize("flag", ["ssl_config_file", "monitoring_config_file", "batching_parameters_file"])
-def test_a_file_that_does_not_parse_ends_the_start_however_the_models_are_named(flag, tmp_path):
+def test_an_invalid_file_exits_with_255(flag, tmp_path):
     bad = tmp_path / "bad"
     bad.write_text("no {")
     for named in (models(tmp_path, "good"), [f"--model_base_path={tmp_path / 'good'}"]):
-        ended = serve(f"--{flag}={bad}", "--enable_batching", *named)
-        assert (ended.returncode, "cannot start: " in ended.stderr) == (255, True)
+        code, errors = run(f"--{flag}={bad}", "--enable_batching", *named)
+        assert (code, "cannot start: " in errors) == (255, True)
 
 
-class Recorded:
-    """Stands for the manager; remembers what it is made of."""
-
-    def __init__(self, load, options):
-        self.load, self.options = load, options
+def test_an_access_log_that_cannot_be_opened_exits_with_255(tmp_path):
+    code, errors = run(f"--access_log={tmp_path}", "--model_base_path=/models/m")
+    assert (code, f"cannot start: --access_log={tmp_path}" in errors) == (255, True)
 
 
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], RuntimeOptions()),
-        (["--saved_model_tags=serve,gpu"], RuntimeOptions(tags=("serve", "gpu"))),
-        (["--tensorflow_intra_op_parallelism=3"], RuntimeOptions(intra_op_threads=3)),
-        (["--tensorflow_inter_op_parallelism=3"], RuntimeOptions(inter_op_threads=3)),
-        (["--tensorflow_session_parallelism=3"], RuntimeOptions(intra_op_threads=3, inter_op_threads=3)),
-        (
-            ["--tensorflow_session_parallelism=3", "--tensorflow_intra_op_parallelism=2"],
-            RuntimeOptions(intra_op_threads=2),
-        ),
-        (["--per_process_gpu_memory_fraction=0.5"], RuntimeOptions(gpu_memory_fraction=0.5)),
-        (["--enable_model_warmup=false"], RuntimeOptions(warmup=False)),
-        (["--num_request_iterations_for_warmup=3"], RuntimeOptions(warmup_iterations=3)),
-    ],
-    ids=repr,
-)
-def test_flags_reach_the_runtime(argv, expected, monkeypatch):
-    monkeypatch.setattr(main, "ServableManager", Recorded)
-    _, manager = main._core(flags.parse(argv)[0], dict, None)
-    assert manager.load.keywords["options"] == expected
+def test_invalid_flags_exit_with_2():
+    code, errors = run("--model_base_path=/models/m", "--rest_api_port=70000")
+    assert code == 2
+    assert "--rest_api_port=70000 is not a valid port" in errors
 
 
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], LoadOptions(flags.CPUS, 5, 60.0)),
-        (["--num_load_threads=3"], LoadOptions(3, 5, 60.0)),
-        (
-            ["--max_num_load_retries=1", "--load_retry_interval_micros=500000"],
-            LoadOptions(flags.CPUS, 1, 0.5),
-        ),
-    ],
-)
-def test_flags_reach_the_loads(argv, expected, monkeypatch):
-    monkeypatch.setattr(main, "ServableManager", Recorded)
-    assert main._core(flags.parse(argv)[0], dict, None)[1].options == expected
+def test_no_model_to_serve_exits_with_2():
+    code, errors = run()
+    assert code == 2
+    assert "no model to serve" in errors
 
 
-def test_flags_reach_the_batches(tmp_path, monkeypatch):
-    parameters = tmp_path / "batching"
-    parameters.write_text("max_batch_size { value: 5 }")
-    argv = ["--enable_batching", f"--batching_parameters_file={parameters}"]
-    monkeypatch.setattr(main, "ServableManager", Recorded)
-    for flag, per_model in ([], False), (["--enable_per_model_batching_parameters"], True):
-        load = main._core(flags.parse([*argv, *flag])[0], dict, None)[1].load
-        assert (load.parameters.max_batch_size, load.per_model) == (5, per_model)
+def test_the_version_exits_with_0():
+    with started("--version") as process:
+        assert "TensorFlow Serving toolkit" in process.communicate(timeout=60)[0]
+        assert process.returncode == 0
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_a_port_that_another_server_took_while_this_one_loaded_is_an_error(run):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments, _ = flags.parse(["--host=127.0.0.1", f"--rest_api_port={port}"])
-    with main._bound("127.0.0.1", port, "rest_api_port") as ours:
-        with main._bound("127.0.0.1", port, "rest_api_port") as theirs:
-            theirs.listen()
-            with pytest.raises(UnavailableError, match=f"--rest_api_port={port} cannot be had"):
-                run(main._start_rest(arguments, None, Observation(), ours))
+def test_a_port_in_use_exits_with_255_before_models_load(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, errors = run(f"--rest_api_port={port}", *models(tmp_path, "endless"))
+    assert code == 255
+    assert f"cannot bind --rest_api_port={port} on 127.0.0.1" in errors
+
+
+def test_ports_are_closed_while_models_load_and_sigterm_exits_with_0(tmp_path):
+    port = free_port()
+    with started("--port=0", f"--rest_api_port={port}", *models(tmp_path, "good", "endless")) as process:
+        assert process.stdout.readline() == "loading\n"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=30)
+        code, errors = stop(process)
+    assert code == 0
+    assert "stopped while the models were loading" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unloads_the_models_and_exits_with_0(tmp_path, number):
+    port = free_port()
+    with started("--port=0", f"--rest_api_port={port}", *models(tmp_path, "good")) as process:
+        wait_for_log(process, "REST API listening")
+        response = Running(port).ask("POST", "/v1/models/good:predict", {"inputs": {"x": [2.0]}})
+        assert json.loads(response.body)["outputs"]["y"] == [2.0]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "good version 1 is unloaded" in errors
+    assert errors.splitlines()[-1].endswith("stopped")
+
+
+def test_a_request_that_never_ends_does_not_keep_the_process(tmp_path):
+    port = free_port()
+    with started("--port=0", f"--rest_api_port={port}", *models(tmp_path, "stuck")) as process:
+        wait_for_log(process, "REST API listening")
+
+        def ask():
+            with suppress(OSError):
+                Running(port).ask("POST", "/v1/models/stuck:predict", {"inputs": {"x": [2.0]}})
+
+        caller = threading.Thread(target=ask)
+        caller.start()
+        assert process.stdout.readline() == "running\n"
+        code, errors = stop(process)
+        caller.join(30)
+    assert code == 0
+    assert "exiting without them" in errors
+
+
+def test_a_load_that_never_ends_does_not_keep_the_process(tmp_path):
+    flags = models(tmp_path, "good")
+    port = free_port()
+    polling = "--model_config_file_poll_wait_seconds=1"
+    with started("--port=0", f"--rest_api_port={port}", polling, *flags) as process:
+        wait_for_log(process, "REST API listening")
+        new = tmp_path / "new"
+        new.mkdir()
+        models(new, "endless")
+        (new / "endless").rename(tmp_path / "endless")
+        (new / "models.config").rename(tmp_path / "models.config")
+        assert process.stdout.readline() == "loading\n"
+        code, errors = stop(process)
+    assert code == 0
+    assert "exiting without them" in errors
+
+
+def test_batching_parameters_reach_the_loader(tmp_path):
+    file = tmp_path / "batching"
+    file.write_text("max_batch_size { value: 5 }")
+    for per_model in (False, True):
+        options = ServerOptions(batching=BatchingOptions(True, str(file), per_model))
+        loader = main.servable_loader(options, None)
+        assert isinstance(loader, BatchingLoader)
+        assert (loader.parameters.max_batch_size, loader.per_model) == (5, per_model)

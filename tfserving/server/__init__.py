@@ -1,6 +1,9 @@
-"""The embedded server: answers as tensorflow_model_server does, in Python with TensorFlow's own runtime.
+"""The embedded server: the APIs of tensorflow_model_server, in Python, on TensorFlow's own runtime.
 
-A source says which versions should be served, a pure policy decides one step, the manager's owner thread
-carries it out, and pins keep a version until its calls have finished. One service without transport answers;
-gRPC and REST are codecs over it. TensorFlow is imported by `saved_model` alone.
+- `options` and `flags`: every option with its default and help text; the command line that sets them.
+- `main`: startup, main loop, shutdown.
+- `grpc` and `rest`: decode requests and encode responses. `service` handles the requests of both.
+- `core`: decides which versions are served, loads and unloads them.
+- `runtime`: runs them; nothing else imports TensorFlow.
+- `observability`: metrics and the access log.
 """

@@ -1,55 +1,56 @@
-"""python -m tfserving.server: start, serve until told to stop, drain, stop."""
+"""The embedded server as a process: startup, main loop, shutdown."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
 
 from tfserving import __version__
-from tfserving.errors import ConfigError, InvalidInputError, TfServingError, UnavailableError
+from tfserving.errors import ConfigError, TfServingError
 from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
 from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
 from tfserving.server.core.file_system_source import FileSystemSource
-from tfserving.server.core.manager import LoadOptions, ServableManager
+from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable import Loader
-from tfserving.server.core.server_core import PollOptions, ServerCore
+from tfserving.server.core.server_core import ServerCore
 from tfserving.server.grpc.grpc_api import GrpcApi
-from tfserving.server.grpc.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
+from tfserving.server.grpc.grpc_server import GrpcServer
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observation, observation
-from tfserving.server.rest.rest_api import RestOptions
-from tfserving.server.rest.rest_server import rest_runner
-from tfserving.server.runtime.saved_model import RuntimeOptions, load
+from tfserving.server.observability.observers import Observability
+from tfserving.server.options import ModelOptions, ServerOptions
+from tfserving.server.ports import BoundPort, bind
+from tfserving.server.rest.rest_server import open_port, rest_runner
+from tfserving.server.runtime.saved_model import load
 from tfserving.server.service import Service
-from tfserving.server.worker_pool import WorkerPools
+from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
 
 log = logging.getLogger(__name__)
 
-# What stops the real server at its start ends it with this code.
+# Exit code of tensorflow_model_server when it cannot start.
 START_FAILED = 255
-# Seconds that calls in flight get after SIGTERM.
+# Seconds that requests in flight have after SIGTERM; and then, what still runs while everything unloads.
 GRACE_SECONDS = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the server; returns 0 after SIGTERM or SIGINT, 2 for misuse, 255 when it cannot start."""
-    arguments, idle = flags.parse(sys.argv[1:] if argv is None else argv)
-    if arguments.version:
+    """Run the server until SIGTERM or SIGINT, then end the process.
+
+    The exit code is 0 after a signal, 2 for invalid flags, 255 if the server cannot start. Only
+    `--version` returns.
+    """
+    options = flags.parse(sys.argv[1:] if argv is None else argv)
+    if options.print_version:
         print(f"TensorFlow Serving toolkit {__version__} (embedded server)")
         return 0
     logging.basicConfig(
@@ -57,240 +58,169 @@ def main(argv: list[str] | None = None) -> int:
         format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
-    for name in idle:
+    for name in options.ignored:
         log.warning("--%s has no effect in the embedded server", name)
-    # TensorFlow's own start-up messages would drown what matters; whoever wants them sets the variable.
+    # The startup messages of TensorFlow hide those of the server.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    code = 0
     try:
-        read_config = _config_reader(arguments)
-        read_config()
-        uvloop.run(_serve(arguments, read_config))
+        uvloop.run(serve(options))
     except TfServingError as error:
         log.error("cannot start: %s", error)
-        misuse = type(error) is InvalidInputError and not arguments.model_config_file
-        return 2 if misuse else START_FAILED
-    return 0
+        code = START_FAILED
+    except Exception:
+        log.exception("the server failed")
+        code = 1
+    # The only way out: the interpreter would wait for loads that do not end, and for TensorFlow's cleanup.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
-def _config_reader(arguments: argparse.Namespace) -> Callable[[], ServerConfig]:
-    """What gives the configuration: the file each time anew, or the one model of the flags."""
-    if arguments.model_config_file:
-        path = Path(arguments.model_config_file)
-
-        def read() -> ServerConfig:
-            try:
-                return parse(path.read_text(encoding="utf-8"), str(path))
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"--model_config_file={path}: {error}") from error
-
-        return read
-    if not arguments.model_base_path:
-        raise InvalidInputError(
-            "name what to serve: --model_config_file, or --model_name and --model_base_path"
-        )
-    base_path = arguments.model_base_path
-    if not arguments.models_dir:
-        base_path = os.path.abspath(base_path)
-    config = ServerConfig((ModelConfig(arguments.model_name or "default", base_path),))
-    return lambda: config
-
-
-def _batching(arguments: argparse.Namespace, loader: Loader, metrics: Metrics | None) -> Loader:
-    """The loader, with batching around it when that is asked for."""
-    if not arguments.enable_batching:
-        return loader
-    path = arguments.batching_parameters_file
-    parameters = read_parameters(path) if path else BatchingParameters()
-    counted = metrics.batching if metrics else None
-    return BatchingLoader(loader, parameters, counted, arguments.enable_per_model_batching_parameters)
-
-
-def _core(
-    arguments: argparse.Namespace, read_config: Callable[[], ServerConfig], metrics: Metrics | None
-) -> tuple[ServerCore, ServableManager]:
-    # server.cc of the real server: the one counts only where none of the two is given
-    threads = arguments.tensorflow_intra_op_parallelism, arguments.tensorflow_inter_op_parallelism
-    intra_op, inter_op = threads if any(threads) else (arguments.tensorflow_session_parallelism,) * 2
-    runtime = RuntimeOptions(
-        tags=tuple(filter(None, arguments.saved_model_tags.split(","))) or RuntimeOptions.tags,
-        intra_op_threads=intra_op,
-        inter_op_threads=inter_op,
-        gpu_memory_fraction=arguments.per_process_gpu_memory_fraction,
-        warmup=arguments.enable_model_warmup,
-        warmup_iterations=arguments.num_request_iterations_for_warmup or 1,
-    )
-    loader = partial(load, options=runtime, metrics=metrics.runtime if metrics else None)
-    manager = ServableManager(
-        _batching(arguments, loader, metrics),
-        LoadOptions(
-            threads=arguments.num_load_threads or flags.CPUS,
-            max_retries=arguments.max_num_load_retries,
-            retry_seconds=arguments.load_retry_interval_micros / 1e6,
-        ),
-    )
-    if metrics is not None:
-        metrics.set_models(manager)
-    models_dir = Path(arguments.models_dir).absolute() if arguments.models_dir else None
-    core = ServerCore(
-        manager,
-        FileSystemSource(models_dir, settle=arguments.file_system_poll_wait_seconds > 0),
-        read_config,
-        poll=PollOptions(
-            arguments.file_system_poll_wait_seconds, arguments.model_config_file_poll_wait_seconds
-        ),
-        labels_for_unavailable=arguments.allow_version_labels_for_unavailable_models,
-    )
-    return core, manager
-
-
-async def _serve(arguments: argparse.Namespace, read_config: Callable[[], ServerConfig]) -> None:
-    """Startup, main loop, shutdown."""
-    watching = observation(arguments.monitoring_config_file, arguments.access_log)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    with _bound(arguments.host, arguments.port, "port") as grpc_socket:
-        with _bound(arguments.host, arguments.rest_api_port, "rest_api_port") as rest_socket:
-            core, manager = _core(arguments, read_config, watching.metrics)
-            workers = WorkerPools(arguments.grpc_max_threads, lambda name: name in manager.models())
-            service = Service(
-                manager, workers, check_method_names=arguments.enable_signature_method_name_check
-            )
-            grpc_server = _grpc_server(arguments, service, core, watching)
-            failure: TfServingError | None = None
-            try:
-                if await _started(core, stopping):
-                    await grpc_server.start(grpc_socket)
-                    rest_runner = await _start_rest(arguments, service, watching, rest_socket)
-                    await stopping.wait()
-                    log.info("stopping: calls in flight get %g s", GRACE_SECONDS)
-                    await asyncio.gather(grpc_server.stop(GRACE_SECONDS), rest_runner.cleanup())
-                else:
-                    log.info("stopping: nothing was in service yet")
-                    logging.shutdown()
-                    os._exit(0)  # a load in progress cannot be broken off, and would be waited for
-            except TfServingError as error:
-                failure = error
-                raise
-            finally:
-                watching.close()
-                await _stop(core, workers, failure)
-
-
-@contextmanager
-def _bound(host: str, port: int, flag: str) -> Iterator[socket.socket | None]:
-    """A socket that has a port but does not listen yet; None for port 0.
-
-    The real server would share a taken gRPC port with its owner, and run on without REST. Of two servers that
-    start at the same time both get the port here, and the one that listens first has it.
+async def serve(options: ServerOptions) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
-        UnavailableError: the port or the address cannot be had.
+        TfServingError: the server cannot start.
     """
-    if not port:
-        yield None
-        return
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, OverflowError) as error:
-        raise _taken(host, port, flag, error) from error
-    with bound:
-        yield bound
-
-
-def _taken(host: str, port: int, flag: str, error: Exception) -> UnavailableError:
-    return UnavailableError(
-        f"--{flag}={port} cannot be had on {host}: {error}. Stop what uses it, or choose another port"
-    )
-
-
-async def _started(core: ServerCore, stopping: asyncio.Event) -> bool:
-    """Waits until every model is in service; False when the server is told to stop first."""
-    start = asyncio.ensure_future(asyncio.to_thread(core.start))
-    stop = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if start.done():
-        start.result()
-        return True
-    start.add_done_callback(lambda future: future.exception())
-    return False
-
-
-def _grpc_server(
-    arguments: argparse.Namespace, service: Service, core: ServerCore, watching: Observation
-) -> GrpcServer:
-    options = GrpcOptions(
-        host=arguments.host,
-        port=arguments.port,
-        socket_path=arguments.grpc_socket_path,
-        ssl=read_ssl_config(arguments.ssl_config_file) if arguments.ssl_config_file else None,
-        arguments=arguments.grpc_channel_arguments,
-        health=arguments.enable_grpc_healthcheck_service,
-    )
-    api = GrpcApi(
-        service,
-        reload=core.reload,
-        tensor_content=arguments.enable_serialization_as_tensor_content,
-        observers=watching.observers,
-    )
-    return GrpcServer(api, options, core.availability)
-
-
-async def _start_rest(
-    arguments: argparse.Namespace, service: Service, watching: Observation, bound: socket.socket | None
-) -> web.BaseRunner:
-    options = RestOptions(
-        timeout_in_ms=arguments.rest_api_timeout_in_ms, cors=arguments.rest_api_enable_cors_support
-    )
-    runner = rest_runner(
-        service,
-        options,
-        shutdown_timeout=GRACE_SECONDS,
-        observers=watching.observers,
-        pages=watching.pages,
-    )
-    await runner.setup()
-    if bound is not None:
-        try:
-            bound.listen()  # uvloop would say nothing if that failed
-        except OSError as error:
-            raise _taken(arguments.host, arguments.rest_api_port, "rest_api_port", error) from error
-        await web.SockSite(runner, bound).start()
-        log.info("REST API at http://%s:%d", arguments.host, arguments.rest_api_port)
-    elif watching.pages:
-        log.warning("--monitoring_config_file: metrics are on the REST port, which is off (--rest_api_port)")
-    return runner
-
-
-async def _stop(core: ServerCore, workers: WorkerPools, failure: TfServingError | None) -> None:
-    """Takes everything out of service; a call that never ends, or a load, does not keep the process.
-
-    Then the process ends here, and `failure`, which would be told and turned into a code, must be here too.
-    """
-
-    done = threading.Event()
-
-    def stop() -> None:
-        core.stop()
-        workers.shut_down()
-        done.set()
-
-    # a daemon thread: the interpreter would wait for one of asyncio's own at exit
-    threading.Thread(target=stop, name="stop", daemon=True).start()
-    for _ in range(int(GRACE_SECONDS * 20)):
-        if done.is_set():
-            log.info("stopped")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    listen = options.listen
+    with (
+        closing(Observability.from_options(options.observability)) as observability,
+        bind(listen.host, listen.grpc_port, "port") as grpc_port,
+        bind(listen.host, listen.rest_port, "rest_api_port") as rest_port,
+    ):
+        server = Server(options, observability)
+        if not await server.load_models(stop):
+            log.info("stopped while the models were loading")
             return
-        await asyncio.sleep(0.05)
-    log.warning("still busy %g s after the stop: ending all the same", GRACE_SECONDS)
-    if failure is not None:
-        log.error("cannot start: %s", failure)
-    logging.shutdown()
-    os._exit(0 if failure is None else START_FAILED)
+        await server.open_ports(grpc_port, rest_port)
+        await stop.wait()
+        await server.shut_down()
+
+
+class Server:
+    """Both APIs and the models behind them.
+
+    Raises:
+        ConfigError: a file that a flag names cannot be read or is invalid.
+    """
+
+    def __init__(self, options: ServerOptions, observability: Observability) -> None:
+        metrics = observability.metrics
+        read_config = config_reader(options.models)
+        read_config()  # an invalid file is reported before anything is loaded
+        manager = ServableManager(servable_loader(options, metrics), options.loading)
+        if metrics is not None:
+            metrics.set_models(manager)
+        settle = options.polling.file_system > 0
+        self._core = ServerCore(
+            manager,
+            FileSystemSource(options.models.models_dir, settle=settle),
+            read_config,
+            poll=options.polling,
+            labels_for_unavailable=options.models.labels_for_unavailable,
+        )
+        self._workers = WorkerPools(
+            options.inference.max_threads,
+            lambda name: name in manager.models(),
+        )
+        service = Service(manager, self._workers, check_method_names=options.inference.check_method_names)
+        grpc_api = GrpcApi(
+            service,
+            reload=self._core.reload,
+            tensor_content=options.grpc.tensor_content,
+            observers=observability.observers,
+        )
+        self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
+        self._has_pages = bool(observability.pages)
+        self._rest_runner = rest_runner(
+            service,
+            options.rest,
+            shutdown_timeout=GRACE_SECONDS,
+            observers=observability.observers,
+            pages=observability.pages,
+        )
+
+    async def load_models(self, stop: asyncio.Event) -> bool:
+        """Wait until every model is available; False if `stop` is set first.
+
+        Raises:
+            TfServingError: a model cannot be loaded.
+        """
+        loading = asyncio.ensure_future(run_in_new_thread(self._core.start))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            return False
+        await loading
+        return True
+
+    async def open_ports(self, grpc_port: BoundPort | None, rest_port: BoundPort | None) -> None:
+        """Start to accept requests.
+
+        Raises:
+            UnavailableError: a port cannot be opened.
+        """
+        await self._grpc_server.start(grpc_port)
+        await self._rest_runner.setup()
+        if rest_port is not None:
+            await open_port(self._rest_runner, rest_port)
+        elif self._has_pages:
+            log.warning(
+                "--monitoring_config_file has no effect: metrics are served on the REST port, which is "
+                "disabled; set --rest_api_port"
+            )
+
+    async def shut_down(self) -> None:
+        """Let the requests in flight finish, then unload every model; neither takes longer than its grace."""
+        log.info("shutting down: requests in flight have %g s to finish", GRACE_SECONDS)
+        await asyncio.gather(self._grpc_server.stop(GRACE_SECONDS), self._rest_runner.cleanup())
+        try:
+            await asyncio.wait_for(run_in_new_thread(self._unload), GRACE_SECONDS)
+        except asyncio.TimeoutError:
+            log.warning("requests or loads still run after another %g s; exiting without them", GRACE_SECONDS)
+        else:
+            log.info("stopped")
+
+    def _unload(self) -> None:
+        self._core.stop()
+        self._workers.shut_down()
+
+
+def config_reader(models: ModelOptions) -> Callable[[], ServerConfig]:
+    """A function that returns the models to serve; it reads the config file on each call.
+
+    Raises (the function):
+        ConfigError: the file cannot be read or is invalid.
+    """
+    if not models.config_file:
+        base_path = models.base_path if models.models_dir else os.path.abspath(models.base_path)
+        config = ServerConfig((ModelConfig(models.name, base_path),))
+        return lambda: config
+    path = Path(models.config_file)
+
+    def read() -> ServerConfig:
+        try:
+            return parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--model_config_file={path}: {error}") from error
+
+    return read
+
+
+def servable_loader(options: ServerOptions, metrics: Metrics | None) -> Loader:
+    """The loader of SavedModels, with batching if it is enabled.
+
+    Raises:
+        ConfigError: the batching parameters file cannot be read or is invalid.
+    """
+    loader = partial(load, options=options.runtime, metrics=metrics.runtime if metrics else None)
+    batching = options.batching
+    if not batching.enabled:
+        return loader
+    path = batching.parameters_file
+    parameters = read_parameters(path) if path else BatchingParameters()
+    return BatchingLoader(loader, parameters, metrics.batching if metrics else None, batching.per_model)

@@ -12,8 +12,9 @@ from tfserving.errors import (
     RepositoryError,
 )
 from tfserving.repository.config import ModelConfig, ServerConfig, Specific
-from tfserving.server.core.manager import LoadOptions, ServableManager
-from tfserving.server.core.server_core import PollOptions, ServerCore
+from tfserving.server.core.manager import ServableManager
+from tfserving.server.core.server_core import ServerCore
+from tfserving.server.options import LoadOptions, PollOptions
 from tfserving.wire.model_spec import ModelSpec
 
 NEVER = PollOptions(file_system=0, config=0)
@@ -38,7 +39,7 @@ class World:
         self.config = ServerConfig(models or tuple(ModelConfig(name, f"/models/{name}") for name in versions))
         self.source = FakeSource(**versions)
         self.loader = FakeLoader()
-        self.manager = ServableManager(self.loader, LoadOptions(max_retries=0))
+        self.manager = ServableManager(self.loader, LoadOptions(threads=2, max_retries=0))
         self.core = ServerCore(
             self.manager,
             self.source,

@@ -14,7 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server.grpc import grpc_workarounds
-from tfserving.server.grpc.grpc_server import GrpcOptions, GrpcServer, _channel_arguments, read_ssl_config
+from tfserving.server.grpc.grpc_server import GrpcServer, parse_channel_arguments
+from tfserving.server.options import GrpcOptions
+from tfserving.server.ports import BoundPort, bind
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -25,24 +27,32 @@ class NoApi:
         pass
 
 
+@contextlib.contextmanager
+def free_port():
+    """A port that is bound as the server binds it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    with bind("127.0.0.1", number, "port") as port:
+        yield port
+
+
 @pytest.fixture
 def serve(in_loop):
     """Starts a server; returns its address."""
     with contextlib.ExitStack() as stack:
 
         def start(availability=dict, **options):
-            bound = socket.socket()
-            bound.bind(("127.0.0.1", 0))
-            port = bound.getsockname()[1]
+            port = stack.enter_context(free_port())
 
             async def run():
-                server = GrpcServer(NoApi(), GrpcOptions("127.0.0.1", port, **options), availability)
-                await server.start(bound)
+                server = GrpcServer(NoApi(), GrpcOptions(**options), availability)
+                await server.start(port)
                 return server
 
             server = in_loop(run())
             stack.callback(lambda: in_loop(server.stop(0)))
-            return f"127.0.0.1:{port}"
+            return port.address
 
         yield start
 
@@ -55,37 +65,37 @@ def check(channel, name):
     )
 
 
-def watching(channel):
-    """What the health service tells of model "m", as it changes."""
+def watch(channel):
+    """The stream of statuses of model "m"."""
     return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"), timeout=30)
 
 
-def test_the_health_service_knows_the_models(serve):
+def test_check_reports_each_model_and_all_of_them(serve):
     models = {"good": True, "bad": False}
-    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+    with grpc.insecure_channel(serve(lambda: dict(models), health_service=True)) as channel:
         assert check(channel, "good") == SERVING
         assert check(channel, "bad") == NOT_SERVING
         assert check(channel, "") == NOT_SERVING
         models["bad"] = True
         assert check(channel, "bad") == check(channel, "") == SERVING
         with pytest.raises(grpc.RpcError) as caught:
-            check(channel, "nobody")
+            check(channel, "other")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_who_watches_is_told(serve):
+def test_watch_sends_changes(serve):
     models = {"m": False}
-    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
-        watch = watching(channel)
-        assert next(watch).status == NOT_SERVING
+    with grpc.insecure_channel(serve(lambda: dict(models), health_service=True)) as channel:
+        stream = watch(channel)
+        assert next(stream).status == NOT_SERVING
         models["m"] = True
-        assert next(watch).status == SERVING
-        watch.cancel()
+        assert next(stream).status == SERVING
+        stream.cancel()
 
 
-def test_a_model_that_is_gone_is_not_healthy(serve):
+def test_check_of_a_removed_model_is_not_found(serve):
     models = {"m": True}
-    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
+    with grpc.insecure_channel(serve(lambda: dict(models), health_service=True)) as channel:
         assert check(channel, "m") == SERVING
         del models["m"]
         with pytest.raises(grpc.RpcError) as caught:
@@ -93,31 +103,31 @@ def test_a_model_that_is_gone_is_not_healthy(serve):
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_who_watches_is_told_after_another_left(serve):
+def test_watch_sends_changes_after_another_watcher_has_left(serve):
     models = {"m": False}
-    with grpc.insecure_channel(serve(lambda: dict(models), health=True)) as channel:
-        watch = [watching(channel) for _ in range(2)]
-        assert [next(each).status for each in watch] == [NOT_SERVING, NOT_SERVING]
-        watch[0].cancel()
+    with grpc.insecure_channel(serve(lambda: dict(models), health_service=True)) as channel:
+        streams = [watch(channel) for _ in range(2)]
+        assert [next(stream).status for stream in streams] == [NOT_SERVING, NOT_SERVING]
+        streams[0].cancel()
         assert check(channel, "m") == NOT_SERVING
         models["m"] = True
-        assert next(watch[1]).status == SERVING
-        watch[1].cancel()
+        assert next(streams[1]).status == SERVING
+        streams[1].cancel()
 
 
-def test_who_watches_is_told_of_the_end_and_does_not_put_it_off(in_loop):
-    async def run():
-        server = GrpcServer(NoApi(), GrpcOptions("127.0.0.1", 0, health=True), lambda: {"m": True})
-        port = server._server.add_insecure_port("127.0.0.1:0")
-        await server.start(None)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"))
-            assert (await watch.read()).status == SERVING
+def test_stop_ends_the_streams_of_watchers_and_does_not_wait_for_them(in_loop):
+    async def run(port):
+        server = GrpcServer(NoApi(), GrpcOptions(health_service=True), lambda: {"m": True})
+        await server.start(port)
+        async with grpc.aio.insecure_channel(port.address) as channel:
+            stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"))
+            assert (await stream.read()).status == SERVING
             await server.stop(3600)
-            assert (await watch.read()).status == NOT_SERVING
-            assert await watch.read() is grpc.aio.EOF
+            assert (await stream.read()).status == NOT_SERVING
+            assert await stream.read() is grpc.aio.EOF
 
-    in_loop(run())
+    with free_port() as port:
+        in_loop(run(port))
 
 
 def test_the_health_service_is_off_by_default(serve):
@@ -127,25 +137,25 @@ def test_the_health_service_is_off_by_default(serve):
 
 
 def test_reflection_describes_the_services(serve):
-    def asked(channel, **question):
+    def reflect(channel, **fields):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        request = reflection_pb2.ServerReflectionRequest(**question)
+        request = reflection_pb2.ServerReflectionRequest(**fields)
         return next(stub.ServerReflectionInfo(iter([request]), timeout=30))
 
     with grpc.insecure_channel(serve()) as channel:
-        names = {entry.name for entry in asked(channel, list_services="").list_services_response.service}
+        names = {entry.name for entry in reflect(channel, list_services="").list_services_response.service}
         assert {
             "tensorflow.serving.PredictionService",
             "tensorflow.serving.ModelService",
         } <= names
-        reply = asked(channel, file_containing_symbol="tensorflow.serving.PredictionService")
+        reply = reflect(channel, file_containing_symbol="tensorflow.serving.PredictionService")
         assert reply.file_descriptor_response.file_descriptor_proto
 
 
-def test_whatever_a_method_is_called_the_server_serves_on(serve, caplog):
-    address = serve(health=True)
+def test_a_method_name_that_is_not_utf8_does_not_stop_the_server(serve, caplog):
+    address = serve(health_service=True)
     host, port = address.split(":")
-    # in this protocol: the preface, SETTINGS, and HEADERS whose :path is not UTF-8, without compression
+    # HTTP/2: the preface, SETTINGS, and HEADERS whose :path is not UTF-8, without compression
     fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/\xff\xfe"), (b":authority", b"x")]
     fields += [(b"te", b"trailers"), (b"content-type", b"application/grpc"), (b"x", b"\xff")]
     block = b"".join(b"\0%c%s%c%s" % (len(name), name, len(value), value) for name, value in fields)
@@ -166,27 +176,28 @@ def test_whatever_a_method_is_called_the_server_serves_on(serve, caplog):
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_machine_that_cannot_call_itself_serves_all_the_same(serve, monkeypatch):
+def test_the_server_starts_where_the_transport_cannot_be_warmed_up(serve, monkeypatch):
     monkeypatch.setattr(grpc_workarounds.grpc.aio, "insecure_channel", mock.Mock(side_effect=RuntimeError))
-    with grpc.insecure_channel(serve(health=True)) as channel:
+    with grpc.insecure_channel(serve(health_service=True)) as channel:
         assert check(channel, "") == SERVING
 
 
-def test_a_unix_socket(serve, tmp_path):
+def test_serves_a_unix_socket(serve, tmp_path):
     path = tmp_path / "grpc.sock"
-    serve(health=True, socket_path=str(path))
+    serve(health_service=True, socket_path=str(path))
     with grpc.insecure_channel(f"unix:{path}") as channel:
         assert check(channel, "") == SERVING
 
 
-def test_a_taken_port_is_an_error(in_loop):
+def test_a_port_in_use_is_an_error(in_loop):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+        number = other.getsockname()[1]
 
         async def run():
-            await GrpcServer(NoApi(), GrpcOptions("127.0.0.1", port), dict).start(socket.socket())
+            port = BoundPort("127.0.0.1", number, "port", socket.socket())
+            await GrpcServer(NoApi(), GrpcOptions(), dict).start(port)
 
-        with pytest.raises(UnavailableError, match=str(port)):
+        with pytest.raises(UnavailableError, match=f"cannot open the gRPC API at 127.0.0.1:{number}"):
             in_loop(run())
 
 
@@ -219,15 +230,15 @@ def quoted(pem):
     return '"' + pem.replace("\n", "\\n") + '"'
 
 
-def test_tls_and_who_may_call(serve, tmp_path):
+def test_tls_with_and_without_client_certificates(serve, tmp_path):
     (cert, key), (other_cert, other_key) = certificate(), certificate("client")
     text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
-    address = serve(health=True, ssl=read_ssl_config(ssl_config(tmp_path, text)))
+    address = serve(health_service=True, ssl_config_file=ssl_config(tmp_path, text))
     name = [("grpc.ssl_target_name_override", "localhost")]
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(cert.encode()), name) as channel:
         assert check(channel, "") == SERVING
     text += f" custom_ca: {quoted(other_cert)} client_verify: true"
-    address = serve(health=True, ssl=read_ssl_config(ssl_config(tmp_path, text)))
+    address = serve(health_service=True, ssl_config_file=ssl_config(tmp_path, text))
     ours = grpc.ssl_channel_credentials(cert.encode(), other_key.encode(), other_cert.encode())
     with grpc.secure_channel(address, ours, name) as channel:
         assert check(channel, "") == SERVING
@@ -238,35 +249,38 @@ def test_tls_and_who_may_call(serve, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("server_keys: 1", "server_keys"),
-        ('server_key: "k"', "needs server_key and server_cert"),
-        ('server_key: "k" server_cert: "c" client_verify: true', "client_verify needs custom_ca"),
+        ('server_key: "k"', "server_key or server_cert is missing"),
+        ('server_key: "k" server_cert: "c" client_verify: true', "client_verify is set without custom_ca"),
+        (None, "No such file"),
     ],
 )
-def test_a_bad_ssl_config_is_named(tmp_path, text, said):
-    with pytest.raises(ConfigError, match=said):
-        read_ssl_config(ssl_config(tmp_path, text))
-    with pytest.raises(ConfigError, match="nowhere"):
-        read_ssl_config("/nowhere")
+def test_an_invalid_ssl_config_is_an_error(tmp_path, text, message):
+    path = str(tmp_path / "missing") if text is None else ssl_config(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"--ssl_config_file={path}: .*{message}"):
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=path), dict)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [("a=1,oops", "'oops' is no key=value"), ("a=99999999999", "'a=99999999999' is no integer of 32 bits")],
+    ("arguments", "message"),
+    [
+        ("a=1,oops", "'oops' is not a key=value pair"),
+        ("a=99999999999", "'a=99999999999' does not fit a 32-bit integer"),
+    ],
 )
-def test_bad_channel_arguments_are_named(arguments, said):
-    with pytest.raises(ConfigError, match=said):
-        GrpcServer(NoApi(), GrpcOptions(arguments=arguments), dict)
+def test_invalid_channel_arguments_are_an_error(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        GrpcServer(NoApi(), GrpcOptions(channel_arguments=arguments), dict)
 
 
-def test_channel_arguments_are_integers_where_they_can_be():
-    found = dict(_channel_arguments("a=-1,b=--5,c=\u00b2,d=x=y"))
+def test_channel_arguments_become_integers_if_possible():
+    found = dict(parse_channel_arguments("a=-1,b=--5,c=\u00b2,d=x=y"))
     assert {key: found[key] for key in "abcd"} == {"a": -1, "b": "--5", "c": "\u00b2", "d": "x=y"}
 
 
-def test_keys_that_do_not_fit_are_thought_of_when_a_port_cannot_be_opened(serve, tmp_path):
+def test_the_error_for_an_invalid_key_names_the_ssl_config_file(serve, tmp_path):
     text = 'server_key: "no key" server_cert: "no certificate"'
     with pytest.raises(UnavailableError, match="--ssl_config_file"):
-        serve(ssl=read_ssl_config(ssl_config(tmp_path, text)))
+        serve(ssl_config_file=ssl_config(tmp_path, text))

@@ -7,10 +7,11 @@ import threading
 import pytest
 
 from tests.server.apis import examples, predict_request, serve
-from tfserving.errors import InvalidInputError, NotFoundError
+from tfserving.errors import ConfigError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observation, observation
+from tfserving.server.observability.observers import Observability
+from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
@@ -23,13 +24,13 @@ def path(tmp_path):
 
 @pytest.fixture
 def access_log(path):
-    log = AccessLog(str(path), wall=lambda: 1_700_000_000.5)
+    log = AccessLog(str(path), clock=lambda: 1_700_000_000.5)
     yield log
     log.close()
 
 
 def call(access_log, name="m", error=None, **spec):
-    """Has a call written."""
+    """Logs one request."""
     try:
         with RequestContext(GRPC, "Predict", peer="ipv4:10.0.0.1:5000", observers=[access_log]) as context:
             context.requested_spec = ModelSpec(name, **spec)
@@ -43,19 +44,19 @@ def entries(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_both_apis_and_a_file(in_loop, path):
-    watching = observation(access_log=str(path))
+def test_logs_the_requests_of_both_apis(in_loop, path):
+    observability = Observability.from_options(ObservabilityOptions(access_log=str(path)))
     request = predict_request()
-    with serve(in_loop, watching.observers) as apis:
+    with serve(in_loop, observability.observers) as apis:
         reply = apis.call(services.PREDICT, request)
         assert apis.rest.ask("GET", "/v1/models/m").status == 200
         assert apis.rest.predict({"instances": ["a"], "signature_name": "serving_default"}).status == 400
         classify = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
         classify.input.CopyFrom(examples(1.0))
         assert apis.call(services.CLASSIFY, classify)
-        assert apis.call(services.PREDICT, predict_request("nobody", version=5)) is None
+        assert apis.call(services.PREDICT, predict_request("unknown", version=5)) is None
         assert apis.rest.ask("GET", "/elsewhere").status == 404
-    watching.close()
+    observability.close()
     written = entries(path)
     assert [(entry["api"], entry["method"], entry["status"]) for entry in written] == [
         ("GRPC", "Predict", "OK"),
@@ -70,7 +71,7 @@ def test_both_apis_and_a_file(in_loop, path):
         ("m", None, None),
         ("m", 3, "serving_default"),
         ("m", 3, "classify"),
-        ("nobody", 5, None),
+        ("unknown", 5, None),
         (None, None, None),
     ]
     first = written[0]
@@ -104,7 +105,7 @@ def test_the_time_is_that_of_the_request_in_utc(access_log, path):
         ("", None),
     ],
 )
-def test_peers(access_log, path, peer, address):
+def test_a_peer_is_logged_without_its_port(access_log, path, peer, address):
     with RequestContext(GRPC, "Predict", peer=peer, observers=[access_log]):
         pass
     access_log.close()
@@ -112,14 +113,14 @@ def test_peers(access_log, path, peer, address):
 
 
 @pytest.mark.parametrize("name", ['"}\n{"status":"OK', "\ud800", "日本", "x" * 10_000, "\x00"])
-def test_what_callers_send_stays_in_its_line(access_log, path, name):
+def test_names_from_requests_cannot_break_a_line(access_log, path, name):
     call(access_log, name, signature=name)
     access_log.close()
     (entry,) = entries(path)
     assert entry["model"] == entry["signature"] == name[:256]
 
 
-def test_the_file_is_appended_to(access_log, path):
+def test_appends_to_an_existing_file(access_log, path):
     call(access_log)
     access_log.close()
     again = AccessLog(str(path))
@@ -128,7 +129,7 @@ def test_the_file_is_appended_to(access_log, path):
     assert len(entries(path)) == 2
 
 
-def test_a_rotated_file_is_opened_anew(access_log, path, eventually):
+def test_reopens_a_file_that_was_renamed_or_deleted(access_log, path, eventually):
     call(access_log, "before")
     eventually(lambda: path.read_bytes())
     moved = path.with_suffix(".1")
@@ -142,7 +143,7 @@ def test_a_rotated_file_is_opened_anew(access_log, path, eventually):
     assert [entry["model"] for entry in entries(path)] == ["last"]
 
 
-def test_a_truncated_file_is_written_from_its_start(access_log, path, eventually):
+def test_continues_at_the_start_of_a_truncated_file(access_log, path, eventually):
     call(access_log, "before")
     eventually(lambda: path.read_bytes())
     os.truncate(path, 0)
@@ -151,14 +152,14 @@ def test_a_truncated_file_is_written_from_its_start(access_log, path, eventually
     assert [entry["model"] for entry in entries(path)] == ["after"]
 
 
-def test_standard_output(capfd):
+def test_writes_to_standard_output(capfd):
     log = AccessLog("-")
     call(log)
     log.close()
     assert json.loads(capfd.readouterr().out)["model"] == "m"
 
 
-def test_a_slow_disk_keeps_no_call_waiting_and_what_is_dropped_is_told(path, eventually, monkeypatch):
+def test_a_slow_disk_blocks_no_request_and_dropped_lines_are_reported(path, monkeypatch):
     gate, writing = threading.Event(), threading.Event()
     write = os.write
 
@@ -167,12 +168,12 @@ def test_a_slow_disk_keeps_no_call_waiting_and_what_is_dropped_is_told(path, eve
         assert gate.wait(30)
         return write(descriptor, data)
 
-    log = AccessLog(str(path), limit=3)
+    log = AccessLog(str(path), max_queued=3)
     monkeypatch.setattr(os, "write", slow)
     call(log, "first")
     assert writing.wait(30)
     for number in range(10):
-        call(log, f"{number}")  # returns although nothing can be written
+        call(log, f"{number}")  # returns although the disk blocks
     assert log.dropped == 7
     gate.set()
     log.close()
@@ -182,7 +183,7 @@ def test_a_slow_disk_keeps_no_call_waiting_and_what_is_dropped_is_told(path, eve
     assert written[1].keys() == {"time", "dropped"}
 
 
-def test_a_disk_that_cannot_be_written_is_told_once_and_mended(path, eventually, monkeypatch, caplog):
+def test_a_full_disk_is_reported_once_and_logging_resumes(path, eventually, monkeypatch, caplog):
     write = os.write
 
     def full(descriptor, data):
@@ -195,13 +196,13 @@ def test_a_disk_that_cannot_be_written_is_told_once_and_mended(path, eventually,
         call(log)
         eventually(lambda number=number: log.dropped == number)
     monkeypatch.setattr(os, "write", write)
-    call(log, "mended")
+    call(log, "resumed")
     log.close()
     assert caplog.text.count("No space left on device") == 1
-    assert [entry.get("dropped") or entry["model"] for entry in entries(path)] == [3, "mended"]
+    assert [entry.get("dropped") or entry["model"] for entry in entries(path)] == [3, "resumed"]
 
 
-def test_a_disk_that_is_full_within_a_line_cuts_that_line_alone(path, eventually, monkeypatch):
+def test_a_disk_that_fills_up_within_a_line_damages_only_that_line(path, eventually, monkeypatch):
     write = os.write
 
     def nearly_full(descriptor, data):
@@ -216,22 +217,22 @@ def test_a_disk_that_is_full_within_a_line_cuts_that_line_alone(path, eventually
     call(log, "cut")
     eventually(lambda: log.dropped)
     monkeypatch.setattr(os, "write", write)
-    call(log, "mended")
+    call(log, "resumed")
     log.close()
-    whole, cut, told, mended = path.read_bytes().splitlines()
+    whole, cut, report, resumed = path.read_bytes().splitlines()
     assert not cut.endswith(b"}")
-    assert [json.loads(line).get("model") for line in (whole, mended)] == ["whole", "mended"]
-    assert json.loads(told)["dropped"] == log.dropped == 1
+    assert [json.loads(line).get("model") for line in (whole, resumed)] == ["whole", "resumed"]
+    assert json.loads(report)["dropped"] == log.dropped == 1
 
 
-def test_metrics_tell_what_was_dropped(path):
+def test_a_metric_counts_dropped_lines():
     class Full:
         dropped = 4
 
-    watching = Observation(metrics=Metrics(), metrics_path="/metrics", access_log=Full())
-    assert b"\ntfserving_access_log_dropped_total{} 4\n" in watching.pages[0].text()
+    observability = Observability(metrics=Metrics(), metrics_path="/metrics", access_log=Full())
+    assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.pages[0].text()
 
 
-def test_a_file_that_cannot_be_opened(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"--access_log=.*: .*directory"):
-        observation(access_log=str(tmp_path))
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"--access_log=.*: .*directory"):
+        Observability.from_options(ObservabilityOptions(access_log=str(tmp_path)))

@@ -13,7 +13,8 @@ from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.servable_state import State, VersionStatus
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import observation
+from tfserving.server.observability.observers import Observability
+from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
@@ -87,7 +88,7 @@ def call(metrics, model="m", version=3, signature="serving_default", method="Pre
 def watching(tmp_path_factory):
     config = tmp_path_factory.mktemp("metrics") / "monitoring.config"
     config.write_text("prometheus_config { enable: true }")
-    return observation(str(config))
+    return Observability.from_options(ObservabilityOptions(monitoring_config_file=str(config)))
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +320,7 @@ def test_a_model_without_versions_has_no_state(metrics):
 def test_the_monitoring_configuration(tmp_path, text, path):
     file = tmp_path / "monitoring.config"
     file.write_text(text)
-    watching = observation(str(file))
+    watching = Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
     assert watching.metrics_path == path
     assert [page.path for page in watching.pages] == ([path] if path else [])
     assert bool(watching.observers) == bool(path)
@@ -329,7 +330,7 @@ def test_the_monitoring_configuration(tmp_path, text, path):
     ("text", "said"),
     [
         ("prometheus { enable: true }", "prometheus"),
-        ('prometheus_config { enable: true path: "metrics" }', "must begin with /"),
+        ('prometheus_config { enable: true path: "metrics" }', "does not start with /"),
         (None, "No such file"),
     ],
 )
@@ -338,12 +339,12 @@ def test_a_monitoring_configuration_that_cannot_be_used(tmp_path, text, said):
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError, match=said) as caught:
-        observation(str(file))
+        Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
     assert f"--monitoring_config_file={file}" in str(caught.value)
 
 
 def test_without_the_flag_there_is_no_page(in_loop):
-    watching = observation()
+    watching = Observability.from_options(ObservabilityOptions())
     assert not watching.observers
     with serve(in_loop, watching.observers, watching.pages) as apis:
         assert apis.rest.ask("GET", PATH).status == 404

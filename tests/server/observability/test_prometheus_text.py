@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from tfserving.server.observability.prometheus_text import Registry, exponential
+from tfserving.server.observability.prometheus_text import Registry, exponential_bounds
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def lines(registry):
     return registry.text().decode().splitlines()
 
 
-def test_a_counter_keeps_its_name(registry):
+def test_the_name_of_a_counter_gets_no_suffix(registry):
     family = registry.counter(":a:b", "What it counts.", "model", "status")
     family.series("m", "OK").add()
     family.series("m", "OK").add(2)
@@ -28,7 +28,7 @@ def test_a_counter_keeps_its_name(registry):
     ]
 
 
-def test_a_gauge_goes_both_ways(registry):
+def test_a_gauge_increases_and_decreases(registry):
     series = registry.gauge("g", "Help.").series()
     series.add(2)
     series.add(-3)
@@ -37,7 +37,7 @@ def test_a_gauge_goes_both_ways(registry):
     assert lines(registry)[-1] == "g{} 0.25"
 
 
-def test_a_histogram_counts_cumulatively(registry):
+def test_histogram_buckets_are_cumulative(registry):
     series = registry.histogram("h", "Help.", "model", bounds=(1, 2.5, 1e6)).series("m")
     for value in (0, 1, 2, 2.5, 2.6, 1e6, 1e7):
         series.observe(value)
@@ -53,17 +53,17 @@ def test_a_histogram_counts_cumulatively(registry):
     ]
 
 
-def test_a_histogram_without_labels(registry):
+def test_a_histogram_without_labels_has_le_alone(registry):
     registry.histogram("h", "Help.", bounds=(1,)).series().observe(1)
     assert lines(registry)[2:] == ['h_bucket{le="1"} 1', 'h_bucket{le="+Inf"} 1', "h_sum{} 1", "h_count{} 1"]
 
 
-def test_a_metric_without_series_is_still_listed(registry):
+def test_a_metric_without_series_is_listed(registry):
     registry.counter("c", "Help.", "model")
     assert lines(registry) == ["# HELP c Help.", "# TYPE c counter"]
 
 
-def test_no_value_of_a_label_breaks_out(registry):
+def test_escapes_descriptions_and_label_values(registry):
     family = registry.counter("c", "Back\\slash\nand line.", "name")
     family.series('a"} 1\nevil{x="\\').add()
     assert lines(registry) == [
@@ -73,28 +73,28 @@ def test_no_value_of_a_label_breaks_out(registry):
     ]
 
 
-def test_labels_must_be_complete(registry):
+def test_a_missing_label_is_an_error(registry):
     family = registry.counter("c", "Help.", "model", "status")
     with pytest.raises(ValueError, match="'status'"):
         family.series("m")
 
 
-def test_with_a_limit_the_series_goes_that_was_longest_without_news(registry):
+def test_a_limit_removes_the_least_recently_used_series(registry):
     family = registry.counter("c", "Help.", "path", limit=2)
     for path in "abac":
         family.series(path).add()
     assert lines(registry)[2:] == ['c{path="a"} 2', 'c{path="c"} 1']
 
 
-def test_series_can_be_forgotten(registry):
+def test_removes_stale_series(registry):
     family = registry.counter("c", "Help.", "model", "version")
     for version in "12":
         family.series("m", version).add()
-    family.forget(lambda labels: labels[1] == "1")
+    family.remove(lambda labels: labels[1] == "1")
     assert lines(registry)[2:] == ['c{model="m",version="2"} 1']
 
 
-def test_threads_lose_no_count(registry):
+def test_concurrent_updates_are_all_counted(registry):
     counter = registry.counter("c", "Help.", "x")
     histogram = registry.histogram("h", "Help.", bounds=(1,)).series()
 
@@ -112,10 +112,10 @@ def test_threads_lose_no_count(registry):
     assert "h_count{} 40000" in lines(registry)
 
 
-def test_the_bounds_of_the_real_server():
-    bounds = exponential(10, 1.8, 33)
+def test_exponential_bounds_are_those_of_tensorflow_model_server():
+    bounds = exponential_bounds(10, 1.8, 33)
     assert len(bounds) == 33
-    # the first are those of tensorflow/serving issue 1959, the others stand in published dashboards of it
+    # the first three appear in tensorflow/serving issue 1959, the others in published dashboards
     assert [f"{bound:g}" for bound in bounds[:3]] == ["10", "18", "32.4"]
     assert {"708235", "2.52873e+08"} <= {f"{bound:g}" for bound in bounds}
     assert math.isclose(bounds[-1], 10 * 1.8**32)

@@ -38,7 +38,7 @@ class Counted:
 
 
 def load(version, counted):
-    from tfserving.server.runtime.saved_model import RuntimeOptions
+    from tfserving.server.options import RuntimeOptions
     from tfserving.server.runtime.saved_model import load as load_saved_model
 
     return load_saved_model("m", 1, version, options=RuntimeOptions(), metrics=counted.metrics)

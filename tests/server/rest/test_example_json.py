@@ -22,7 +22,7 @@ def parse(request):
     return parse_examples(json.dumps(request).encode())
 
 
-def test_the_kind_of_a_feature_is_how_its_values_are_written():
+def test_the_spelling_of_values_decides_the_type_of_a_feature():
     signature, given = parse(
         {
             "signature_name": "s",
@@ -57,7 +57,7 @@ def test_the_kind_of_a_feature_is_how_its_values_are_written():
     }
 
 
-def test_every_object_is_an_example():
+def test_each_object_becomes_an_example():
     signature, given = parse({"examples": [{"x": 1}, {}, {"x": 2}]})
     assert signature == ""
     assert [features(example) for example in given.example_list.examples] == [
@@ -67,7 +67,7 @@ def test_every_object_is_an_example():
     ]
 
 
-def test_a_context_stands_beside_the_examples():
+def test_a_context_is_sent_with_the_examples():
     _, given = parse({"context": {"c": 1.0}, "examples": [{"x": 2.0}]})
     assert json_format.MessageToDict(given)["exampleListWithContext"] == {
         "context": {"features": {"feature": {"c": {"floatList": {"value": [1.0]}}}}},
@@ -79,23 +79,23 @@ def test_a_context_stands_beside_the_examples():
     ("request_", "message"),
     [
         ([], "the body is a list"),
-        ({}, "needs 'examples'"),
-        ({"examples": []}, "needs 'examples'"),
-        ({"examples": {"x": 1}}, "needs 'examples'"),
+        ({}, "has no 'examples'"),
+        ({"examples": []}, "has no 'examples'"),
+        ({"examples": {"x": 1}}, "has no 'examples'"),
         ({"examples": [{"x": 1}], "signature_name": 1}, "'signature_name' is 1"),
-        ({"examples": [1]}, r"examples\[0\] is no object"),
-        ({"examples": [{"x": 1}], "context": [1]}, "context is no object"),
-        ({"examples": [{}, {"x": None}]}, r"examples\[1\]\.x: a feature holds"),
-        ({"examples": [{"x": [[1]]}]}, r"examples\[0\]\.x: a feature holds"),
-        ({"examples": [{"x": [1, 2.0]}]}, "of several kinds"),
-        ({"examples": [{"x": ["a", 2.0]}]}, "of several kinds"),
+        ({"examples": [1]}, r"examples\[0\] is not an object"),
+        ({"examples": [{"x": 1}], "context": [1]}, "context is not an object"),
+        ({"examples": [{}, {"x": None}]}, r"examples\[1\]\.x: a feature cannot hold"),
+        ({"examples": [{"x": [[1]]}]}, r"examples\[0\]\.x: a feature cannot hold"),
+        ({"examples": [{"x": [1, 2.0]}]}, "have different types"),
+        ({"examples": [{"x": ["a", 2.0]}]}, "have different types"),
         ({"examples": [{"x": 2**63}]}, "does not fit int64"),
-        ({"examples": [{"x": 1e39}]}, "too large for a float"),
+        ({"examples": [{"x": 1e39}]}, "does not fit float32"),
         ({"examples": [{"x": {"b64": "!"}}]}, "not base64"),
-        ({"examples": [{"x": {"y": 1}}]}, 'one key "b64"'),
-        ({"examples": [{"x": 1}], "context": {"c": None}}, r"context\.c: a feature holds"),
+        ({"examples": [{"x": {"y": 1}}]}, 'single key "b64"'),
+        ({"examples": [{"x": 1}], "context": {"c": None}}, r"context\.c: a feature cannot hold"),
     ],
 )
-def test_requests_that_are_refused(request_, message):
+def test_rejects_invalid_requests(request_, message):
     with pytest.raises(InvalidInputError, match=message):
         parse(request_)

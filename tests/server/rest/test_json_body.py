@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.json_body import Leaves, flatten, inflate, loads
+from tfserving.server.rest.json_body import FlatArray, flatten, inflate, loads
 
 
-def place(indices):
+def path_of(indices):
     return f"at {list(indices)}"
 
 
@@ -35,9 +35,8 @@ def short(value):
         (b"[18446744073709551616, NaN]", [2.0**64, math.nan]),
     ],
 )
-def test_json_is_read_with_the_numbers_that_rapidjson_knows(text, value):
-    read = loads(text)
-    assert repr(read) == repr(value)
+def test_parses_json_with_the_numbers_of_rapidjson(text, value):
+    assert repr(loads(text)) == repr(value)
 
 
 @pytest.mark.parametrize(
@@ -73,41 +72,41 @@ def test_json_is_read_with_the_numbers_that_rapidjson_knows(text, value):
     ],
     ids=short,
 )
-def test_what_is_not_json_is_invalid(text):
+def test_rejects_what_is_not_json(text):
     with pytest.raises(InvalidInputError, match=r"the body is (not JSON|empty)"):
         loads(text)
 
 
 @pytest.mark.parametrize(
-    ("value", "leaves"),
+    ("value", "flat"),
     [
-        (5, Leaves((), [5], frozenset({int}))),
-        ([], Leaves((0,), [], frozenset())),
-        ([[], []], Leaves((2, 0), [], frozenset())),
+        (5, FlatArray((), [5], frozenset({int}))),
+        ([], FlatArray((0,), [], frozenset())),
+        ([[], []], FlatArray((2, 0), [], frozenset())),
         (
             [[1, 2.0], [True, None]],
-            Leaves((2, 2), [1, 2.0, True, None], frozenset({int, float, bool, type(None)})),
+            FlatArray((2, 2), [1, 2.0, True, None], frozenset({int, float, bool, type(None)})),
         ),
-        ([[[{"b64": ""}]]], Leaves((1, 1, 1), [{"b64": ""}], frozenset({dict}))),
+        ([[[{"b64": ""}]]], FlatArray((1, 1, 1), [{"b64": ""}], frozenset({dict}))),
     ],
 )
-def test_lists_are_taken_apart(value, leaves):
-    assert flatten(value, place) == leaves
+def test_flattens_rectangular_lists(value, flat):
+    assert flatten(value, path_of) == flat
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([[1], [1, 2]], r"at \[1\] is a list of 2 where at \[0\] is a list of 1"),
-        ([[1], 2], r"at \[1\] is no list where at \[0\] is a list of 1"),
-        ([1, [2]], r"at \[1\] is a list of 1 where at \[0\] is no list"),
-        ([[[1], [2]], [[3], []]], r"at \[1, 1\] is a list of 0 where at \[0, 0\] is a list of 1"),
-        ([[], [1]], r"at \[1\] is a list of 1 where at \[0\] is a list of 0"),
+        ([[1], [1, 2]], r"at \[1\] is a list of 2, but at \[0\] is a list of 1"),
+        ([[1], 2], r"at \[1\] is not a list, but at \[0\] is a list of 1"),
+        ([1, [2]], r"at \[1\] is a list of 1, but at \[0\] is not a list"),
+        ([[[1], [2]], [[3], []]], r"at \[1, 1\] is a list of 0, but at \[0, 0\] is a list of 1"),
+        ([[], [1]], r"at \[1\] is a list of 1, but at \[0\] is a list of 0"),
     ],
 )
-def test_lists_that_are_not_rectangular_are_named(value, message):
+def test_rejects_lists_that_are_not_rectangular(value, message):
     with pytest.raises(InvalidInputError, match=message):
-        flatten(value, place)
+        flatten(value, path_of)
 
 
 MANY = 10**6
@@ -123,28 +122,28 @@ LONG = {
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-def test_no_text_takes_long(text):
+def test_rejects_long_malformed_text(text):
     with pytest.raises(InvalidInputError, match="not JSON"):
         loads(text)
 
 
 @given(st.binary(max_size=40))
-def test_garbage_is_refused_or_read_and_nothing_else(body):
+def test_random_bytes_are_parsed_or_rejected(body):
     with contextlib.suppress(InvalidInputError):
         loads(body)
 
 
-def test_a_body_without_an_encoding_stays_as_it_is():
+def test_a_body_without_an_encoding_is_unchanged():
     assert inflate(b"abc", "", 1) == b"abc"
     assert inflate(b"abc", " Identity ", 1) == b"abc"
 
 
 @pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip"])
-def test_gzip(name):
+def test_decompresses_gzip(name):
     assert inflate(gzip.compress(b"abc"), name, 3) == b"abc"
 
 
-def test_deflate_is_zlib():
+def test_decompresses_zlib_as_deflate():
     assert inflate(zlib.compress(b"abc"), "deflate", 3) == b"abc"
 
 
@@ -152,19 +151,19 @@ def test_deflate_is_zlib():
     ("body", "encoding", "message"),
     [
         (b"abc", "gzip", "is not gzip"),
-        (b"", "gzip", "was cut"),
-        (gzip.compress(b"abc")[:-3], "gzip", "was cut"),
-        (gzip.compress(b"abc") + b"x", "gzip", "joined"),
-        (b"abc", "br", "'br' is not known"),
-        (b"abc", "gzip, gzip", "is not known"),
+        (b"", "gzip", "truncated"),
+        (gzip.compress(b"abc")[:-3], "gzip", "truncated"),
+        (gzip.compress(b"abc") + b"x", "gzip", "followed by other data"),
+        (b"abc", "br", "'br' is not supported"),
+        (b"abc", "gzip, gzip", "is not supported"),
     ],
 )
-def test_a_wrong_encoding_is_invalid(body, encoding, message):
+def test_rejects_a_wrong_encoding(body, encoding, message):
     with pytest.raises(InvalidInputError, match=message):
         inflate(body, encoding, 100)
 
 
-def test_a_bomb_is_not_inflated():
+def test_rejects_a_body_that_expands_beyond_the_limit():
     bomb = gzip.compress(bytes(10_000_000))
     with pytest.raises(InvalidInputError, match="more than 1000"):
         inflate(bomb, "gzip", 1000)

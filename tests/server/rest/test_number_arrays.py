@@ -9,19 +9,18 @@ from hypothesis import strategies as st
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest import number_arrays
 from tfserving.server.rest.json_body import loads
-from tfserving.server.rest.number_arrays import Numbers, loads_numbers
+from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
 
 pytestmark = pytest.mark.skipif(number_arrays.simdjson is None, reason="pysimdjson is not installed")
 
 
-def nested(value):
-    """A JSON value with `Numbers` as lists again."""
-    if isinstance(value, Numbers):
-        leaves = value.leaves()
-        assert leaves.shape == value.shape
+def to_lists(value):
+    """A JSON value with lists in place of a `NumberArray`."""
+    if isinstance(value, NumberArray):
+        assert value.flatten().shape == value.shape
         return json.loads(bytes(value.text))
     if isinstance(value, dict):
-        return {key: nested(held) for key, held in value.items()}
+        return {key: to_lists(child) for key, child in value.items()}
     return value
 
 
@@ -35,7 +34,7 @@ def nested(value):
         (b'{"instances": [[1], [2.5], [3]]}', (3, 1)),
         (b'{"instances": [5]}', (1,)),
         (b'{"inputs": {"x": 1, "y": [[1, 2], [2, 3]], "z": "s"}}', (2, 2)),
-        # of a key that is there twice the last counts, as everywhere
+        # the last of two equal keys counts
         (b'{"inputs": {"a": 1}, "inputs": {"b": [1, 2]}}', (2,)),
         (b'{"inputs": 5, "inputs": {"b": [1, 2]}}', (2,)),
         (b'{"instances": 5, "instances": [1, 2]}', (2,)),
@@ -43,11 +42,11 @@ def nested(value):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_arrays_of_numbers_are_found(body, shape):
+def test_finds_the_array_of_numbers(body, shape):
     read = loads_numbers(body)
-    assert nested(read) == json.loads(body)
-    holders = [part for part in (read, read.get("inputs")) if isinstance(part, dict)]
-    (numbers,) = (held for part in holders for held in part.values() if isinstance(held, Numbers))
+    assert to_lists(read) == json.loads(body)
+    parents = [part for part in (read, read.get("inputs")) if isinstance(part, dict)]
+    (numbers,) = (child for part in parents for child in part.values() if isinstance(child, NumberArray))
     assert numbers.shape == shape
 
 
@@ -91,7 +90,7 @@ def test_arrays_of_numbers_are_found(body, shape):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_other_bodies_are_left_to_others(body):
+def test_returns_none_for_other_bodies(body):
     assert loads_numbers(body) is None
 
 
@@ -106,24 +105,18 @@ LONG = {
 
 
 @pytest.mark.parametrize("array", LONG.values(), ids=LONG)
-def test_no_text_takes_long(array):
+def test_returns_none_for_long_malformed_arrays(array):
     assert loads_numbers(b'{"instances": ' + array + b"}") is None
 
 
-@pytest.mark.parametrize("size", [100, number_arrays._KEPT_BYTES])
-def test_parsers_for_usual_sizes_are_used_again(size, monkeypatch):
-    monkeypatch.setattr(number_arrays, "_parsers", [])
-    numbers = loads_numbers(b'{"inputs": [1, 2, 3' + b" " * size + b"]}")["inputs"]
-    kept = list(number_arrays._parsers)
-    assert len(kept) == (size < number_arrays._KEPT_BYTES)
+def test_an_array_is_unchanged_by_later_requests():
+    numbers = loads_numbers(b'{"inputs": [1, 2, 3]}')["inputs"]
     loads_numbers(b'{"inputs": [4, 5, 6]}')
-    assert number_arrays._parsers[: len(kept)] == kept
-    # whoever has numbers of before keeps them
     assert numbers.values.tolist() == [1, 2, 3]
 
 
-def packed(text, code):
-    return loads_numbers(b'{"inputs": %b}' % text)["inputs"].packed(code)
+def as_type(text, code):
+    return loads_numbers(b'{"inputs": %b}' % text)["inputs"].as_type(code)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +134,8 @@ def packed(text, code):
         (b"[0, 18446744073709551615]", "Q", np.array([0, 2**64 - 1], np.uint64)),
     ],
 )
-def test_numbers_become_arrays(text, code, values):
-    array = packed(text, code)
+def test_numbers_that_fit_a_type(text, code, values):
+    array = as_type(text, code)
     assert array.dtype == values.dtype
     assert array.tobytes() == values.tobytes()
 
@@ -162,8 +155,8 @@ def test_numbers_become_arrays(text, code, values):
         (b"[1, 9223372036854775808]", "q"),
     ],
 )
-def test_numbers_that_a_type_does_not_hold(text, code):
-    assert packed(text, code) is None
+def test_numbers_that_do_not_fit_a_type(text, code):
+    assert as_type(text, code) is None
 
 
 NUMBER = st.one_of(
@@ -212,14 +205,14 @@ def bodies(draw):
 @given(bodies())
 @example(b'{"instances":[[1,]2,[3,4]]}')
 @example(b'{"instances":[[],[1]]}')
-def test_what_is_found_is_what_is_there(body):
+def test_agrees_with_loads(body):
     found = loads_numbers(body)
     if found is not None:
-        assert repr(nested(found)) == repr(loads(body))
+        assert repr(to_lists(found)) == repr(loads(body))
 
 
 @given(st.binary(max_size=40))
-def test_garbage_does_no_harm(body):
+def test_random_bytes_agree_with_loads(body):
     try:
         expected = loads(body)
     except InvalidInputError:

@@ -35,12 +35,12 @@ def column(**outputs):
     return predictions(outputs, Format.COLUMN)
 
 
-def test_one_output_stands_without_its_name():
+def test_a_single_output_has_no_name():
     assert row(y=f32(2.5, 3)) == b'{"predictions":[2.5,3.0]}'
     assert column(y=f32(2.5, 3)) == b'{"outputs":[2.5,3.0]}'
 
 
-def test_several_outputs_are_objects():
+def test_several_outputs_have_names():
     outputs = {"a": np.array([[1, 2], [3, 4]], np.int32), "b": f32(0.1, 0.2), "s": strings(b"x", b"y")}
     assert json.loads(row(**outputs)) == {
         "predictions": [{"a": [1, 2], "b": 0.1, "s": "x"}, {"a": [3, 4], "b": 0.2, "s": "y"}]
@@ -57,7 +57,7 @@ def test_float32_has_the_digits_of_a_float32():
     assert row(y=f32(0.1), z=f32(0.2)) == b'{"predictions":[{"y":0.1,"z":0.2}]}'
 
 
-def test_what_is_not_finite_is_written_as_tokens():
+def test_non_finite_values_become_tokens():
     odd = f32(math.nan, math.inf, -math.inf, 1)
     assert row(y=odd) == b'{"predictions":[NaN,Infinity,-Infinity,1.0]}'
     assert column(y=odd.reshape(2, 2)) == b'{"outputs":[[NaN,Infinity],[-Infinity,1.0]]}'
@@ -69,13 +69,13 @@ def test_what_is_not_finite_is_written_as_tokens():
     assert row(y=odd[2:], z=odd[:2]) == b'{"predictions":[{"y":-Infinity,"z":NaN},{"y":1.0,"z":Infinity}]}'
 
 
-def test_bytes_are_base64_by_the_name_of_the_output():
+def test_strings_of_outputs_named_bytes_become_base64():
     assert row(raw_bytes=strings(b"\x00\xff")) == b'{"predictions":[{"b64":"AP8="}]}'
     assert column(raw_bytes=np.array(b"\xff", object)) == b'{"outputs":{"b64":"/w=="}}'
     assert row(raw_bytes=np.array([[1]], np.uint8)) == b'{"predictions":[[1]]}'
 
 
-def test_text_that_is_not_utf8_is_marked():
+def test_invalid_utf8_becomes_replacement_characters():
     assert json.loads(row(s=strings(b"w\xc3\xb6", b"\x00\xff", "ü"))) == {
         "predictions": ["wö", "\0\ufffd", "ü"]
     }
@@ -99,7 +99,7 @@ def test_text_that_is_not_utf8_is_marked():
         (np.array([b"a", b"b"]), b'["a","b"]'),
     ],
 )
-def test_columns_of_every_shape_and_dtype(array, text):
+def test_writes_columns_of_every_shape_and_dtype(array, text):
     assert column(y=array) == b'{"outputs":%b}' % text
 
 
@@ -119,13 +119,13 @@ def test_rows_need_one_row_for_each_instance(outputs):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16, np.complex64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("form", Format)
-def test_dtypes_that_json_has_no_form_for(dtype, form):
+def test_rejects_dtypes_that_json_cannot_express(dtype, form):
     with pytest.raises(InvalidInputError, match=r"output 'y' is .*use gRPC"):
         predictions({"y": np.zeros(2, dtype)}, form)
 
 
 @pytest.mark.parametrize("form", Format)
-def test_no_outputs_cannot_be_written(form):
+def test_rejects_a_signature_without_outputs(form):
     with pytest.raises(InvalidInputError, match="no outputs"):
         predictions({}, form)
 
@@ -146,7 +146,7 @@ def test_arrays_survive_json(array, form, alone):
     np.testing.assert_array_equal(np.array(answer, array.dtype), array)
 
 
-def test_classifications():
+def test_writes_classifications():
     result = messages.ClassificationResponse().result
     for scores in ((0.1, math.nan), (0.3,), ()):
         classes = result.classifications.add().classes
@@ -155,21 +155,21 @@ def test_classifications():
     assert responses.classifications(result) == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
 
 
-def test_regressions():
+def test_writes_regressions():
     result = messages.RegressionResponse().result
     for value in (0.1, -math.inf):
         result.regressions.add(value=value)
     assert responses.regressions(result) == b'{"results":[0.1,-Infinity]}'
 
 
-def test_no_results_cannot_be_written():
+def test_rejects_empty_results():
     with pytest.raises(InvalidInputError):
         responses.classifications(messages.ClassificationResponse().result)
     with pytest.raises(InvalidInputError):
         responses.regressions(messages.RegressionResponse().result)
 
 
-def test_status():
+def test_writes_the_status():
     response = messages.GetModelStatusResponse()
     response.model_version_status.add(version=3, state=30).status.SetInParent()
     response.model_version_status.add(version=2, state=50).status.error_code = 5
@@ -181,7 +181,7 @@ def test_status():
     }
 
 
-def test_metadata():
+def test_writes_the_metadata():
     signatures = messages.SignatureDefMap()
     json_format.ParseDict(
         {
@@ -210,10 +210,10 @@ def test_metadata():
     }
 
 
-def test_error_texts_can_hold_anything():
+def test_errors_can_contain_any_text():
     text = 'a "quoted" \n \udcff \ud800 \0 é'
     assert json.loads(responses.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
 
 
-def test_error_texts_are_cut():
+def test_long_errors_are_truncated():
     assert len(responses.error("x" * 10**6)) < 5000

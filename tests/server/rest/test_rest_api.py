@@ -20,8 +20,8 @@ from tfserving.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tfserving.server.options import RestOptions
 from tfserving.server.rest import rest_api
-from tfserving.server.rest.rest_api import RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
@@ -92,11 +92,11 @@ def test_no_answer_tells_what_runs_the_server(server):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
-        ("GET", "/", None, 404, "nothing at /"),
-        ("GET", "/v1/models", None, 400, "names no model"),
+        ("GET", "/", None, 404, "path / does not exist"),
+        ("GET", "/v1/models", None, 400, "path /v1/models has no model name"),
         ("PUT", "/v1/models/m", {}, 400, "malformed request PUT /v1/models/m"),
         ("OPTIONS", "/v1/models/m:predict", None, 400, "malformed request OPTIONS"),
-        ("BREW", "/v1/models/m", None, 400, "not HTTP/1.1: Invalid method"),
+        ("BREW", "/v1/models/m", None, 400, "not valid HTTP/1.1: Invalid method"),
         ("GET", "/v1/models/other", None, 404, "Servable not found for request: Latest(other)"),
         ("GET", "/v1/models/other/metadata", None, 404, "Servable not found for request: Latest(other)"),
         ("GET", "/v1/models/a%2F..%2Fb", None, 404, "Latest(a/../b)"),
@@ -187,11 +187,12 @@ def test_a_compressed_body_is_read(server):
     garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
     assert garbled.status == 400
     assert "is not gzip" in garbled.error
-    assert "not known" in server.predict(body, {"Content-Encoding": "br"}).error
+    assert "is not supported" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
-def test_a_compressed_body_is_bounded(service):
-    with serve(service, RestOptions(max_inflated_bytes=1000)) as server:
+def test_a_compressed_body_is_bounded(service, monkeypatch):
+    monkeypatch.setattr(rest_api, "MAX_INFLATED_BYTES", 1000)
+    with serve(service) as server:
         answer = server.predict(gzip.compress(bytes(10_000_000)), {"Content-Encoding": "gzip"})
     assert answer.status == 400
     assert "more than 1000" in answer.error

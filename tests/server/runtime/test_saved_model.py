@@ -21,7 +21,8 @@ def servable(tmp_path_factory):
     """A version with several inputs and outputs."""
     import tensorflow as tf
 
-    from tfserving.server.runtime.saved_model import RuntimeOptions, load
+    from tfserving.server.options import RuntimeOptions
+    from tfserving.server.runtime.saved_model import load
 
     path = tmp_path_factory.mktemp("model") / "1"
     module = tf.Module()
@@ -87,7 +88,8 @@ def log(kind, *names):
 
 
 def warmed_up(path, *records):
-    from tfserving.server.runtime.saved_model import RuntimeOptions, load
+    from tfserving.server.options import RuntimeOptions
+    from tfserving.server.runtime.saved_model import load
 
     (path / "assets.extra").mkdir(exist_ok=True)
     write_records(warmup_file(path), records)

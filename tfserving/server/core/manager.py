@@ -21,27 +21,13 @@ from tfserving.server.core.availability_policy import Candidate, Load, next_step
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.servable import Loader
 from tfserving.server.core.servable_state import State, VersionStatus
+from tfserving.server.options import LoadOptions
 from tfserving.wire.model_spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
 # Errors that the same files will cause again: a retry cannot help.
 _PERMANENT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "DATA_LOSS"})
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How versions are loaded.
-
-    Attributes:
-        threads: how many versions load at the same time.
-        max_retries: how often a failed load is retried, if a retry can help.
-        retry_seconds: seconds to wait before a retry.
-    """
-
-    threads: int = 2
-    max_retries: int = 5
-    retry_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.core.file_system_source import FileSystemSource
 from tfserving.server.core.manager import ServableManager
+from tfserving.server.options import PollOptions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PollOptions:
-    """How often to poll, in seconds.
-
-    Attributes:
-        file_system: for new and removed versions; 0 or less polls only at startup.
-        config: for a changed config file; 0 reads it only at startup.
-    """
-
-    file_system: float = 1.0
-    config: float = 0.0
 
 
 class ServerCore:

@@ -1,4 +1,4 @@
-"""The health service of gRPC, grpc.health.v1.Health, over the models."""
+"""The health service of gRPC, grpc.health.v1.Health, with one service name for each model."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 SERVICE = "grpc.health.v1.Health"
 
-# Seconds between two looks at the models for those who watch; Check looks at once.
+# Seconds between two checks of the status for Watch; Check returns the current status.
 _WATCH_SECONDS = 0.5
 
 _Status = health_pb2.HealthCheckResponse
 
 
-class Health:
-    """Knows each model of the configuration by its name, and all of them together as "".
+class HealthService:
+    """Reports the health of each configured model under its name, and of all models together under "".
 
-    Of our own, because the library's remembers models that are gone, and tells those who watch a model
-    nothing more once one of them has left.
+    The servicer of grpcio-health-checking is not used: it keeps reporting models that were removed, and stops
+    sending updates to all watchers of a model when one of them disconnects.
 
     Args:
-        availability: tells for each configured model whether it can be called.
+        availability: returns for each configured model whether it is available.
     """
 
     def __init__(self, availability: Callable[[], dict[str, bool]]) -> None:
@@ -34,29 +34,29 @@ class Health:
         self._stopping = asyncio.Event()
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Has the server offer the service."""
+        """Register the service with a server."""
         add_HealthServicer_to_server(self, server)
 
     def stop(self) -> None:
-        """Nothing is healthy from now on; who watches is told so, and that it was the last word."""
+        """Report NOT_SERVING from now on, and end the streams of watchers with it."""
         self._stopping.set()
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the call
-        """The status of a model now; NOT_FOUND for one that is not configured."""
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method
+        """Return the current status of a model; NOT_FOUND if it is not configured."""
         status = self._status(request.service)
         if status == _Status.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.service!r} is configured")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.service!r} is not configured")
         return _Status(status=status)
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the name of the call
-        """The status of a model, again whenever it is another; a model may be configured later."""
-        told = None
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the name of the method
+        """Send the status of a model, and send it again on each change; the model may be configured later."""
+        last_sent = None
         while True:
             stopping = self._stopping.is_set()
             status = self._status(request.service)
-            if status != told:
+            if status != last_sent:
                 await context.write(_Status(status=status))
-                told = status
+                last_sent = status
             if stopping:
                 return
             with contextlib.suppress(asyncio.TimeoutError):

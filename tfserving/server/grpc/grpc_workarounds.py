@@ -1,8 +1,8 @@
-"""A `grpc.aio.server` that no request can end.
+"""Workarounds for grpc.aio: a server that no request can terminate, and a transport that starts warm.
 
-The loop in which grpc.aio accepts calls breaks off at a method whose name is not UTF-8, and takes the server
-with it (`_server_main_loop` in server.pyx.pxi, grpcio 1.85). Here it never sees one: every method is
-registered with gRPC's core, which compares bytes, and a call of any other is refused before the loop.
+The accept loop of grpc.aio terminates when the name of a method is not valid UTF-8, and the server with it
+(`_server_main_loop` in server.pyx.pxi, grpcio 1.85). Therefore every method is registered with gRPC's core,
+which compares bytes, and requests for other methods are rejected before they reach that loop.
 """
 
 from __future__ import annotations
@@ -18,68 +18,69 @@ import grpc.aio
 from grpc._cython import cygrpc
 
 
-def grpc_server(options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Server:
+def create_server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
     """A `grpc.aio.server` for services whose methods are registered (`add_registered_method_handlers`)."""
-    _KNOWN_BY_GARBAGE.addFilter(_is_no_garbage)
-    plain = cygrpc.AioServer
-    # where grpc.aio.Server takes its core from
-    cygrpc.AioServer = _Core
+    _CYGRPC_LOG.addFilter(_is_worth_logging)
+    original = cygrpc.AioServer
+    # grpc.aio.Server has no parameter for the class that it wraps
+    cygrpc.AioServer = _RegisteredMethodsServer
     try:
         return grpc.aio.server(options=options)
     finally:
-        cygrpc.AioServer = plain
+        cygrpc.AioServer = original
 
 
-async def exercise() -> None:
-    """Sends a message to itself, once, so that no caller pays for what gRPC does on first use.
+async def warm_up_transport() -> None:
+    """Send one large message over a loopback connection.
 
-    The first message of 600 kB took 4 to 5 ms longer than the next ones.
+    gRPC initializes on first use: without this, the first request of 600 kB takes 4 to 5 ms longer.
     """
-    server = grpc.aio.server(options=_ANY_SIZE)
+    server = grpc.aio.server(options=_NO_SIZE_LIMIT)
 
-    async def answer(message: bytes, context: Any) -> bytes:
+    async def echo(message: bytes, context: Any) -> bytes:
         return message
 
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(answer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tfserving.Exercise", handlers),))
-    # RuntimeError: a machine without this address goes without exercise
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tfserving.WarmUp", handlers),))
+    # RuntimeError: the machine has no 127.0.0.1; the server works without the warmup
     with contextlib.suppress(grpc.RpcError, RuntimeError):
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        options = (*_ANY_SIZE, ("grpc.enable_http_proxy", 0))
+        options = (*_NO_SIZE_LIMIT, ("grpc.enable_http_proxy", 0))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
-            await channel.unary_unary("/tfserving.Exercise/Echo")(bytes(1 << 20), timeout=5)
+            await channel.unary_unary("/tfserving.WarmUp/Echo")(bytes(1 << 20), timeout=5)
     await server.stop(None)
 
 
-_ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_NO_SIZE_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
-_refusals: set[asyncio.Task[None]] = set()
+# asyncio keeps only weak references to tasks
+_rejections: set[asyncio.Task[None]] = set()
 
-_Core: type = cygrpc.AioServer
-# Older versions register nothing, and their loop has to see every call.
+_RegisteredMethodsServer: type = cygrpc.AioServer
+# Older versions of grpcio do not register methods: their loop has to receive every request.
 if hasattr(cygrpc.AioServer, "_request_registered_call"):
 
-    class _Core(cygrpc.AioServer):  # type: ignore[misc,no-redef]
+    class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc,no-redef]
         async def _request_call(self) -> None:
-            """Waits for calls of methods that are not registered; gives none of them to the loop."""
+            """Reject every request for a method that is not registered; never returns."""
             while True:
                 call = await super()._request_call()
-                refusal = asyncio.ensure_future(_refuse(call))
-                _refusals.add(refusal)
-                refusal.add_done_callback(_refusals.discard)
+                rejection = asyncio.ensure_future(_reject(call))
+                _rejections.add(rejection)
+                rejection.add_done_callback(_rejections.discard)
 
 
-async def _refuse(call: Any) -> None:
+async def _reject(call: Any) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
-    refusal = context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
-    # abort() raises in any case: that it aborted, or that the caller is gone
-    await asyncio.gather(refusal, return_exceptions=True)
+    rejection = context.abort(grpc.StatusCode.UNIMPLEMENTED, "the method does not exist")
+    # abort() always raises: AbortError, or an error because the caller has disconnected
+    await asyncio.gather(rejection, return_exceptions=True)
 
 
-_KNOWN_BY_GARBAGE = logging.getLogger("grpc._cython.cygrpc")
+_CYGRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
 
 
-def _is_no_garbage(record: logging.LogRecord) -> bool:
-    """Keeps out of the log, with its traceback, what headers of any bytes bring about."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Whether a record is not the traceback that any header with invalid bytes causes."""
     return not str(record.msg).startswith("Invalid encoding on")

@@ -1,1 +1,1 @@
-"""What watches the calls: metrics for Prometheus, and the access log."""
+"""Metrics for Prometheus and the access log."""

@@ -13,14 +13,19 @@ from typing import NamedTuple, Protocol
 
 from tfserving.errors import NotFoundError
 from tfserving.server.core.servable_state import State, VersionStatus
-from tfserving.server.observability.prometheus_text import Distribution, Number, Registry, exponential
+from tfserving.server.observability.prometheus_text import (
+    HistogramSeries,
+    NumberSeries,
+    Registry,
+    exponential_bounds,
+)
 from tfserving.server.observability.runtime_metrics import BatchingMetrics, RuntimeMetrics
 from tfserving.server.request_context import GRPC, REST, RequestContext
 
 # How many unloaded versions of each model keep their series.
 _ENDED_VERSIONS = 10
 
-_MICROSECONDS = exponential(10, 1.8, 33)
+_MICROSECONDS = exponential_bounds(10, 1.8, 33)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 # The label API of each method that tensorflow_model_server counts (prediction_service_impl.cc,
@@ -71,7 +76,7 @@ class Metrics:
             ":tensorflow:serving:request_example_counts",
             "tf.Examples in each request.",
             "model",
-            bounds=exponential(1, 2, 15),
+            bounds=exponential_bounds(1, 2, 15),
         )
         self._latency = new.histogram(
             ":tensorflow:serving:request_latency",
@@ -189,8 +194,8 @@ class Metrics:
             return bool(labels[1]) and (labels[0], labels[1]) not in kept
 
         for family in (self._states, self._own_requests):
-            family.forget(is_obsolete)
-        self._own_latency.forget(is_obsolete)
+            family.remove(is_obsolete)
+        self._own_latency.remove(is_obsolete)
         self._series = {
             key: series
             for key, series in self._series.copy().items()
@@ -226,13 +231,13 @@ class _Kind(NamedTuple):
 class _Series:
     """The series that a kind of request updates; None for those that it does not."""
 
-    own_requests: Number
-    requests: Number | None = None
-    own_latency: Distribution | None = None
-    latency: Distribution | None = None
-    run: Distribution | None = None
-    examples: Distribution | None = None
-    example_total: Number | None = None
+    own_requests: NumberSeries
+    requests: NumberSeries | None = None
+    own_latency: HistogramSeries | None = None
+    latency: HistogramSeries | None = None
+    run: HistogramSeries | None = None
+    examples: HistogramSeries | None = None
+    example_total: NumberSeries | None = None
 
     def record(self, context: RequestContext) -> None:
         """Counts a request; the caller holds the registry's lock."""

@@ -1,8 +1,9 @@
-"""What watches the server, as its flags ask for it: metrics and the access log."""
+"""Metrics and the access log, as the flags configure them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from tfserving.errors import ConfigError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.prometheus_text import CONTENT_TYPE
+from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import Observer
-from tfserving.server.rest.instrumentation import Page
 from tfserving.wire import messages
 
 log = logging.getLogger(__name__)
@@ -23,56 +24,66 @@ DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
 
 @dataclass(frozen=True)
-class Observation:
-    """Those who watch; what was not asked for is None, and costs nothing.
+class Page:
+    """A page of the REST port that is not part of the API; `text` renders it, in a thread."""
+
+    path: str
+    content_type: str
+    text: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Observability:
+    """Metrics and the access log; None for one that is disabled.
 
     Attributes:
-        metrics_path: where the REST port shows the metrics.
+        metrics_path: path of the metrics on the REST port.
     """
 
     metrics: Metrics | None = None
     metrics_path: str = ""
     access_log: AccessLog | None = None
 
+    @classmethod
+    def from_options(cls, options: ObservabilityOptions) -> Observability:
+        """What the options enable.
+
+        Raises:
+            ConfigError: the monitoring config file cannot be read or is invalid, or the access log cannot be
+                opened.
+        """
+        file = options.monitoring_config_file
+        path = _read_metrics_path(file) if file else ""
+        return cls(
+            metrics=Metrics() if path else None,
+            metrics_path=path,
+            access_log=AccessLog(options.access_log) if options.access_log else None,
+        )
+
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is to be told of calls."""
+        """The observers to notify of every request."""
         return tuple(filter(None, (self.metrics, self.access_log)))
 
     @property
     def pages(self) -> tuple[Page, ...]:
-        """What the REST port shows."""
-        return (Page(self.metrics_path, CONTENT_TYPE, self._text),) if self.metrics else ()
+        """The pages to serve on the REST port."""
+        return (Page(self.metrics_path, CONTENT_TYPE, self._render_metrics),) if self.metrics else ()
 
     def close(self) -> None:
-        """Writes down what has not been written yet."""
+        """Write what the access log has queued."""
         if self.access_log is not None:
             self.access_log.close()
 
-    def _text(self) -> bytes:
+    def _render_metrics(self) -> bytes:
         assert self.metrics is not None
         if self.access_log is not None:
             self.metrics.unlogged.set(self.access_log.dropped)
         return self.metrics.text()
 
 
-def observation(monitoring_config_file: str = "", access_log: str = "") -> Observation:
-    """What the flags of these names ask for.
-
-    Raises:
-        ConfigError: the monitoring configuration cannot be read, does not parse, or names no path.
-        InvalidInputError: the access log cannot be opened.
-    """
-    path = _metrics_path(monitoring_config_file) if monitoring_config_file else ""
-    return Observation(
-        metrics=Metrics() if path else None,
-        metrics_path=path,
-        access_log=AccessLog(access_log) if access_log else None,
-    )
-
-
-def _metrics_path(file: str) -> str:
-    """The path that a MonitoringConfig in text format gives the metrics, "" where it does not enable them."""
+def _read_metrics_path(file: str) -> str:
+    """The path of the metrics in a MonitoringConfig in text format; "" if it does not enable them."""
     config = messages.MonitoringConfig()
     try:
         text_format.Parse(Path(file).read_text(encoding="utf-8"), config)
@@ -80,9 +91,12 @@ def _metrics_path(file: str) -> str:
         raise ConfigError(f"--monitoring_config_file={file}: {error}") from error
     prometheus = config.prometheus_config
     if not prometheus.enable:
-        log.warning("--monitoring_config_file=%s does not enable metrics (prometheus_config.enable)", file)
+        log.warning(
+            "--monitoring_config_file=%s does not enable metrics; set prometheus_config { enable: true }",
+            file,
+        )
         return ""
     path = str(prometheus.path) or DEFAULT_PATH
     if not path.startswith("/"):
-        raise ConfigError(f"--monitoring_config_file={file}: the path {path!r} must begin with /")
+        raise ConfigError(f"--monitoring_config_file={file}: path {path!r} does not start with /")
     return path

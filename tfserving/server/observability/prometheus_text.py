@@ -1,7 +1,7 @@
-"""Counters, gauges and histograms with labels, and the text in which Prometheus scrapes them.
+"""Counters, gauges and histograms with labels, and the text format that Prometheus scrapes.
 
-Of our own because prometheus_client cannot say the names of tensorflow_model_server: it ends the names of
-counters in `_total`.
+prometheus_client cannot be used: it appends `_total` to the names of counters, and those of
+tensorflow_model_server have no such suffix.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = tuple[str, ...]
 
 
-class Number:
-    """A series of a counter or a gauge. Any thread may change it."""
+class NumberSeries:
+    """A series of a counter or a gauge. Thread-safe."""
 
     __slots__ = ("_lock", "value")
 
@@ -27,27 +27,27 @@ class Number:
         self.value: float = 0
 
     def add(self, amount: float = 1) -> None:
-        """Adds to the value; under the lock, who wants to spare the locking adds to `value` itself."""
+        """Add to the value. A caller that holds the lock of the registry adds to `value` instead."""
         with self._lock:
             self.value += amount
 
     def set(self, value: float) -> None:
-        """Replaces the value."""
+        """Replace the value."""
         with self._lock:
             self.value = value
 
     def copy(self) -> float:
-        """The value. Called under the lock."""
+        """The value. The caller holds the lock."""
         return self.value
 
     @staticmethod
     def lines(name: str, labels: str, value: float) -> Iterator[str]:
-        """The line of the series; `value` is from `copy`."""
-        yield f"{name}{{{labels}}} {_number(value)}"
+        """The line of the series; `value` is the result of `copy`."""
+        yield f"{name}{{{labels}}} {_format_number(value)}"
 
 
-class Distribution:
-    """A series of a histogram. Any thread may change it."""
+class HistogramSeries:
+    """A series of a histogram. Thread-safe."""
 
     __slots__ = ("_bounds", "_counts", "_lock", "_sum")
 
@@ -58,43 +58,43 @@ class Distribution:
         self._sum: float = 0
 
     def observe(self, value: float) -> None:
-        """Counts a value in the first bucket whose bound is not below it."""
+        """Count a value in the first bucket whose upper bound is not below it."""
         with self._lock:
             self.count(value)
 
     def count(self, value: float) -> None:
-        """The same for who holds the lock."""
+        """The same as `observe`, for a caller that holds the lock of the registry."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def copy(self) -> tuple[Sequence[float], list[int], float]:
-        """Bounds, counts and sum. Called under the lock."""
+        """Bounds, counts and sum. The caller holds the lock."""
         return self._bounds, self._counts.copy(), self._sum
 
     @staticmethod
     def lines(name: str, labels: str, value: tuple[Sequence[float], list[int], float]) -> Iterator[str]:
-        """The lines of the series; `value` is from `copy`."""
+        """The lines of the series; `value` is the result of `copy`."""
         bounds, counts, total = value
-        before = f"{labels}," if labels else ""
+        prefix = f"{labels}," if labels else ""
         count = 0
         for bound, added in zip(bounds, counts, strict=False):
             count += added
-            # six digits, as tensorflow_model_server writes bounds: dashboards name them
-            yield f'{name}_bucket{{{before}le="{bound:g}"}} {count}'
+            # six digits, as in tensorflow_model_server: dashboards select buckets by this text
+            yield f'{name}_bucket{{{prefix}le="{bound:g}"}} {count}'
         count += counts[-1]
-        yield f'{name}_bucket{{{before}le="+Inf"}} {count}'
-        yield f"{name}_sum{{{labels}}} {_number(total)}"
+        yield f'{name}_bucket{{{prefix}le="+Inf"}} {count}'
+        yield f"{name}_sum{{{labels}}} {_format_number(total)}"
         yield f"{name}_count{{{labels}}} {count}"
 
 
-S = TypeVar("S", Number, Distribution)
+S = TypeVar("S", NumberSeries, HistogramSeries)
 
 
-class Family(Generic[S]):
-    """A metric: its name, its kind ("counter", "gauge" or "histogram"), and a series for each set of labels.
+class MetricFamily(Generic[S]):
+    """A metric: a name, a kind ("counter", "gauge" or "histogram"), and one series for each set of labels.
 
-    `limit` bounds the number of series: with one more, the one goes that was asked for longest ago. 0 is for
-    labels that are bounded themselves.
+    `limit` bounds the number of series: one more replaces the least recently used. 0 means no limit, for
+    labels with a bounded number of values.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class Family(Generic[S]):
         kind: str,
         description: str,
         labels: Labels,
-        make: Callable[[], S],
+        make_series: Callable[[], S],
         lock: threading.Lock,
-        limit: int = 0,
+        limit: int,
     ) -> None:
         self.name = name
         self.kind = kind
         self.description = description
         self.labels = labels
-        self._make: Callable[[], S] = make
+        self._make_series: Callable[[], S] = make_series
         self._lock = lock
         self._limit = limit
         self._series: dict[Labels, S] = {}
 
     def series(self, *labels: str) -> S:
-        """The series with these label values, in the order of `labels`; made when it is new."""
+        """The series with these label values, in the order of `labels`; created on first use."""
         if len(labels) != len(self.labels):
             raise ValueError(f"{self.name} has the labels {self.labels}, not {labels}")
         with self._lock:
@@ -125,71 +125,76 @@ class Family(Generic[S]):
             if found is None:
                 if self._limit and len(self._series) >= self._limit:
                     del self._series[next(iter(self._series))]
-                found = self._series[labels] = self._make()
+                found = self._series[labels] = self._make_series()
             elif self._limit:
                 self._series[labels] = self._series.pop(labels)
             return found
 
-    def forget(self, gone: Callable[[Labels], bool]) -> None:
-        """Drops every series of whose label values `gone` says so."""
+    def remove(self, is_stale: Callable[[Labels], bool]) -> None:
+        """Remove every series whose label values are stale."""
         with self._lock:
-            for labels in [labels for labels in self._series if gone(labels)]:
+            for labels in [labels for labels in self._series if is_stale(labels)]:
                 del self._series[labels]
 
     def snapshot(self) -> Callable[[], Iterator[str]]:
-        """Copies the values, and gives what writes them down: the lock is held for the copy alone."""
+        """Copy the values, and return a function that formats them: formatting does not need the lock."""
         with self._lock:
             copied = [(labels, series.copy()) for labels, series in self._series.items()]
         return lambda: self._lines(copied)
 
     def _lines(self, copied: Iterable[tuple[Labels, object]]) -> Iterator[str]:
-        yield f"# HELP {self.name} {_escaped(self.description)}"
+        yield f"# HELP {self.name} {_escape(self.description)}"
         yield f"# TYPE {self.name} {self.kind}"
-        write = Distribution.lines if self.kind == "histogram" else Number.lines
+        lines = HistogramSeries.lines if self.kind == "histogram" else NumberSeries.lines
         for labels, value in copied:
             pairs = zip(self.labels, labels, strict=True)
-            text = ",".join(f'{name}="{_quoted(value)}"' for name, value in pairs)
-            yield from write(self.name, text, value)  # type: ignore[arg-type]
+            text = ",".join(f'{name}="{_escape_label(value)}"' for name, value in pairs)
+            yield from lines(self.name, text, value)  # type: ignore[arg-type]
 
 
 class Registry:
-    """Metrics in the order in which they were made, and their text. One lock is on all of their values."""
+    """Metrics in the order of their creation. One lock guards the values of all of them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.families: list[Family[Number] | Family[Distribution]] = []
+        self.families: list[MetricFamily[NumberSeries] | MetricFamily[HistogramSeries]] = []
 
-    def counter(self, name: str, description: str, *labels: str, limit: int = 0) -> Family[Number]:
-        """A metric that only grows."""
+    def counter(
+        self, name: str, description: str, *labels: str, limit: int = 0
+    ) -> MetricFamily[NumberSeries]:
+        """Create a metric that only increases."""
         return self._number("counter", name, description, labels, limit)
 
-    def gauge(self, name: str, description: str, *labels: str, limit: int = 0) -> Family[Number]:
-        """A metric that goes up and down."""
-        return self._number("gauge", name, description, labels, limit)
+    def gauge(self, name: str, description: str, *labels: str) -> MetricFamily[NumberSeries]:
+        """Create a metric that increases and decreases."""
+        return self._number("gauge", name, description, labels, limit=0)
 
     def histogram(
         self, name: str, description: str, *labels: str, bounds: Sequence[float], limit: int = 0
-    ) -> Family[Distribution]:
-        """A metric that counts values by size; `bounds` are the rising upper bounds of its buckets."""
-        make = partial(Distribution, self.lock, bounds)
-        family = Family(name, "histogram", description, labels, make, self.lock, limit)
+    ) -> MetricFamily[HistogramSeries]:
+        """Create a metric that counts values by size; `bounds` are the ascending upper bounds of buckets."""
+        make_series = partial(HistogramSeries, self.lock, bounds)
+        family = MetricFamily(name, "histogram", description, labels, make_series, self.lock, limit)
         self.families.append(family)
         return family
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format 0.0.4."""
-        copies = [family.snapshot() for family in self.families]
-        lines = [line for copy in copies for line in copy()]
+        """All metrics in the Prometheus text format 0.0.4."""
+        snapshots = [family.snapshot() for family in self.families]
+        lines = [line for format_lines in snapshots for line in format_lines()]
         return "\n".join([*lines, ""]).encode()
 
-    def _number(self, kind: str, name: str, description: str, labels: Labels, limit: int) -> Family[Number]:
-        family = Family(name, kind, description, labels, partial(Number, self.lock), self.lock, limit)
+    def _number(
+        self, kind: str, name: str, description: str, labels: Labels, limit: int
+    ) -> MetricFamily[NumberSeries]:
+        make_series = partial(NumberSeries, self.lock)
+        family = MetricFamily(name, kind, description, labels, make_series, self.lock, limit)
         self.families.append(family)
         return family
 
 
-def exponential(first: float, factor: float, count: int) -> tuple[float, ...]:
-    """Bounds as TensorFlow's monitoring::Buckets::Exponential makes them (core/lib/monitoring/sampler.cc)."""
+def exponential_bounds(first: float, factor: float, count: int) -> tuple[float, ...]:
+    """Bounds of monitoring::Buckets::Exponential (tensorflow/core/lib/monitoring/sampler.cc)."""
     bounds = []
     for _ in range(count):
         bounds.append(first)
@@ -197,13 +202,13 @@ def exponential(first: float, factor: float, count: int) -> tuple[float, ...]:
     return tuple(bounds)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
-def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', r"\"")
+def _escape_label(text: str) -> str:
+    return _escape(text).replace('"', r"\"")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfserving.server.observability.prometheus_text import Registry, exponential
+from tfserving.server.observability.prometheus_text import Registry, exponential_bounds
 
 # How many version directories keep their series; those that were loaded first are dropped first.
 _PATHS = 500
 
-_BATCH_SIZES = exponential(1, 2, 14)
+_BATCH_SIZES = exponential_bounds(1, 2, 14)
 
 
 class RuntimeMetrics:
@@ -42,7 +42,7 @@ class RuntimeMetrics:
             "Microseconds that the warmup of a version took.",
             "model_path",
             "status",
-            bounds=exponential(10, 1.8, 33),
+            bounds=exponential_bounds(10, 1.8, 33),
             limit=_PATHS,
         )
         self._warmup_records = registry.counter(
@@ -97,7 +97,7 @@ class BatchingMetrics:
             ":tensorflow:serving:batching_session:queuing_latency",
             "Microseconds that requests waited for their batch to run.",
             "thread_pool_name",
-            bounds=exponential(100, 1.2, 52),
+            bounds=exponential_bounds(100, 1.2, 52),
         ).series("")  # tensorflow_model_server does not name the pool of its sessions
         self._runs = registry.counter(
             ":tensorflow:serving:batching_session:wrapped_run_count", "Batches that ran."

@@ -1,1 +1,1 @@
-"""The REST API: HTTP and JSON over the service, on aiohttp."""
+"""The REST API, on aiohttp."""

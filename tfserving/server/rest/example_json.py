@@ -1,7 +1,7 @@
 """Classify and regress requests in JSON: objects to `tensorflow.Example`s.
 
-The rules are those of json_tensor.cc in TensorFlow Serving 2.20 (AddValueToFeature): the kind of a feature
-comes from how its values are written, 80.0 for a float and 80 for an int64.
+The rules are those of json_tensor.cc in TensorFlow Serving 2.20 (AddValueToFeature): the spelling of a value
+decides the type of a feature, 80.0 for float and 80 for int64.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def parse_examples(body: bytes) -> tuple[str, Any]:
-    """The signature that a classify or regress request names, "" for none, and its `Input` message.
+    """The signature name of a classify or regress request, "" if there is none, and its `Input` message.
 
     Raises:
-        InvalidInputError: no JSON object, no examples in it, or a value that a feature cannot hold.
+        InvalidInputError: the body is not a JSON object with examples, or a feature cannot hold a value.
     """
     request = loads(body)
     signature = signature_name(request)
     examples = request.get("examples")
     if not isinstance(examples, list) or not examples:
-        raise InvalidInputError("the request needs 'examples': a list with at least one object of features")
+        raise InvalidInputError("the request has no 'examples'; send a list of at least one object")
     message = messages.Input()
-    into = message.example_list
+    example_list = message.example_list
     if "context" in request:
-        into = message.example_list_with_context
-        into.context.CopyFrom(_example(request["context"], "context"))
-    into.examples.extend(_example(value, f"examples[{index}]") for index, value in enumerate(examples))
+        example_list = message.example_list_with_context
+        example_list.context.CopyFrom(_to_example(request["context"], "context"))
+    example_list.examples.extend(
+        _to_example(value, f"examples[{index}]") for index, value in enumerate(examples)
+    )
     return signature, message
 
 
-def _example(value: Any, place: str) -> Any:
+def _to_example(value: Any, path: str) -> Any:
     if not isinstance(value, dict):
-        raise InvalidInputError(f"{place} is no object: give one with the features' names as keys")
+        raise InvalidInputError(f"{path} is not an object; send one with the names of features as keys")
     example = messages.Example()
     for name, content in value.items():
         try:
             _fill(example.features.feature[name], content if isinstance(content, list) else [content])
         except ValueError as error:
-            raise InvalidInputError(f"{place}.{name}: {error}") from error
+            raise InvalidInputError(f"{path}.{name}: {error}") from error
     return example
 
 
@@ -55,11 +57,12 @@ def _fill(feature: Any, values: list[Any]) -> None:
     kinds = {_KINDS.get(type(value), "") for value in values}
     if "" in kinds:
         raise ValueError(
-            'a feature holds numbers, strings, true, false and {"b64": "..."}, or a list of them'
+            'a feature cannot hold the value; send numbers, strings, true, false or {"b64": "..."}, or a '
+            "list of them"
         )
     if len(kinds) > 1:
         raise ValueError(
-            "the values are of several kinds: write all with a decimal point, all without, or quoted"
+            "the values have different types; write all with a decimal point, all without, or all quoted"
         )
     for kind in kinds:
         converted = list(map(_CONVERT[kind], values))
@@ -75,30 +78,33 @@ _KINDS: dict[type, str] = {
 }
 
 
-def _as_int64(value: int) -> int:
+def _to_int64(value: int) -> int:
     if value >= 2**63:
-        raise ValueError(f"{value} does not fit int64, the only integers that a feature holds")
+        raise ValueError(f"{value} does not fit int64, the only integer type of features")
     return int(value)
 
 
-def _as_float(value: float) -> float:
+def _to_float32(value: float) -> float:
     if _FLOAT32_MAX < abs(value) < float("inf"):
-        raise ValueError(f"{value} is too large for a float of 32 bits")
+        raise ValueError(f"{value} does not fit float32, the only float type of features")
     return value
 
 
-def _as_bytes(value: str | dict[str, Any]) -> bytes:
+def _to_bytes(value: str | dict[str, Any]) -> bytes:
     if isinstance(value, str):
         return value.encode()
     try:
         return from_base64(value)
     except ValueError as error:
-        wrong = "that is not base64" if is_base64(value) else 'bytes are an object with the one key "b64"'
-        raise ValueError(wrong) from error
+        if is_base64(value):
+            raise ValueError("the value of b64 is not base64") from error
+        raise ValueError(
+            'an object is not a value; send bytes as an object with the single key "b64"'
+        ) from error
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
-    "int64_list": _as_int64,
-    "float_list": _as_float,
-    "bytes_list": _as_bytes,
+    "int64_list": _to_int64,
+    "float_list": _to_float32,
+    "bytes_list": _to_bytes,
 }

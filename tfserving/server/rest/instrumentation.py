@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
+from tfserving.server.observability.observers import Page
 from tfserving.server.request_context import REST, Observer, RequestContext
 
 Handle = Callable[[RequestContext, web.BaseRequest], Awaitable[web.Response]]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page at its own path; `text` renders it for each request, in a thread."""
-
-    path: str
-    content_type: str
-    text: Callable[[], bytes]
 
 
 def instrument(

@@ -1,7 +1,7 @@
-"""Predict requests in JSON: row and column format to arrays, by the signature that is called.
+"""Predict requests in JSON: row and column format to arrays of the dtypes in the signature.
 
-The rules are those of json_tensor.cc in TensorFlow Serving 2.20: what a dtype takes, what is refused, and
-that what does not fit an int8 wraps around. Whether inputs are missing and shapes fit, the service says.
+The rules are those of json_tensor.cc in TensorFlow Serving 2.20: which values a dtype accepts, and that a
+value that does not fit an int8 wraps around. The service checks that no input is missing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import Leaves, Place, flatten, loads
-from tfserving.server.rest.number_arrays import Numbers, loads_numbers
+from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, loads
+from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
 from tfserving.wire.dtypes import DType
 from tfserving.wire.limits import MAX_RANK
 from tfserving.wire.signatures import Signature, TensorInfo
 
 Array = np.ndarray[Any, Any]
 
-# From this size on it pays to read an array of numbers as such; a small one takes three times as long so.
+# Size in bytes from which a body is parsed by number_arrays; smaller ones gain nothing from it.
 LARGE_BYTES = 4096
 
 
 class Format(enum.Enum):
-    """How the tensors of a request lie in it, named by the key they lie under."""
+    """The two formats of a predict request, by the key that contains the tensors."""
 
     ROW = "instances"
     COLUMN = "inputs"
@@ -41,12 +41,12 @@ class Format(enum.Enum):
 
 @dataclass(frozen=True)
 class PredictBody:
-    """A predict request before its signature is known.
+    """A predict request whose signature has not been looked up.
 
     Attributes:
-        signature: the name that the request gives, "" for none.
-        format: row or column; the answer is to be of the same format.
-        value: what lies under "instances" or "inputs".
+        signature: the name in the request, "" if there is none.
+        format: row or column; the response has the same format.
+        value: the value of "instances" or "inputs".
     """
 
     signature: str
@@ -54,30 +54,33 @@ class PredictBody:
     value: Any
 
     def read(self, signature: Signature) -> dict[str, Array]:
-        """The request's inputs by alias, each of the dtype that the signature gives it.
+        """The inputs by alias, each with the dtype in the signature.
 
-        In row format all inputs have the number of instances as their first dimension.
+        In row format the first dimension of every input is the number of instances.
 
         Raises:
-            InvalidInputError: a value that the input's dtype cannot take, ragged lists, an unknown input.
-            UnsupportedError: column format, and a dtype that JSON values cannot be converted to.
+            InvalidInputError: a value that the dtype does not accept, lists that are not rectangular, or an
+                unknown input.
+            UnsupportedError: in column format, a dtype that JSON values cannot be converted to.
         """
         if not signature.inputs:
-            raise InvalidInputError(f"signature {signature.name!r} has no inputs: JSON cannot call it")
+            raise InvalidInputError(
+                f"signature {signature.name!r} has no inputs, which JSON cannot express; use gRPC"
+            )
         if self.format is Format.COLUMN:
             return _read_columns(self.value, signature)
         try:
             return _read_rows(self.value, signature)
         except UnsupportedError as error:
-            # row format wraps every error of an instance into this code (FillTensorMapFromInstancesList)
+            # FillTensorMapFromInstancesList turns every error of an instance into INVALID_ARGUMENT
             raise InvalidInputError(str(error)) from error
 
 
 def parse_predict(body: bytes) -> PredictBody:
-    """Reads as much of a predict request as needs no signature.
+    """Parse as much of a predict request as does not depend on the signature.
 
     Raises:
-        InvalidInputError: no JSON object, or not exactly one of "instances" and "inputs" in it.
+        InvalidInputError: the body is not a JSON object with either "instances" or "inputs".
     """
     request = loads_numbers(body) if len(body) >= LARGE_BYTES else None
     if request is None:
@@ -87,41 +90,41 @@ def parse_predict(body: bytes) -> PredictBody:
     if len(formats) != 1:
         count = "both" if formats else "neither"
         raise InvalidInputError(
-            f"the request has {count} of 'instances' (row format) and 'inputs' (column format): give one"
+            f"the request has {count} of 'instances' (row format) and 'inputs' (column format); send one"
         )
     value = request[formats[0].value]
-    if formats[0] is Format.ROW and (not isinstance(value, (list, Numbers)) or not _length(value)):
-        given = "an empty list" if isinstance(value, list) else _spelled(value)
-        raise InvalidInputError(f"'instances' is {given}: give a list with at least one instance")
+    if formats[0] is Format.ROW and (not isinstance(value, (list, NumberArray)) or not _length(value)):
+        kind = "an empty list" if isinstance(value, list) else _describe(value)
+        raise InvalidInputError(f"'instances' is {kind}; send a list of at least one instance")
     return PredictBody(signature, formats[0], value)
 
 
 def signature_name(request: Any) -> str:
-    """The "signature_name" of a request's JSON value, "" where there is none.
+    """The "signature_name" of a request, "" if there is none.
 
     Raises:
-        InvalidInputError: the request is no JSON object, or the name no string.
+        InvalidInputError: the request is not a JSON object, or the name is not a string.
     """
     if not isinstance(request, dict):
         raise InvalidInputError(
-            f'the body is {_spelled(request)}: send a JSON object, as {{"instances": [...]}}'
+            f'the body is {_describe(request)}; send a JSON object such as {{"instances": [...]}}'
         )
     name = request.get("signature_name", "")
     if not isinstance(name, str):
-        raise InvalidInputError(f"'signature_name' is {_spelled(name)}: give the name as a string")
+        raise InvalidInputError(f"'signature_name' is {_describe(name)}; send the name as a string")
     return name
 
 
 def is_base64(value: Any) -> bool:
-    """Whether a JSON value is {"b64": "..."}, the form that bytes have."""
+    """Whether a JSON value is {"b64": "..."}, the form of bytes."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def from_base64(value: dict[str, Any]) -> bytes:
-    """The bytes of a {"b64": "..."}; white space and missing padding are forgiven, as absl forgives them.
+    """The bytes of a {"b64": "..."}; white space and missing padding are accepted, as absl accepts them.
 
     Raises:
-        ValueError: another object, or text that is not base64.
+        ValueError: the object has another form, or its text is not base64.
     """
     if not is_base64(value):
         raise ValueError
@@ -133,49 +136,53 @@ def from_base64(value: dict[str, Any]) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
-def _length(value: list[Any] | Numbers) -> int:
-    return value.shape[0] if isinstance(value, Numbers) else len(value)
+def _length(value: list[Any] | NumberArray) -> int:
+    return value.shape[0] if isinstance(value, NumberArray) else len(value)
 
 
-def _is_named(instance: Any) -> bool:
+def _has_names(instance: Any) -> bool:
     return isinstance(instance, dict) and not is_base64(instance)
 
 
-def _read_rows(instances: list[Any] | Numbers, signature: Signature) -> dict[str, Array]:
-    if isinstance(instances, Numbers) or not _is_named(instances[0]):
+def _read_rows(instances: list[Any] | NumberArray, signature: Signature) -> dict[str, Array]:
+    if isinstance(instances, NumberArray) or not _has_names(instances[0]):
         info = _only_input(signature, Format.ROW)
         if isinstance(instances, list):
             for index, instance in enumerate(instances):
-                if _is_named(instance):
+                if _has_names(instance):
                     raise _mixed(index, "an object", "a plain value")
-        return {info.name: _read_tensor(instances, info, _place)}
+        return {info.name: _read_tensor(instances, info, _instance_path)}
     names = instances[0].keys()
     for name in names:
         if name not in signature.inputs:
-            raise InvalidInputError(f"instances[0] has {name!r}, which is no input of {_known(signature)}")
+            raise InvalidInputError(
+                f"instances[0] has {name!r}, which is not an input of {_known(signature)}"
+            )
     for index, instance in enumerate(instances):
-        if not _is_named(instance):
+        if not _has_names(instance):
             raise _mixed(index, "a plain value", "an object")
         if instance.keys() != names:
             raise InvalidInputError(
-                f"instances[{index}] has the keys {', '.join(sorted(instance))} where instances[0] has "
-                f"{', '.join(sorted(names))}: all instances must name the same inputs"
+                f"instances[{index}] has the keys {', '.join(sorted(instance))}, but instances[0] has "
+                f"{', '.join(sorted(names))}; give every instance the same inputs"
             )
     return {
         name: _read_tensor(
-            [instance[name] for instance in instances], signature.inputs[name], partial(_place_named, name)
+            [instance[name] for instance in instances],
+            signature.inputs[name],
+            partial(_named_instance_path, name),
         )
         for name in names
     }
 
 
 def _read_columns(value: Any, signature: Signature) -> dict[str, Array]:
-    if not _is_named(value):
+    if not _has_names(value):
         info = _only_input(signature, Format.COLUMN)
-        return {info.name: _read_tensor(value, info, partial(_place_column, "inputs"))}
-    # other keys are passed over (FillTensorMapFromInputsMap); a misspelt one is missed by the service
+        return {info.name: _read_tensor(value, info, partial(_column_path, "inputs"))}
+    # FillTensorMapFromInputsMap ignores other keys; if one is misspelled, the service reports a missing input
     return {
-        name: _read_tensor(value[name], info, partial(_place_column, f"inputs.{name}"))
+        name: _read_tensor(value[name], info, partial(_column_path, f"inputs.{name}"))
         for name, info in signature.inputs.items()
         if name in value
     }
@@ -184,9 +191,9 @@ def _read_columns(value: Any, signature: Signature) -> dict[str, Array]:
 def _only_input(signature: Signature, form: Format) -> TensorInfo:
     if len(signature.inputs) > 1:
         raise InvalidInputError(
-            f"'{form.value}' gives values without a name, and {_known(signature)}: "
-            + ("make each instance an object" if form is Format.ROW else "make 'inputs' an object")
-            + " with the inputs' names as keys"
+            f"'{form.value}' has values without input names, which {_known(signature)} needs; "
+            + ("send each instance" if form is Format.ROW else "send 'inputs'")
+            + " as an object with the names of the inputs as keys"
         )
     return next(iter(signature.inputs.values()))
 
@@ -195,9 +202,10 @@ def _known(signature: Signature) -> str:
     return f"signature {signature.name!r} (inputs: {', '.join(signature.inputs)})"
 
 
-def _mixed(index: int, one: str, first: str) -> InvalidInputError:
+def _mixed(index: int, kind: str, first_kind: str) -> InvalidInputError:
     return InvalidInputError(
-        f"instances[{index}] is {one} where instances[0] is {first}: name the inputs in all or in none"
+        f"instances[{index}] is {kind}, but instances[0] is {first_kind}; name the inputs in all instances "
+        "or in none"
     )
 
 
@@ -205,40 +213,42 @@ def _subscripts(indices: tuple[int, ...]) -> str:
     return "".join(f"[{index}]" for index in indices)
 
 
-def _place(indices: tuple[int, ...]) -> str:
+def _instance_path(indices: tuple[int, ...]) -> str:
     return f"instances{_subscripts(indices)}"
 
 
-def _place_named(name: str, indices: tuple[int, ...]) -> str:
+def _named_instance_path(name: str, indices: tuple[int, ...]) -> str:
     return f"instances{_subscripts(indices[:1])}.{name}{_subscripts(indices[1:])}"
 
 
-def _place_column(head: str, indices: tuple[int, ...]) -> str:
-    return f"{head}{_subscripts(indices)}"
+def _column_path(prefix: str, indices: tuple[int, ...]) -> str:
+    return f"{prefix}{_subscripts(indices)}"
 
 
-def _read_tensor(value: Any, info: TensorInfo, place: Place) -> Array:
-    if isinstance(value, Numbers):
-        array = value.packed(_PACKED[info.dtype]) if info.dtype in _PACKED else None
+def _read_tensor(value: Any, info: TensorInfo, path_of: PathFormatter) -> Array:
+    if isinstance(value, NumberArray):
+        array = value.as_type(_STRUCT_CODES[info.dtype]) if info.dtype in _STRUCT_CODES else None
         if array is not None:
             return array.astype(info.dtype.numpy, copy=False).reshape(value.shape)
-    leaves = value.leaves() if isinstance(value, Numbers) else flatten(value, place)
-    if len(leaves.shape) > MAX_RANK:
-        raise InvalidInputError(f"{place(())} has lists {len(leaves.shape)} deep: {MAX_RANK} is the most")
-    if leaves.values and info.dtype not in _TAKEN:
+    flat = value.flatten() if isinstance(value, NumberArray) else flatten(value, path_of)
+    if len(flat.shape) > MAX_RANK:
+        raise InvalidInputError(
+            f"{path_of(())} has lists nested {len(flat.shape)} deep; the maximum is {MAX_RANK}"
+        )
+    if flat.values and info.dtype not in _SUPPORTED:
         raise UnsupportedError(
-            f"input {info.name!r} is {info.dtype.label}, which JSON values cannot be converted to: use gRPC, "
+            f"input {info.name!r} is {info.dtype.label}, which JSON values cannot be converted to; use gRPC, "
             "or export the model with another dtype"
         )
-    array = _convert(leaves, info.dtype)
+    array = _convert(flat, info.dtype)
     if array is None:
-        raise _refusal(leaves, info, place)
-    return array.reshape(leaves.shape)
+        raise _invalid_value(flat, info, path_of)
+    return array.reshape(flat.shape)
 
 
-# How struct packs a JSON number for an input, which says what the dtype takes. Integers narrower than int32
-# take the low bits of one (AddValueToTensor, and Tensor::FromProto after it).
-_PACKED: Mapping[DType, str] = {
+# The code of the struct module that decides which numbers a dtype accepts. Integers narrower than int32 take
+# the low bits of one (AddValueToTensor, and Tensor::FromProto after it).
+_STRUCT_CODES: Mapping[DType, str] = {
     DType.DT_FLOAT: "f",
     DType.DT_DOUBLE: "d",
     DType.DT_INT8: "i",
@@ -249,82 +259,83 @@ _PACKED: Mapping[DType, str] = {
     DType.DT_INT64: "q",
     DType.DT_UINT64: "Q",
 }
-_NUMBERS = {int, float}
+_NUMBER_TYPES = {int, float}
 _RANGES = {"i": (-(2**31), 2**31 - 1), "I": (0, 2**32 - 1), "q": (-(2**63), 2**63 - 1), "Q": (0, 2**64 - 1)}
-_TAKEN = frozenset((*_PACKED, DType.DT_BOOL, DType.DT_STRING))
+_SUPPORTED = frozenset((*_STRUCT_CODES, DType.DT_BOOL, DType.DT_STRING))
 
 
-def _convert(leaves: Leaves, dtype: DType) -> Array | None:
-    """The flat array of some values, or None when one of them is not of the dtype: `_fault` says which."""
-    values = leaves.values
+def _convert(flat: FlatArray, dtype: DType) -> Array | None:
+    """The values as a flat array; None if the dtype does not accept one of them (see `_hint`)."""
+    values = flat.values
     if not values:
         return np.empty(0, dtype.numpy)
     if dtype is DType.DT_BOOL:
-        return np.array(values) if leaves.types == {bool} else None
+        return np.array(values) if flat.types == {bool} else None
     if dtype is DType.DT_STRING:
-        return _convert_strings(leaves)
-    if not leaves.types <= _NUMBERS:
+        return _convert_strings(flat)
+    if not flat.types <= _NUMBER_TYPES:
         return None
-    code = _PACKED[dtype]
+    code = _STRUCT_CODES[dtype]
     try:
-        # numpy would take three times as long, and floats for integers
+        # numpy takes three times as long, and accepts floats for integers
         data = struct.pack(f"<{len(values)}{code}", *values)
     except (struct.error, OverflowError):
         return None
     return np.frombuffer(data, f"<{code}").astype(dtype.numpy, copy=False)
 
 
-def _convert_strings(leaves: Leaves) -> Array | None:
-    if not leaves.types <= {str, dict}:
+def _convert_strings(flat: FlatArray) -> Array | None:
+    if not flat.types <= {str, dict}:
         return None
-    array = np.empty(len(leaves.values), object)
+    array = np.empty(len(flat.values), object)
     try:
-        array[:] = [value.encode() if type(value) is str else from_base64(value) for value in leaves.values]
+        array[:] = [value.encode() if type(value) is str else from_base64(value) for value in flat.values]
     except ValueError:
         return None
     return array
 
 
-def _refusal(leaves: Leaves, info: TensorInfo, place: Place) -> InvalidInputError:
-    for index, value in enumerate(leaves.values):
-        fault = _fault(value, info.dtype)
-        if fault is not None:
-            indices = tuple(map(int, np.unravel_index(index, leaves.shape))) if leaves.shape else ()
+def _invalid_value(flat: FlatArray, info: TensorInfo, path_of: PathFormatter) -> InvalidInputError:
+    """The error for the first value that the dtype does not accept."""
+    for index, value in enumerate(flat.values):
+        hint = _hint(value, info.dtype)
+        if hint is not None:
+            indices = tuple(map(int, np.unravel_index(index, flat.shape))) if flat.shape else ()
             return InvalidInputError(
-                f"{place(indices)} is {_spelled(value)}, and input {info.name!r} takes {info.dtype.label}: "
-                f"{fault}"
+                f"{path_of(indices)} is {_describe(value)}, but input {info.name!r} is {info.dtype.label}; "
+                f"{hint}"
             )
-    raise AssertionError("called for values that are all of the dtype")
+    raise AssertionError("every value fits the dtype")
 
 
-def _fault(value: Any, dtype: DType) -> str | None:
-    """What is wrong with a JSON value for an input of a dtype, and what to do; None if nothing is."""
+def _hint(value: Any, dtype: DType) -> str | None:
+    """What to send in place of a JSON value that the dtype does not accept; None if it accepts the value."""
     kind = type(value)
     if dtype is DType.DT_STRING:
-        return _string_fault(value)
+        return _string_hint(value)
     if dtype is DType.DT_BOOL:
         return None if kind is bool else "send true or false"
     if kind is bool:
         return "send 1 or 0"
     if kind is str:
         return "send the number without quotes"
-    if kind not in _NUMBERS:
+    if kind not in _NUMBER_TYPES:
         return "send a number"
-    code = _PACKED[dtype]
+    code = _STRUCT_CODES[dtype]
     if code not in _RANGES:
-        holds = code == "d" or not math.isfinite(value) or abs(value) < _FLOAT32_OVERFLOW
-        return None if holds else "it is too large for 32 bits"
+        fits = code == "d" or not math.isfinite(value) or abs(value) < _FLOAT32_OVERFLOW
+        return None if fits else "send a number that fits 32 bits"
     low, high = _RANGES[code]
     if kind is float and not abs(value) >= 2**63:
-        return "send an integer, written without a decimal point or exponent"
-    return None if kind is int and low <= value <= high else f"the range is {low} to {high}"
+        return "send an integer, without a decimal point or exponent"
+    return None if kind is int and low <= value <= high else f"send an integer from {low} to {high}"
 
 
-# Halfway between the largest float32 and the next power of two: from here on rounding gives infinity.
+# Halfway between the largest float32 and the next power of two: from here on, rounding results in infinity.
 _FLOAT32_OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103
 
 
-def _string_fault(value: Any) -> str | None:
+def _string_hint(value: Any) -> str | None:
     try:
         if type(value) is str:
             value.encode()
@@ -333,17 +344,17 @@ def _string_fault(value: Any) -> str | None:
         else:
             return 'send a string, or bytes as {"b64": "..."}'
     except UnicodeEncodeError:
-        return 'it has half of a surrogate pair; send bytes that are not text as {"b64": "..."}'
+        return 'it contains a lone surrogate; send bytes that are not text as {"b64": "..."}'
     except ValueError:
         if not is_base64(value):
-            return 'send bytes as an object with the one key "b64"'
-        return "that is not base64 (RFC 4648, the alphabet with + and /)"
+            return 'send bytes as an object with the single key "b64"'
+        return "send valid base64 (RFC 4648, the alphabet with + and /)"
     return None
 
 
-def _spelled(value: Any) -> str:
-    """A JSON value for an error message, cut where it is long."""
-    if isinstance(value, (list, Numbers)):
+def _describe(value: Any) -> str:
+    """A JSON value for an error message, truncated if it is long."""
+    if isinstance(value, (list, NumberArray)):
         return "a list"
     if isinstance(value, dict):
         return 'a {"b64": ...}' if is_base64(value) else "an object"

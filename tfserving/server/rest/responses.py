@@ -1,4 +1,4 @@
-"""The bodies of REST answers: arrays and messages to JSON text."""
+"""The bodies of REST responses: arrays and messages to JSON."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tfserving.wire.model_spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
 
-# AddSingleValueAndAdvance in json_tensor.cc knows these and no others.
-_WRITTEN = frozenset(
+# AddSingleValueAndAdvance in json_tensor.cc supports no other dtypes.
+_SUPPORTED = frozenset(
     (
         DType.DT_FLOAT,
         DType.DT_DOUBLE,
@@ -33,101 +33,103 @@ _WRITTEN = frozenset(
         DType.DT_STRING,
     )
 )
-# What a caller names can be of any length, and stands in the error that says that it is not known.
-_MAX_ERROR = 4000
-_FOR_PEOPLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+# Characters of an error: names from requests, of any length, can be part of it.
+_MAX_ERROR_LENGTH = 4000
+_INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
-    """The answer to a predict request: {"predictions": [...]} in row format, else {"outputs": ...}.
+    """The response to a predict request: {"predictions": [...]} in row format, else {"outputs": ...}.
 
-    One output stands without its name. float32 values have the digits that tell them from their neighbours;
-    NaN and infinities are the tokens NaN, Infinity and -Infinity, which RapidJSON and Python read. Strings of
-    outputs named *_bytes are {"b64": "..."}; others are text, where what is not UTF-8 becomes U+FFFD.
+    A single output has no name. float32 values have the fewest digits that identify them. NaN and infinities
+    are the tokens NaN, Infinity and -Infinity, which RapidJSON and Python parse. Strings of outputs named
+    *_bytes become {"b64": "..."}; other strings become text, with U+FFFD for bytes that are not UTF-8.
 
     Raises:
-        InvalidInputError: an output of a dtype that JSON does not have, or in row format outputs that are not
-            one row for each of the same number of instances (MakeRowFormatJsonFromTensors).
+        InvalidInputError: the dtype of an output cannot be written as JSON; or in row format, the first
+            dimensions of the outputs differ or are missing (MakeRowFormatJsonFromTensors).
     """
     if not outputs:
-        raise InvalidInputError("the signature has no outputs, and there is no JSON for that: use gRPC")
-    plain = {name: _plain(name, array) for name, array in outputs.items()}
+        raise InvalidInputError("the signature has no outputs, which JSON cannot express; use gRPC")
+    prepared = {name: _prepare(name, array) for name, array in outputs.items()}
     if form is Format.COLUMN:
-        if len(plain) == 1:
-            return b'{"outputs":%b}' % _text(*plain.values())
+        if len(prepared) == 1:
+            return b'{"outputs":%b}' % _encode_array(*prepared.values())
         return b'{"outputs":%b}' % _dumps(
-            {name: orjson.Fragment(_text(array)) for name, array in plain.items()}
+            {name: orjson.Fragment(_encode_array(array)) for name, array in prepared.items()}
         )
-    _check_rows(plain)
-    if len(plain) == 1:
-        return b'{"predictions":%b}' % _text(*plain.values())
-    rows = zip(*map(_rows, plain.values()), strict=True)
-    return b'{"predictions":%b}' % _dumps([dict(zip(plain, row, strict=True)) for row in rows])
+    _check_rows(prepared)
+    if len(prepared) == 1:
+        return b'{"predictions":%b}' % _encode_array(*prepared.values())
+    rows = zip(*map(_rows, prepared.values()), strict=True)
+    return b'{"predictions":%b}' % _dumps([dict(zip(prepared, row, strict=True)) for row in rows])
 
 
 def classifications(result: Any) -> bytes:
-    """A `ClassificationResult` message: a list of [label, score] for each example."""
+    """The response for a `ClassificationResult` message: a list of [label, score] for each example."""
     if not result.classifications:
-        raise InvalidInputError("there are no classifications to write")
+        raise InvalidInputError("the result has no classifications, which JSON cannot express; use gRPC")
     lists = [
-        [[one.label, score] for one, score in zip(each.classes, _scores(each.classes, "score"), strict=True)]
-        for each in result.classifications
+        [
+            [label.label, score]
+            for label, score in zip(entry.classes, _scores(entry.classes, "score"), strict=True)
+        ]
+        for entry in result.classifications
     ]
     return b'{"results":%b}' % _dumps(lists)
 
 
 def regressions(result: Any) -> bytes:
-    """A `RegressionResult` message: a value for each example."""
+    """The response for a `RegressionResult` message: a value for each example."""
     if not result.regressions:
-        raise InvalidInputError("there are no regressions to write")
+        raise InvalidInputError("the result has no regressions, which JSON cannot express; use gRPC")
     return b'{"results":%b}' % _dumps(_scores(result.regressions, "value"))
 
 
 def status(response: Any) -> bytes:
-    """A `GetModelStatusResponse` message, indented."""
-    return orjson.dumps(_as_json(response), option=_FOR_PEOPLE)
+    """The response for a `GetModelStatusResponse` message, indented."""
+    return orjson.dumps(_as_json(response), option=_INDENTED)
 
 
 def metadata(spec: ModelSpec, signatures: Any) -> bytes:
-    """A model's spec and `SignatureDefMap` message, indented."""
-    answer = {
+    """The response for the spec of a model and its `SignatureDefMap` message, indented."""
+    response = {
         "model_spec": _as_json(spec.to_message()),
         "metadata": {"signature_def": _as_json(signatures)},
     }
-    return orjson.dumps(answer, option=_FOR_PEOPLE)
+    return orjson.dumps(response, option=_INDENTED)
 
 
 def error(text: str) -> bytes:
-    """What every refusal carries: {"error": "..."}."""
-    # a path or a name in the text can hold what came as bytes that are not UTF-8
-    cut = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}..."
-    clean = cut.encode("utf-8", "backslashreplace").decode()
+    """The body of every error: {"error": "..."}."""
+    # the text can contain a path or a name whose bytes were not UTF-8
+    truncated = text if len(text) <= _MAX_ERROR_LENGTH else f"{text[:_MAX_ERROR_LENGTH]}..."
+    clean = truncated.encode("utf-8", "backslashreplace").decode()
     return orjson.dumps({"error": clean}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _plain(name: str, array: Array) -> Array:
-    """The array as `_text` and `_rows` take it: strings as JSON values, numbers as orjson wants them."""
+def _prepare(name: str, array: Array) -> Array:
+    """The array for `_encode_array` and `_rows`: strings as JSON values, numbers in the layout for orjson."""
     dtype = DType.of(array.dtype)
-    if dtype not in _WRITTEN:
+    if dtype not in _SUPPORTED:
         raise InvalidInputError(
-            f"output {name!r} is {dtype.label}, which the REST API cannot write: use gRPC, or cast it in "
-            "the model"
+            f"output {name!r} is {dtype.label}, which JSON cannot express; use gRPC, or cast it in the model"
         )
     if dtype is DType.DT_STRING:
-        write = _base64 if name.endswith("_bytes") else _decoded
-        plain = np.empty(array.size, object)
-        plain[:] = [write(value) for value in array.reshape(-1).tolist()]
-        return plain.reshape(array.shape)
-    # keeps the rank, which ascontiguousarray does not
+        to_json = _to_base64 if name.endswith("_bytes") else _to_text
+        prepared = np.empty(array.size, object)
+        prepared[:] = [to_json(value) for value in array.reshape(-1).tolist()]
+        return prepared.reshape(array.shape)
+    # not ascontiguousarray, which turns a scalar into a vector
     return np.asarray(array, dtype.numpy, order="C")
 
 
-def _base64(value: bytes | str) -> dict[str, str]:
+def _to_base64(value: bytes | str) -> dict[str, str]:
     data = value.encode() if isinstance(value, str) else value
     return {"b64": base64.b64encode(data).decode("ascii")}
 
 
-def _decoded(value: bytes | str) -> str:
+def _to_text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
@@ -135,29 +137,30 @@ def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _text(array: Array) -> bytes:
-    """The JSON of a whole array."""
+def _encode_array(array: Array) -> bytes:
+    """An array as JSON."""
     if array.dtype == object:
         return orjson.dumps(array.tolist())
     text = _dumps(array if array.ndim else array[()])
     if array.dtype.kind != "f":
         return text
-    odd = array[~np.isfinite(array)]
-    if not odd.size:
+    non_finite = array[~np.isfinite(array)]
+    if not non_finite.size:
         return text
     # orjson writes null for each of them
     pieces = text.split(b"null")
     tokens = [
-        b"NaN" if value != value else b"Infinity" if value > 0 else b"-Infinity" for value in odd.tolist()
+        b"NaN" if value != value else b"Infinity" if value > 0 else b"-Infinity"
+        for value in non_finite.tolist()
     ]
     return pieces[0] + b"".join(token + piece for token, piece in zip(tokens, pieces[1:], strict=True))
 
 
 def _rows(array: Array) -> list[Any]:
-    """What orjson writes as the rows of an array."""
+    """The rows of an array, each a value that orjson can serialize."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return [orjson.Fragment(_text(np.asarray(row))) for row in array]
-    # not tolist for numbers: a Python float would show a float32 with the digits of a float64
+        return [orjson.Fragment(_encode_array(np.asarray(row))) for row in array]
+    # not tolist for numbers: as a Python float, a float32 has the digits of a float64
     return array.tolist() if array.dtype == object else list(array)
 
 
@@ -167,8 +170,8 @@ def _check_rows(outputs: Mapping[str, Array]) -> None:
     for name, size in sizes.items():
         if not size or size != first:
             raise InvalidInputError(
-                f"output {name!r} has the shape {outputs[name].shape}, and row format needs one row for each "
-                'instance in every output: send "inputs" instead of "instances"'
+                f"output {name!r} has the shape {outputs[name].shape}, but row format needs one row for each "
+                'instance in every output; send "inputs" instead of "instances"'
             )
 
 
@@ -177,7 +180,7 @@ def _scores(messages: Any, field: str) -> list[Any]:
 
 
 def _as_json(message: Any) -> Any:
-    # protobuf 5.26 renamed the option; what it does did not change for these messages
+    # protobuf 5.26 renamed the option; the effect on these messages is the same
     try:
         return json_format.MessageToDict(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

@@ -7,18 +7,19 @@ import logging
 import re
 import zlib
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aiohttp import web
 
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
 from tfserving.server import example_inference
 from tfserving.server.futures import then
+from tfserving.server.options import RestOptions
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
-from tfserving.server.rest.rest_paths import Call, Target
+from tfserving.server.rest.rest_paths import RestMethod, Target
 from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
@@ -26,21 +27,10 @@ from tfserving.wire.http_status import status_of
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RestOptions:
-    """How the REST API behaves.
-
-    Attributes:
-        timeout_in_ms: milliseconds for the response once the request is read; 0 or less for no limit.
-        cors: whether any web page may send requests (--rest_api_enable_cors_support).
-        max_inflated_bytes: maximum size of a compressed body after decompression.
-        min_compressed_bytes: shorter responses are not compressed: it would cost more than it saves.
-    """
-
-    timeout_in_ms: int = 30_000
-    cors: bool = False
-    max_inflated_bytes: int = 1 << 28
-    min_compressed_bytes: int = 1 << 14
+# A small compressed body can become a large one: this bounds the memory that it takes.
+MAX_INFLATED_BYTES = 1 << 28
+# Compressing a shorter response costs more time than it saves.
+MIN_COMPRESSED_BYTES = 1 << 14
 
 
 class RestApi:
@@ -70,10 +60,10 @@ class RestApi:
         if request.method == "OPTIONS" and self._options.cors:
             return json_response(b"")
         target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
-        context.method, context.requested_spec = target.call.method, target.spec
-        if target.call is Call.STATUS:
+        context.method, context.requested_spec = target.method.grpc_name, target.spec
+        if target.method is RestMethod.STATUS:
             return json_response(responses.status(self._service.status(context, target.spec)))
-        if target.call is Call.METADATA:
+        if target.method is RestMethod.METADATA:
             return json_response(responses.metadata(*self._service.metadata(context, target.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
         body = await _read_body(request)
@@ -87,11 +77,11 @@ class RestApi:
         encoding = request.headers.get("Content-Encoding", "")
 
         def run() -> Future[tuple[bytes, bool]]:
-            body = inflate(b"".join(chunks), encoding, self._options.max_inflated_bytes)
+            body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
             return then(self._run(context, target, body), compress)
 
         def compress(text: bytes) -> tuple[bytes, bool]:
-            if not accepts_gzip or len(text) < self._options.min_compressed_bytes:
+            if not accepts_gzip or len(text) < MIN_COMPRESSED_BYTES:
                 return text, False
             return _gzip(text), True
 
@@ -111,7 +101,7 @@ class RestApi:
 
     def _run(self, context: RequestContext, target: Target, body: bytes) -> Future[bytes]:
         """A future for the JSON text of the response; runs in a worker thread."""
-        if target.call is Call.PREDICT:
+        if target.method is RestMethod.PREDICT:
             parsed = predict_request.parse_predict(body)
             spec = replace(target.spec, signature=parsed.signature)
 
@@ -121,7 +111,7 @@ class RestApi:
             return then(self._service.predict(context, spec, parsed.read), encode)
         signature, examples = parse_examples(body)
         model_spec = replace(target.spec, signature=signature).to_message()
-        if target.call is Call.CLASSIFY:
+        if target.method is RestMethod.CLASSIFY:
             request = messages.ClassificationRequest(model_spec=model_spec, input=examples)
             classified = example_inference.classify(context, self._service, request)
             return then(classified, lambda response: responses.classifications(response.result))

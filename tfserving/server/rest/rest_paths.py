@@ -1,4 +1,4 @@
-"""Methods and paths of the REST API: which call is meant, for which model."""
+"""Methods and paths of the REST API: what a request line asks for, and of which model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tfserving.errors import InvalidInputError, NotFoundError
 from tfserving.wire.model_spec import ModelSpec
 
 
-class Call(enum.Enum):
-    """What can be asked of a model over REST."""
+class RestMethod(enum.Enum):
+    """What a path asks for, by the end of the path."""
 
     STATUS = ""
     METADATA = "/metadata"
@@ -21,70 +21,73 @@ class Call(enum.Enum):
     REGRESS = ":regress"
 
     @property
-    def method(self) -> str:
-        """The name of the call in the gRPC API."""
-        return _METHODS[self]
+    def grpc_name(self) -> str:
+        """The name of the same method in the gRPC API."""
+        return _GRPC_NAMES[self]
+
+
+_GRPC_NAMES = {
+    RestMethod.STATUS: "GetModelStatus",
+    RestMethod.METADATA: "GetModelMetadata",
+    RestMethod.PREDICT: "Predict",
+    RestMethod.CLASSIFY: "Classify",
+    RestMethod.REGRESS: "Regress",
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A call and the model that it is for."""
+    """A method and the model to apply it to."""
 
-    call: Call
+    method: RestMethod
     spec: ModelSpec
 
 
-_METHODS = {
-    Call.STATUS: "GetModelStatus",
-    Call.METADATA: "GetModelMetadata",
-    Call.PREDICT: "Predict",
-    Call.CLASSIFY: "Classify",
-    Call.REGRESS: "Regress",
-}
-
-# After http_rest_api_util.cc: the path's words are matched without regard to case, the call's are not.
+# As in http_rest_api_util.cc, /v1/models, /versions and /labels are case-insensitive, the method is not.
 _MODELS = r"(?i:/v1/models)"
 _VERSION = r"(?:(?i:/versions/)(?P<version>[0-9]+)|(?i:/labels/)(?P<label>[^/:]+))?"
-_GET = re.compile(rf"{_MODELS}(?:/(?P<name>[^/:]+))?{_VERSION}(?P<call>/metadata)?")
-_POST = re.compile(rf"{_MODELS}/(?P<name>[^/:]+){_VERSION}(?P<call>:predict|:classify|:regress)")
+_GET = re.compile(rf"{_MODELS}(?:/(?P<name>[^/:]+))?{_VERSION}(?P<method>/metadata)?")
+_POST = re.compile(rf"{_MODELS}/(?P<name>[^/:]+){_VERSION}(?P<method>:predict|:classify|:regress)")
 _ORIGIN = re.compile(r"(?i:https?)://[^/?]*")
 
 _USAGE = (
-    "there are GET /v1/models/NAME, GET /v1/models/NAME/metadata and POST /v1/models/NAME:predict (or "
-    ":classify, :regress), where /versions/NUMBER or /labels/LABEL may follow NAME"
+    "use GET /v1/models/NAME, GET /v1/models/NAME/metadata, or POST /v1/models/NAME:predict (or :classify, "
+    ":regress); NAME can be followed by /versions/NUMBER or /labels/LABEL"
 )
 
 
 def parse(method: str, raw_path: str) -> Target:
-    """The call that a request line asks for.
+    """Parse the method and the path of a request.
 
     Args:
         method: "GET", "POST", ...
-        raw_path: the request target as it was sent, percent-encoded.
+        raw_path: the request target as sent, percent-encoded.
 
     Raises:
-        NotFoundError: a path outside of /v1/.
-        InvalidInputError: any other path or method that does not fit the API. The real server has no 405.
+        NotFoundError: the path does not start with /v1/.
+        InvalidInputError: the API does not have this path or method (tensorflow_model_server returns no 405).
     """
     path = _ORIGIN.sub("", raw_path, count=1).partition("?")[0]
     if path[:4].lower() != "/v1/":
-        raise NotFoundError(f"there is nothing at {path}: {_USAGE}")
+        raise NotFoundError(f"path {path} does not exist; {_USAGE}")
     pattern = {"GET": _GET, "POST": _POST}.get(method)
     match = pattern.fullmatch(path) if pattern else None
     if match is None:
-        raise InvalidInputError(f"malformed request {method} {path}: {_USAGE}")
+        raise InvalidInputError(f"malformed request {method} {path}; {_USAGE}")
     name, label, version = match["name"], match["label"], match["version"]
     if not name:
-        raise InvalidInputError("the path names no model: GET /v1/models/NAME")
+        raise InvalidInputError(f"path {path} has no model name; use GET /v1/models/NAME")
     return Target(
-        Call(match["call"] or ""),
-        ModelSpec(unquote(name), _number(version) if version else None, unquote(label) if label else None),
+        RestMethod(match["method"] or ""),
+        ModelSpec(
+            unquote(name), _parse_version(version) if version else None, unquote(label) if label else None
+        ),
     )
 
 
-def _number(version: str) -> int:
-    digits = version.lstrip("0") or "0"
-    # the length first: Python refuses to read thousands of digits
+def _parse_version(text: str) -> int:
+    digits = text.lstrip("0") or "0"
+    # the length first: int() raises for thousands of digits
     if len(digits) > 19 or int(digits) >= 2**63:
-        raise InvalidInputError(f"version {version} is beyond 64 bits: no model has it")
+        raise InvalidInputError(f"version {text} does not fit a 64-bit integer")
     return int(digits)

@@ -1,4 +1,4 @@
-"""The HTTP server under the REST API."""
+"""The HTTP server of the REST API."""
 
 from __future__ import annotations
 
@@ -10,40 +10,53 @@ from typing import Any
 from aiohttp import http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
 
+from tfserving.server.observability.observers import Page
+from tfserving.server.options import RestOptions
+from tfserving.server.ports import BoundPort
 from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
-from tfserving.server.rest.instrumentation import Page, instrument
-from tfserving.server.rest.rest_api import RestApi, RestOptions, json_response
+from tfserving.server.rest.instrumentation import instrument
+from tfserving.server.rest.rest_api import RestApi, json_response
 from tfserving.server.service import Service
 
 log = logging.getLogger(__name__)
 
-# How much of a body may wait to be read before the sender is told to stop. All of it is going to be in memory
-# anyway, and stopping and starting takes longer than receiving: 3 MB take 1.5 ms so, 4 to 10 with 1 MB here.
+# Bytes of a body that are buffered before the sender is paused. The whole body is kept in memory anyway, and
+# pausing costs time: 3 MB arrive in 1.5 ms with this buffer, in 4 to 10 ms with one of 1 MB.
 READ_BUFFER_BYTES = 1 << 25
 
 
 def rest_runner(
     service: Service,
-    options: RestOptions | None = None,
+    options: RestOptions,
     *,
-    shutdown_timeout: float = 10.0,
+    shutdown_timeout: float,
     observers: Sequence[Observer] = (),
     pages: Sequence[Page] = (),
 ) -> web.BaseRunner:
-    """The REST API, ready for `setup()` and a site that listens.
+    """The REST API as a runner of aiohttp: call `setup()`, then open a port.
 
     Args:
-        service: what answers.
-        observers: are told of every call.
-        pages: what else there is on the port.
-        shutdown_timeout: seconds that `cleanup()` gives the requests in flight.
+        shutdown_timeout: seconds that `cleanup()` waits for requests in flight.
+        observers: are notified of every request.
+        pages: are served beside the API, and not observed.
     """
-    handle = RestApi(service, options or RestOptions()).handle
+    handle = RestApi(service, options).handle
     return web.ServerRunner(
         _Server(instrument(handle, observers, pages), request_factory=_request),
         shutdown_timeout=shutdown_timeout,
     )
+
+
+async def open_port(runner: web.BaseRunner, port: BoundPort) -> None:
+    """Accept requests at a port.
+
+    Raises:
+        UnavailableError: another process listens on the port.
+    """
+    port.listen()  # uvloop does not report that listening failed
+    await web.SockSite(runner, port.socket).start()
+    log.info("REST API listening at http://%s", port.address)
 
 
 class _Server(web.Server):
@@ -52,19 +65,19 @@ class _Server(web.Server):
             self,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
-            # bodies are decompressed in a worker and within a bound
+            # RestApi decompresses bodies: in a worker, and up to a limit
             auto_decompress=False,
             read_bufsize=READ_BUFFER_BYTES,
         )
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is not HTTP as the API answers any refusal, and without a traceback in the log."""
+    """Responds to invalid HTTP as the API responds to any invalid request, without a traceback in the log."""
 
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Ends bodies that calls wait for when what comes instead is not HTTP; aiohttp lets them wait."""
+        """Fail the bodies that handlers wait for when invalid HTTP arrives; aiohttp does not."""
         super().data_received(data)
         if not self._messages or isinstance(self._messages[-1][0], RawRequestMessage):
             return
@@ -74,7 +87,7 @@ class _Connection(web.RequestHandler):
         for body in bodies:
             if not body.is_eof():
                 body.set_exception(web.RequestPayloadError(self._messages[-1][0].message))
-                self._lingering_time = 0  # there is nothing left to be read
+                self._lingering_time = 0  # nothing readable follows
                 self.close()
 
     def handle_error(
@@ -84,16 +97,16 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answers in place of the API: the request could not be parsed."""
+        """Return the response to a request that could not be parsed."""
         super().handle_error(request, status, exc, message)
-        what = "the request is not HTTP/1.1" if status < 500 else "the server failed"
+        what = "the request is not valid HTTP/1.1" if status < 500 else "internal error"
         text = (message or str(exc)).partition("\n")[0]
         response = json_response(responses.error(f"{what}: {text}"), status)
         response.force_close()
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Keeps out of the log what anyone who sends garbage can bring about."""
+        """Log invalid HTTP at level DEBUG: any client can cause it."""
         error = kw.get("exc_info")
         if isinstance(error, http_exceptions.HttpProcessingError):
             log.debug("%s: %s", args[0] % args[1:], error.message.partition("\n")[0])
@@ -104,6 +117,6 @@ class _Connection(web.RequestHandler):
 def _request(
     message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
 ) -> web.BaseRequest:
-    # bodies may have any size
+    # client_max_size=0: no limit on the size of a body
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=0)

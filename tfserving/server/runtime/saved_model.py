@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.server.options import RuntimeOptions
 from tfserving.server.request_context import RequestContext
 from tfserving.server.runtime import gc_tuning
 from tfserving.wire import messages
@@ -27,28 +27,6 @@ from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How TensorFlow runs models.
-
-    Attributes:
-        tags: tags of the meta graph to load.
-        intra_op_threads: threads for one operation; 0 leaves the number to TensorFlow.
-        inter_op_threads: threads for independent operations of one run. 0 runs the graph in the calling
-            thread: requests run concurrently anyway, and each saves two thread switches.
-        gpu_memory_fraction: the fraction of each GPU's memory to allocate; 0 grows as needed.
-        warmup: whether to run the version's warmup records before it is available.
-        warmup_iterations: how often to run each of them.
-    """
-
-    tags: tuple[str, ...] = ("serve",)
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
-    gpu_memory_fraction: float = 0.0
-    warmup: bool = True
-    warmup_iterations: int = 1
 
 
 def load(

@@ -1,0 +1,303 @@
+"""The options of the embedded server: one frozen dataclass for each concern.
+
+An option has its default, its help text and its flag here and nowhere else; `flags` builds the command line
+from this module. Names and defaults of flags are those of tensorflow_model_server 2.20, as recorded in
+tests/conformance/flags.tsv, except for flags that are marked `own`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CPUS = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag.
+
+    Attributes:
+        name: without the leading dashes.
+        default: the default in the unit of the flag; its type is the type of the flag.
+        help: what the flag does; "" for a flag without effect.
+        own: whether tensorflow_model_server does not have the flag.
+        refusal: why any value but the default is rejected; "" if it is not.
+    """
+
+    name: str
+    default: Any
+    help: str = ""
+    own: bool = False
+    refusal: str = ""
+
+    @property
+    def type(self) -> type:
+        """bool, int, float or str."""
+        return type(self.default)
+
+    @property
+    def support(self) -> str:
+        """ "done", "accepted" (a warning, no effect) or "refused"."""
+        if self.refusal:
+            return "refused"
+        return "done" if self.help else "accepted"
+
+
+def _flag(
+    name: str,
+    default: Any,
+    help: str,
+    *,
+    own: bool = False,
+    convert: Callable[[Any], Any] = lambda value: value,
+) -> Any:
+    """A field that a flag sets; `convert` turns the value of the flag into that of the field."""
+    metadata = {"flag": Flag(name, default, help, own), "convert": convert}
+    return field(default=convert(default), metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """Addresses; a port of 0 disables its API."""
+
+    host: str = _flag("host", "0.0.0.0", "Address to listen on.", own=True)
+    grpc_port: int = _flag("port", 8500, "Port of the gRPC API; 0 disables it.")
+    rest_port: int = _flag("rest_api_port", 0, "Port of the REST API; 0 disables it.")
+
+
+@dataclass(frozen=True)
+class GrpcOptions:
+    """The gRPC API. The UNIX socket is always plaintext."""
+
+    socket_path: str = _flag(
+        "grpc_socket_path", "", "UNIX socket to serve the gRPC API on, in addition to the port."
+    )
+    ssl_config_file: str = _flag(
+        "ssl_config_file", "", "Enable TLS on the gRPC port: an SSLConfig in protobuf text format."
+    )
+    channel_arguments: str = _flag(
+        "grpc_channel_arguments", "", "Arguments of the gRPC server: key=value pairs separated by commas."
+    )
+    health_service: bool = _flag(
+        "enable_grpc_healthcheck_service",
+        False,
+        "Serve grpc.health.v1.Health, with one service name for each model.",
+    )
+    tensor_content: bool = _flag(
+        "enable_serialization_as_tensor_content",
+        False,
+        "Encode the tensors of Predict responses in tensor_content, not in float_val and similar fields.",
+    )
+
+
+@dataclass(frozen=True)
+class RestOptions:
+    """The REST API. The timeout starts when a request has been read; 0 or less means no timeout."""
+
+    timeout_in_ms: int = _flag("rest_api_timeout_in_ms", 30_000, "Timeout of a REST request in milliseconds.")
+    cors: bool = _flag(
+        "rest_api_enable_cors_support",
+        False,
+        "Send CORS headers, so that any web page can call the API.",
+    )
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The models to serve: those of a config file, else a single one."""
+
+    config_file: str = _flag(
+        "model_config_file", "", "The models to serve: a ModelServerConfig in protobuf text format."
+    )
+    name: str = _flag(
+        "model_name",
+        "",
+        'Name of the model, if there is no --model_config_file; "default" if empty.',
+        convert=lambda name: name or "default",
+    )
+    base_path: str = _flag(
+        "model_base_path", "", "Directory with the versions of the model, if there is no --model_config_file."
+    )
+    models_dir: Path | None = _flag(  # noqa: RUF009 - a field, not a value
+        "models_dir",
+        "",
+        "Directory to use in place of /models in base paths.",
+        own=True,
+        convert=lambda path: Path(path).absolute() if path else None,
+    )
+    labels_for_unavailable: bool = _flag(
+        "allow_version_labels_for_unavailable_models",
+        False,
+        "Let a version label name a version that is not available yet. Needed to start with a config file "
+        "that has labels.",
+    )
+
+
+@dataclass(frozen=True)
+class PollOptions:
+    """Intervals of polling, in seconds; 0 or less disables it."""
+
+    file_system: float = _flag(
+        "file_system_poll_wait_seconds",
+        1,
+        "Seconds between two checks for new and removed versions; 0 checks only at startup.",
+    )
+    config: float = _flag(
+        "model_config_file_poll_wait_seconds",
+        0,
+        "Seconds between two reads of --model_config_file; 0 reads it only at startup.",
+    )
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How versions are loaded. Only errors that may go away are retried."""
+
+    threads: int = _flag(
+        "num_load_threads",
+        0,
+        "Number of versions that load at the same time; 0 means one for each CPU.",
+        convert=lambda threads: threads or CPUS,
+    )
+    max_retries: int = _flag(
+        "max_num_load_retries",
+        5,
+        "Number of retries of a failed load, if a retry can help.",
+    )
+    retry_seconds: float = _flag(
+        "load_retry_interval_micros",
+        60_000_000,
+        "Microseconds to wait before a load is retried.",
+        convert=lambda micros: micros / 1e6,
+    )
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How requests run, on either API."""
+
+    max_threads: int = _flag(
+        "grpc_max_threads", 4 * CPUS, "Number of requests for one model that run at the same time."
+    )
+    check_method_names: bool = _flag(
+        "enable_signature_method_name_check",
+        False,
+        "Reject requests to a signature whose method name is meant for another kind of request.",
+    )
+
+
+@dataclass(frozen=True)
+class BatchingOptions:
+    """Whether and how requests are joined into batches."""
+
+    enabled: bool = _flag("enable_batching", False, "Join concurrent requests into batches.")
+    parameters_file: str = _flag(
+        "batching_parameters_file",
+        "",
+        "The batch sizes and limits: a BatchingParameters in protobuf text format.",
+    )
+    per_model: bool = _flag(
+        "enable_per_model_batching_parameters",
+        False,
+        "Batch only versions that contain a batching_params.pbtxt, with the parameters in it; the number of "
+        "threads still comes from --batching_parameters_file.",
+    )
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How TensorFlow runs models."""
+
+    tags: tuple[str, ...] = _flag(
+        "saved_model_tags",
+        "",
+        'Tags of the graph to load, separated by commas; "serve" if empty.',
+        convert=lambda tags: tuple(filter(None, tags.split(","))) or ("serve",),
+    )
+    session_parallelism: int = _flag(
+        "tensorflow_session_parallelism",
+        0,
+        "Default for the two flags below; ignored if one of them is given.",
+    )
+    intra_op_parallelism: int = _flag(
+        "tensorflow_intra_op_parallelism",
+        0,
+        "Number of threads that one operation can use; 0 lets TensorFlow choose.",
+    )
+    inter_op_parallelism: int = _flag(
+        "tensorflow_inter_op_parallelism",
+        0,
+        "Number of operations of one request that run at the same time; 0 means one.",
+    )
+    gpu_memory_fraction: float = _flag(
+        "per_process_gpu_memory_fraction",
+        0.0,
+        "Fraction of the memory of each GPU to allocate; 0 allocates as needed.",
+    )
+    warmup: bool = _flag(
+        "enable_model_warmup", True, "Replay the warmup records of a version before it becomes available."
+    )
+    warmup_iterations: int = _flag(
+        "num_request_iterations_for_warmup",
+        0,
+        "Number of times that each warmup record is replayed; 0 means once.",
+        convert=lambda iterations: iterations or 1,
+    )
+
+    # model_servers/server.cc: the one counts only if neither of the two is given
+
+    @property
+    def intra_op_threads(self) -> int:
+        """Threads that one operation can use; 0 leaves the number to TensorFlow."""
+        return self.intra_op_parallelism or (0 if self.inter_op_parallelism else self.session_parallelism)
+
+    @property
+    def inter_op_threads(self) -> int:
+        """Threads for the operations of one request; 0 runs them one by one in the caller's thread."""
+        return self.inter_op_parallelism or (0 if self.intra_op_parallelism else self.session_parallelism)
+
+
+@dataclass(frozen=True)
+class ObservabilityOptions:
+    """Metrics and the access log."""
+
+    monitoring_config_file: str = _flag(
+        "monitoring_config_file",
+        "",
+        "Serve metrics on the REST port: a MonitoringConfig in protobuf text format.",
+    )
+    access_log: str = _flag(
+        "access_log",
+        "",
+        "Append one line of JSON for each request to this file; - means standard output.",
+        own=True,
+    )
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """All options of the server. `ServerOptions()` has the defaults.
+
+    Attributes:
+        print_version: whether to print the version and exit.
+        ignored: names of the flags that were given and have no effect.
+    """
+
+    listen: ListenOptions = field(default_factory=ListenOptions, metadata={"title": "addresses"})
+    grpc: GrpcOptions = field(default_factory=GrpcOptions, metadata={"title": "gRPC API"})
+    rest: RestOptions = field(default_factory=RestOptions, metadata={"title": "REST API"})
+    models: ModelOptions = field(default_factory=ModelOptions, metadata={"title": "models"})
+    polling: PollOptions = field(default_factory=PollOptions, metadata={"title": "polling"})
+    loading: LoadOptions = field(default_factory=LoadOptions, metadata={"title": "loading"})
+    inference: InferenceOptions = field(default_factory=InferenceOptions, metadata={"title": "inference"})
+    batching: BatchingOptions = field(default_factory=BatchingOptions, metadata={"title": "batching"})
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions, metadata={"title": "TensorFlow runtime"})
+    observability: ObservabilityOptions = field(
+        default_factory=ObservabilityOptions, metadata={"title": "observability"}
+    )
+    print_version: bool = False
+    ignored: tuple[str, ...] = ()
