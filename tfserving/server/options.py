@@ -41,7 +41,7 @@ class Flag:
 
     @property
     def support(self) -> str:
-        """ "done", "accepted" (a warning, no effect) or "refused"."""
+        """One of "done", "accepted" (with a warning, without effect) and "refused" (rejected at startup)."""
         if self.refusal:
             return "refused"
         return "done" if self.help else "accepted"

@@ -32,8 +32,8 @@ def access_log(path):
 def call(access_log, name="m", error=None, **spec):
     """Logs one request."""
     try:
-        with Call([access_log], GRPC, "Predict", peer="ipv4:10.0.0.1:5000") as told:
-            told.asked = ModelSpec(name, **spec)
+        with Call([access_log], GRPC, "Predict", peer="ipv4:10.0.0.1:5000") as context:
+            context.asked = ModelSpec(name, **spec)
             if error:
                 raise error
     except NotFoundError:
@@ -86,8 +86,8 @@ def test_logs_the_requests_of_both_apis(in_loop, path):
 
 
 def test_the_time_is_the_start_of_the_request_in_utc(access_log, path):
-    with Call([access_log], REST) as told:
-        told.began -= 10
+    with Call([access_log], REST) as context:
+        context.began -= 10
     access_log.close()
     (entry,) = entries(path)
     assert entry["time"].startswith("2023-11-14T22:13:10.")
