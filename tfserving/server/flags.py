@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from tfserving.server.options import CPUS, Flag, ServerOptions
 
 _VERSION = Flag("version", False, "Print the version and exit.")
-_NO_EFFECT = (
+_UNSUPPORTED = (
     Flag("rest_api_num_threads", 4 * CPUS),
     Flag("num_unload_threads", 0),
     Flag("flush_filesystem_caches", True),
@@ -42,7 +42,7 @@ _GROUPS: dict[Field[Any], Any] = {
 FLAGS: tuple[Flag, ...] = (
     *(option.metadata["flag"] for kind in _GROUPS.values() for option in fields(kind)),
     _VERSION,
-    *_NO_EFFECT,
+    *_UNSUPPORTED,
 )
 
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         section = parser.add_argument_group(group.metadata["title"])
         for option in fields(kind):
             _add(section, option.metadata["flag"])
-    for flag in (_VERSION, *_NO_EFFECT):
+    for flag in (_VERSION, *_UNSUPPORTED):
         _add(parser, flag)
     return parser
 

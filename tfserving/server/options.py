@@ -41,7 +41,7 @@ class Flag:
 
     @property
     def support(self) -> str:
-        """ "done", "accepted" (a warning, no effect) or "refused"."""
+        """One of "done", "accepted" (with a warning, without effect) and "refused" (rejected at startup)."""
         if self.refusal:
             return "refused"
         return "done" if self.help else "accepted"
@@ -83,14 +83,12 @@ class GrpcOptions:
         "grpc_channel_arguments", "", "Arguments of the gRPC server: key=value pairs separated by commas."
     )
     health_service: bool = _flag(
-        "enable_grpc_healthcheck_service",
-        False,
-        "Serve grpc.health.v1.Health, with one service name for each model.",
+        "enable_grpc_healthcheck_service", False, "Serve grpc.health.v1.Health, with a service per model."
     )
     tensor_content: bool = _flag(
         "enable_serialization_as_tensor_content",
         False,
-        "Encode the tensors of Predict responses in tensor_content, not in float_val and similar fields.",
+        "Encode tensors in tensor_content, not in float_val etc.",
     )
 
 
@@ -100,9 +98,7 @@ class RestOptions:
 
     timeout_in_ms: int = _flag("rest_api_timeout_in_ms", 30_000, "Timeout of a REST request in milliseconds.")
     cors: bool = _flag(
-        "rest_api_enable_cors_support",
-        False,
-        "Send CORS headers, so that any web page can call the API.",
+        "rest_api_enable_cors_support", False, "Send CORS headers, so that any web page can call the API."
     )
 
 
@@ -142,14 +138,12 @@ class PollOptions:
     """Intervals of polling, in seconds; 0 or less disables it."""
 
     file_system: float = _flag(
-        "file_system_poll_wait_seconds",
-        1,
-        "Seconds between two checks for new and removed versions; 0 checks only at startup.",
+        "file_system_poll_wait_seconds", 1, "Seconds between checks for versions; 0 checks at startup only."
     )
     config: float = _flag(
         "model_config_file_poll_wait_seconds",
         0,
-        "Seconds between two reads of --model_config_file; 0 reads it only at startup.",
+        "Seconds between reads of the file; 0 reads it at startup only.",
     )
 
 
@@ -164,9 +158,7 @@ class LoadOptions:
         convert=lambda threads: threads or CPUS,
     )
     max_retries: int = _flag(
-        "max_num_load_retries",
-        5,
-        "Number of retries of a failed load, if a retry can help.",
+        "max_num_load_retries", 5, "Number of retries of a failed load, if a retry can help."
     )
     retry_seconds: float = _flag(
         "load_retry_interval_micros",
@@ -186,7 +178,7 @@ class InferenceOptions:
     check_method_names: bool = _flag(
         "enable_signature_method_name_check",
         False,
-        "Reject requests to a signature whose method name is meant for another kind of request.",
+        "Check that a signature is meant for the method of a request.",
     )
 
 
@@ -198,7 +190,7 @@ class BatchingOptions:
     parameters_file: str = _flag(
         "batching_parameters_file",
         "",
-        "The batch sizes and limits: a BatchingParameters in protobuf text format.",
+        "Batch sizes and limits: a BatchingParameters in protobuf text format.",
     )
     per_model: bool = _flag(
         "enable_per_model_batching_parameters",
@@ -219,24 +211,16 @@ class RuntimeOptions:
         convert=lambda tags: tuple(filter(None, tags.split(","))) or ("serve",),
     )
     session_parallelism: int = _flag(
-        "tensorflow_session_parallelism",
-        0,
-        "Default for the two flags below; ignored if one of them is given.",
+        "tensorflow_session_parallelism", 0, "Default of the next two flags; ignored if one of them is given."
     )
     intra_op_parallelism: int = _flag(
-        "tensorflow_intra_op_parallelism",
-        0,
-        "Number of threads that one operation can use; 0 lets TensorFlow choose.",
+        "tensorflow_intra_op_parallelism", 0, "Threads that one operation can use; 0: TensorFlow chooses."
     )
     inter_op_parallelism: int = _flag(
-        "tensorflow_inter_op_parallelism",
-        0,
-        "Number of operations of one request that run at the same time; 0 means one.",
+        "tensorflow_inter_op_parallelism", 0, "Operations of one request that run concurrently; 0: one."
     )
     gpu_memory_fraction: float = _flag(
-        "per_process_gpu_memory_fraction",
-        0.0,
-        "Fraction of the memory of each GPU to allocate; 0 allocates as needed.",
+        "per_process_gpu_memory_fraction", 0.0, "Part of the memory of each GPU to allocate; 0: as needed."
     )
     warmup: bool = _flag(
         "enable_model_warmup", True, "Replay the warmup records of a version before it becomes available."
@@ -266,15 +250,10 @@ class ObservabilityOptions:
     """Metrics and the access log."""
 
     monitoring_config_file: str = _flag(
-        "monitoring_config_file",
-        "",
-        "Serve metrics on the REST port: a MonitoringConfig in protobuf text format.",
+        "monitoring_config_file", "", "Serve metrics on the REST port: a MonitoringConfig in text format."
     )
     access_log: str = _flag(
-        "access_log",
-        "",
-        "Append one line of JSON for each request to this file; - means standard output.",
-        own=True,
+        "access_log", "", "File to append one line of JSON per request to; -: standard output.", own=True
     )
 
 
