@@ -66,7 +66,7 @@ def request(kind, signature, *values, model="m", version=None):
     return made
 
 
-def test_classify(service):
+def test_classify_returns_classes_and_scores(service):
     reply = classify(service, request(messages.ClassificationRequest, "classify", 1, 5))
     rows = [[(found.label, found.score) for found in entry.classes] for entry in reply.result.classifications]
     assert rows == [[("once", 1.0), ("times", 3.0)], [("once", 5.0), ("times", 15.0)]]
@@ -74,12 +74,12 @@ def test_classify(service):
     assert reply.model_spec.signature_name == "classify"
 
 
-def test_regress_by_version(service):
+def test_regress_uses_the_requested_version(service):
     reply = regress(service, request(messages.RegressionRequest, "regress", 1, 5, version=2))
     assert [entry.value for entry in reply.result.regressions] == [2.0, 10.0]
 
 
-def test_an_examples_own_feature_counts_before_the_context(service):
+def test_a_feature_of_an_example_overrides_the_context(service):
     made = messages.RegressionRequest(model_spec={"name": "m", "signature_name": "regress"})
     listed = made.input.example_list_with_context
     listed.context.features.feature["x"].float_list.value.append(7)
@@ -89,7 +89,7 @@ def test_an_examples_own_feature_counts_before_the_context(service):
 
 
 @pytest.mark.parametrize("kind", ["list", "with_context", "none"])
-def test_no_example_is_refused(service, kind):
+def test_rejects_a_request_without_examples(service, kind):
     made = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
     if kind == "list":
         made.input.example_list.SetInParent()
@@ -99,10 +99,10 @@ def test_no_example_is_refused(service, kind):
         classify(service, made)
 
 
-def test_signatures_of_another_kind_are_refused(service):
-    with pytest.raises(InvalidInputError, match="one that classifies returns"):
+def test_rejects_signatures_of_another_kind(service):
+    with pytest.raises(InvalidInputError, match="tensorflow/serving/classify needs 'classes' or 'scores'"):
         classify(service, request(messages.ClassificationRequest, "regress", 1))
-    with pytest.raises(InvalidInputError, match="one that regresses returns"):
+    with pytest.raises(InvalidInputError, match="tensorflow/serving/regress needs 'outputs'"):
         regress(service, request(messages.RegressionRequest, "", 1))
 
 
@@ -114,7 +114,7 @@ def test_signatures_of_another_kind_are_refused(service):
         (messages.RegressionRequest, "regress", "outputs", np.array([b"a"], object)),
     ],
 )
-def test_outputs_of_another_dtype_are_refused(service, servable, monkeypatch, kind, signature, alias, value):
+def test_rejects_outputs_of_another_dtype(service, servable, monkeypatch, kind, signature, alias, value):
     compute = servable.compute
     monkeypatch.setattr(servable, "compute", lambda *args: {**compute(*args), alias: value})
     infer = classify if signature == "classify" else regress
@@ -131,7 +131,7 @@ def tasks(*pairs, models=None):
     return made
 
 
-def test_multi_inference(service):
+def test_multi_inference_returns_a_result_for_each_task(service):
     reply = multi_inference(service, tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "regress")))
     first, second = reply.results
     assert [found.score for found in first.classification_result.classifications[0].classes] == [2.0, 6.0]
@@ -156,12 +156,12 @@ def test_multi_inference(service):
         (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "expected .*classify or .*regress"),
     ],
 )
-def test_multi_inference_refusals(service, made, error, said):
+def test_multi_inference_rejects_invalid_tasks(service, made, error, said):
     with pytest.raises(error, match=said):
         multi_inference(service, made)
 
 
-def test_multi_inference_goes_on_with_a_version_that_goes_out_of_service(
+def test_multi_inference_finishes_with_a_version_that_is_unloading(
     service, manager, servable, eventually, monkeypatch
 ):
     compute = servable.compute

@@ -51,7 +51,7 @@ def observed(apis, recorder, eventually):
     return last
 
 
-def test_predict_over_grpc(apis, observed):
+def test_records_predict_over_grpc(apis, observed):
     request = predict_request()
     reply = apis.call(services.PREDICT, request)
     context = observed()
@@ -62,7 +62,7 @@ def test_predict_over_grpc(apis, observed):
     assert context.peer.startswith("ipv4:127.0.0.1:")
 
 
-def test_predict_over_rest(apis, observed):
+def test_records_predict_over_rest(apis, observed):
     body = b'{"inputs": [1.0, 2.0], "signature_name": "serving_default"}'
     answer = apis.rest.ask("POST", "/v1/models/m:predict", body)
     assert answer.json["outputs"]["y"] == [3.0, 6.0]
@@ -74,7 +74,7 @@ def test_predict_over_rest(apis, observed):
     assert context.peer == "127.0.0.1"
 
 
-def test_examples_are_counted(apis, observed):
+def test_records_the_number_of_examples(apis, observed):
     request = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
     request.input.CopyFrom(examples(1.0, 2.0, 3.0))
     assert apis.call(services.CLASSIFY, request)
@@ -105,7 +105,7 @@ def test_status_and_metadata(apis, observed, recorder):
         (predict_request(x=[float("nan")]), "INVALID_ARGUMENT", "m"),
     ],
 )
-def test_failures_over_grpc(apis, observed, request_, status, asked):
+def test_records_failures_over_grpc(apis, observed, request_, status, asked):
     assert apis.call(services.PREDICT, request_) is None
     context = observed()
     assert (context.status, context.requested_spec.name, context.response_bytes) == (status, asked, 0)
@@ -129,7 +129,7 @@ def test_a_version_or_signature_that_does_not_exist_is_not_recorded(apis, observ
         ("GET", "/elsewhere", None, "NOT_FOUND", ""),
     ],
 )
-def test_failures_over_rest(apis, observed, method, path, body, status, asked):
+def test_records_failures_over_rest(apis, observed, method, path, body, status, asked):
     assert apis.rest.ask(method, path, body).status >= 400
     assert (observed().status, observed().requested_spec.name) == (status, asked)
 

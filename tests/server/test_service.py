@@ -34,7 +34,7 @@ def predict(service, inputs, outputs=(), **spec):
 X = np.array([1, 2], np.float32)
 
 
-def test_predict_answers_with_the_version_that_answered(service):
+def test_predict_returns_the_version_that_ran(service):
     answer = predict(service, {"x": X})
     assert answer.spec == ModelSpec("m", version=3, signature="serving_default")
     assert answer.outputs["y"].tolist() == [3.0, 6.0]
@@ -42,7 +42,7 @@ def test_predict_answers_with_the_version_that_answered(service):
     assert predict(service, {"x": X}, label="stable").outputs["version"] == 2
 
 
-def test_the_reader_gets_the_signature_that_will_answer(service):
+def test_the_reader_gets_the_signature_that_will_run(service):
     seen = []
     spec = ModelSpec("m", version=2)
     service.predict(RequestContext(), spec, lambda signature: seen.append(signature) or {"x": X}).result(30)
@@ -55,7 +55,7 @@ def test_outputs_can_be_filtered(service):
         predict(service, {"x": X}, ["z"])
 
 
-def test_defaults_fill_in_what_is_left_out(service):
+def test_missing_inputs_take_the_defaults_of_the_signature(service):
     assert predict(service, {"x": X}, signature="with_default").outputs["y"].tolist() == [7.0, 14.0]
     given = {"x": X, "k": np.float32(1)}
     assert predict(service, given, signature="with_default").outputs["y"].tolist() == [1.0, 2.0]
@@ -71,12 +71,12 @@ def test_defaults_fill_in_what_is_left_out(service):
         ({"x": np.array([b"a"], object)}, "is float32, the request has string"),
     ],
 )
-def test_inputs_that_do_not_fit(service, inputs, said):
+def test_rejects_inputs_that_do_not_match_the_signature(service, inputs, said):
     with pytest.raises(InvalidInputError, match=said):
         predict(service, inputs)
 
 
-def test_what_is_not_there(service):
+def test_rejects_models_and_signatures_that_do_not_exist(service):
     with pytest.raises(FailedPreconditionError, match="no signature 'nobody'"):
         predict(service, {"x": X}, signature="nobody")
     with pytest.raises(NotFoundError):
@@ -85,7 +85,7 @@ def test_what_is_not_there(service):
         service.status(RequestContext(), ModelSpec(""))
 
 
-def test_the_graphs_own_error_keeps_its_code(service):
+def test_an_error_of_the_graph_keeps_its_code(service):
     with pytest.raises(TfServingError, match="the graph says no") as caught:
         predict(service, {"x": X * np.nan})
     assert caught.value.code == "INVALID_ARGUMENT"
@@ -100,13 +100,13 @@ def test_status_ignores_labels(service):
     ] == [2]
 
 
-def test_metadata_names_the_version(service):
+def test_metadata_returns_the_version_of_the_label(service):
     spec, signatures = service.metadata(RequestContext(), ModelSpec("m", label="stable"))
     assert spec == ModelSpec("m", version=2)
     assert "serving_default" in signatures.signature_def
 
 
-def test_a_model_with_all_its_threads_busy_leaves_others_theirs(service):
+def test_a_busy_model_does_not_delay_others(service):
     async def run():
         gate = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -31,28 +31,12 @@ def classify(context: RequestContext, service: Service, request: Any) -> Future[
         InvalidInputError: there are no examples, the signature does not classify, or it cannot parse them.
         NotFoundError, FailedPreconditionError: as `Service.predict`.
     """
-    read = _reader(context, request.input, _check_classifies)
-    spec = ModelSpec.from_message(request.model_spec)
-
-    def respond(prediction: Prediction) -> Any:
-        response = messages.ClassificationResponse(model_spec=prediction.spec.to_message())
-        _fill_classifications(response.result, prediction, tf_examples.count(request.input))
-        return response
-
-    return then(service.predict(context, spec, read, methods=(CLASSIFY_METHOD,)), respond)
+    return _infer(context, service, request, CLASSIFY_METHOD, messages.ClassificationResponse)
 
 
 def regress(context: RequestContext, service: Service, request: Any) -> Future[Any]:
     """A future for the `RegressionResponse` to a `RegressionRequest`; raises as `classify` does."""
-    read = _reader(context, request.input, _check_regresses)
-    spec = ModelSpec.from_message(request.model_spec)
-
-    def respond(prediction: Prediction) -> Any:
-        response = messages.RegressionResponse(model_spec=prediction.spec.to_message())
-        _fill_regressions(response.result, prediction, tf_examples.count(request.input))
-        return response
-
-    return then(service.predict(context, spec, read, methods=(REGRESS_METHOD,)), respond)
+    return _infer(context, service, request, REGRESS_METHOD, messages.RegressionResponse)
 
 
 def multi_inference(context: RequestContext, service: Service, request: Any) -> Future[Any]:
@@ -84,36 +68,42 @@ def multi_inference(context: RequestContext, service: Service, request: Any) -> 
 
     def respond(predictions: list[Prediction]) -> Any:
         response = messages.MultiInferenceResponse()
-        count = tf_examples.count(request.input)
         for task, prediction in zip(request.tasks, predictions, strict=True):
             result = response.results.add(model_spec=prediction.spec.to_message())
-            if task.method_name == CLASSIFY_METHOD:
-                _fill_classifications(result.classification_result, prediction, count)
-            else:
-                _fill_regressions(result.regression_result, prediction, count)
+            classifies = task.method_name == CLASSIFY_METHOD
+            result = result.classification_result if classifies else result.regression_result
+            _FILLS[task.method_name](result, prediction, tf_examples.count(request.input))
         return response
 
     return then(service.with_version(ModelSpec.from_message(request.tasks[0].model_spec), submit), respond)
 
 
+def _infer(
+    context: RequestContext, service: Service, request: Any, method: str, response_type: Any
+) -> Future[Any]:
+    def respond(prediction: Prediction) -> Any:
+        response = response_type(model_spec=prediction.spec.to_message())
+        _FILLS[method](response.result, prediction, tf_examples.count(request.input))
+        return response
+
+    spec = ModelSpec.from_message(request.model_spec)
+    read = _reader(context, request.input, method)
+    return then(service.predict(context, spec, read, methods=(method,)), respond)
+
+
 def _submit_task(
     context: RequestContext, service: Service, version: LoaderHarness, task: Any, examples: Any
 ) -> Future[Prediction]:
-    check = {CLASSIFY_METHOD: _check_classifies, REGRESS_METHOD: _check_regresses}.get(task.method_name)
-    if check is None:
-        raise UnsupportedError(
-            f"a task has method {task.method_name!r}, expected {CLASSIFY_METHOD} or {REGRESS_METHOD}"
-        )
+    if task.method_name not in _FILLS:
+        raise UnsupportedError(f"a task has method {task.method_name!r}, expected {' or '.join(_FILLS)}")
     spec = ModelSpec(task.model_spec.name, version.version, signature=task.model_spec.signature_name)
-    read = _reader(context, examples, check)
+    read = _reader(context, examples, task.method_name)
     return service.predict_with(context, version, spec, read, methods=(task.method_name,))
 
 
-def _reader(
-    context: RequestContext, message: Any, check: Callable[[Signature], None]
-) -> Callable[[Signature], Inputs]:
+def _reader(context: RequestContext, message: Any, method: str) -> Callable[[Signature], Inputs]:
     def read(signature: Signature) -> Inputs:
-        check(signature)
+        _check_outputs(signature, method)
         if set(signature.inputs) != {tf_examples.INPUTS}:
             raise InvalidInputError(
                 f"signature {signature.name!r} takes {sorted(signature.inputs)}, but one for tf.Examples "
@@ -126,19 +116,12 @@ def _reader(
     return read
 
 
-def _check_classifies(signature: Signature) -> None:
-    if not {_CLASSES, _SCORES} & signature.outputs.keys():
+def _check_outputs(signature: Signature, method: str) -> None:
+    expected = (_CLASSES, _SCORES) if method == CLASSIFY_METHOD else (_OUTPUTS,)
+    if not signature.outputs.keys() & expected:
         raise InvalidInputError(
-            f"signature {signature.name!r} returns {sorted(signature.outputs)}, but one that classifies "
-            f"returns {_CLASSES!r}, {_SCORES!r} or both"
-        )
-
-
-def _check_regresses(signature: Signature) -> None:
-    if _OUTPUTS not in signature.outputs:
-        raise InvalidInputError(
-            f"signature {signature.name!r} returns {sorted(signature.outputs)}, but one that regresses "
-            f"returns {_OUTPUTS!r}"
+            f"signature {signature.name!r} returns {sorted(signature.outputs)}, but {method} needs "
+            f"{' or '.join(map(repr, expected))}"
         )
 
 
@@ -175,6 +158,9 @@ def _fill_regressions(result: Any, prediction: Prediction, count: int) -> None:
         raise _unexpected_shape(prediction, _OUTPUTS, f"({count},) or ({count}, 1)")
     for value in array.reshape(-1).tolist():
         result.regressions.add(value=value)
+
+
+_FILLS = {CLASSIFY_METHOD: _fill_classifications, REGRESS_METHOD: _fill_regressions}
 
 
 def _check_dtype(prediction: Prediction, alias: str, expected: DType) -> None:

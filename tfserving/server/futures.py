@@ -65,7 +65,7 @@ def attempt(function: Callable[..., Future[T]], *args: Any) -> Future[T]:
     """The future that the function returns; a failed one if the function raises."""
     try:
         return function(*args)
-    except Exception as error:  # noqa: BLE001 - raised where the result is needed
+    except BaseException as error:  # noqa: BLE001 - raised where the result is needed
         failed: Future[T] = Future()
         failed.set_exception(error)
         return failed

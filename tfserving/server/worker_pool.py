@@ -10,7 +10,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 
-from tfserving.server.futures import complete
+from tfserving.server.futures import attempt, complete
 
 T = TypeVar("T")
 
@@ -67,21 +67,6 @@ async def run_in_new_thread(function: Callable[..., T], *args: object) -> T:
     return await asyncio.wrap_future(future)
 
 
-class _Task:
-    """A function to run, and its outcome on the way to the event loop."""
-
-    __slots__ = ("args", "error", "function", "response", "result")
-
-    def __init__(
-        self, function: Callable[..., Future[Any]], args: tuple[object, ...], response: asyncio.Future[Any]
-    ) -> None:
-        self.function = function
-        self.args = args
-        self.response = response
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-
 class _WorkerPool:
     """The worker threads of one model.
 
@@ -99,12 +84,12 @@ class _WorkerPool:
         self._threads = 0
         self._begun = 0
         self._check_scheduled = False
-        self._finished: list[_Task] = []
+        self._finished: list[tuple[asyncio.Future[Any], Future[Any]]] = []
 
     def submit(self, function: Callable[..., Future[Any]], args: tuple[object, ...]) -> asyncio.Future[Any]:
         """See WorkerPools.run."""
         response = self._loop.create_future()
-        self._queue.put(partial(self._run, _Task(function, args, response)))
+        self._queue.put(partial(self._run, function, args, response))
         if not self._threads:
             self._start_thread()
         else:
@@ -166,27 +151,16 @@ class _WorkerPool:
                     return None
         return self._queue.get()
 
-    def _run(self, task: _Task) -> None:
-        if task.response.cancelled():
-            return
-        try:
-            future = task.function(*task.args)
-        except BaseException as error:  # noqa: BLE001 - raised where the response is awaited
-            task.error = error
-            self._deliver(task)
-        else:
-            future.add_done_callback(partial(self._finish, task))
+    def _run(
+        self, function: Callable[..., Future[Any]], args: tuple[object, ...], response: asyncio.Future[Any]
+    ) -> None:
+        if not response.cancelled():
+            attempt(function, *args).add_done_callback(partial(self._deliver, response))
 
-    def _finish(self, task: _Task, future: Future[Any]) -> None:
-        task.error = future.exception()
-        if task.error is None:
-            task.result = future.result()
-        self._deliver(task)
-
-    def _deliver(self, task: _Task) -> None:
+    def _deliver(self, response: asyncio.Future[Any], future: Future[Any]) -> None:
         """Hands the outcome to the event loop; outcomes that come together wake it once."""
         with self._lock:
-            self._finished.append(task)
+            self._finished.append((response, future))
             first = len(self._finished) == 1
         if first:
             self._loop.call_soon_threadsafe(self._set_responses)
@@ -194,10 +168,11 @@ class _WorkerPool:
     def _set_responses(self) -> None:
         with self._lock:
             finished, self._finished = self._finished, []
-        for task in finished:
-            if task.response.done():
+        for response, future in finished:
+            if response.done():
                 continue
-            if task.error is not None:
-                task.response.set_exception(task.error)
+            error = future.exception()
+            if error is not None:
+                response.set_exception(error)
             else:
-                task.response.set_result(task.result)
+                response.set_result(future.result())

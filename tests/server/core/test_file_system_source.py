@@ -40,11 +40,11 @@ def found(source, policy=None):
     return sorted(source.poll(model(policy)))
 
 
-def test_policies(models_dir, source):
+def test_the_policy_selects_versions(models_dir, source):
     for version in (1, 2, 10):
         put(models_dir, version)
     put(models_dir, "v3")
-    (models_dir / "m" / "4").write_text("a file is no version")
+    (models_dir / "m" / "4").write_text("not a directory")
     assert found(source) == [10]
     assert found(source, Latest(2)) == [2, 10]
     assert found(source, All()) == [1, 2, 10]
@@ -52,18 +52,18 @@ def test_policies(models_dir, source):
     assert source.poll(model())[10] == models_dir / "m" / "10"
 
 
-def test_a_version_without_its_graph_waits(models_dir, source):
+def test_ignores_a_version_without_a_graph(models_dir, source):
     folder = put(models_dir, 1, name="variables.index")
     assert found(source) == []
     assert found(source) == []
     (folder / "saved_model.pb").write_bytes(b"graph")
     touch(folder, 60)
-    # the directory was seen otherwise before: it has to hold still from one poll to the next
+    # the directory differs from the last poll: two polls must find it unchanged
     assert found(source) == []
     assert found(source) == [1]
 
 
-def test_a_version_being_written_waits_until_it_holds_still(models_dir, source):
+def test_ignores_a_version_until_two_polls_find_it_unchanged(models_dir, source):
     folder = put(models_dir, 1, age=0.5)
     assert found(source) == []
     (folder / "assets").mkdir()
@@ -74,12 +74,12 @@ def test_a_version_being_written_waits_until_it_holds_still(models_dir, source):
     assert found(source) == [1]
 
 
-def test_an_old_version_is_served_at_the_first_poll(models_dir, source):
+def test_finds_an_old_version_at_the_first_poll(models_dir, source):
     put(models_dir, 1, age=2.0)
     assert found(source) == [1]
 
 
-def test_the_old_one_stays_wanted_while_the_new_one_is_written(models_dir, source):
+def test_the_old_version_stays_selected_while_a_new_one_is_written(models_dir, source):
     put(models_dir, 1)
     assert found(source) == [1]
     put(models_dir, 2, age=0)
@@ -87,7 +87,7 @@ def test_the_old_one_stays_wanted_while_the_new_one_is_written(models_dir, sourc
     assert found(source) == [2]
 
 
-def test_what_is_served_stays_when_the_base_path_vanishes(models_dir, source, caplog):
+def test_served_versions_stay_if_the_base_path_disappears(models_dir, source, caplog):
     put(models_dir, 1)
     assert found(source) == [1]
     (models_dir / "m").rename(models_dir / "elsewhere")
@@ -96,7 +96,7 @@ def test_what_is_served_stays_when_the_base_path_vanishes(models_dir, source, ca
     assert len(caplog.records) == 1
 
 
-def test_an_emptied_base_path_takes_the_last_version_out(models_dir, source, caplog):
+def test_an_empty_base_path_selects_no_version(models_dir, source, caplog):
     folder = put(models_dir, 1)
     assert found(source) == [1]
     folder.rename(models_dir / "elsewhere")
@@ -104,7 +104,7 @@ def test_an_emptied_base_path_takes_the_last_version_out(models_dir, source, cap
     assert "no version in" in caplog.text
 
 
-def test_a_version_that_comes_back_is_looked_at_again(models_dir, source):
+def test_a_version_that_was_removed_and_added_again_is_checked_again(models_dir, source):
     folder = put(models_dir, 1)
     assert found(source) == [1]
     folder.rename(models_dir / "elsewhere")
@@ -113,14 +113,14 @@ def test_a_version_that_comes_back_is_looked_at_again(models_dir, source):
     assert found(source) == []
 
 
-def test_without_a_second_look_a_young_version_is_taken_as_it_is(models_dir):
+def test_without_polling_a_new_version_is_selected_immediately(models_dir):
     source = FileSystemSource(models_dir, clock=lambda: NOW, settle=False)
     put(models_dir, 1, age=0)
     put(models_dir, 2, age=0, name="variables.index")
     assert found(source) == [1]
 
 
-def test_a_version_that_went_away_half_written_is_seen_as_new_when_it_comes_back(models_dir, source):
+def test_an_incomplete_version_that_was_removed_counts_as_new_when_it_is_added_again(models_dir, source):
     folder = put(models_dir, 1, age=0)
     assert found(source) == []
     folder.rename(models_dir / "elsewhere")
@@ -130,13 +130,13 @@ def test_a_version_that_went_away_half_written_is_seen_as_new_when_it_comes_back
     assert found(source) == [1]
 
 
-def test_a_version_that_failed_is_taken_again_once_its_files_have_changed_and_settled(models_dir, source):
+def test_a_failed_version_is_selected_again_once_its_files_have_changed_and_settled(models_dir, source):
     folder = put(models_dir, 1)
     put(models_dir, 2)
     assert found(source, All()) == [1, 2]
     assert sorted(source.poll(model(All()), {folder})) == [1, 2]
     (folder / "variables.index").write_bytes(b"late")
-    # changes of what is in service are none of the source's business
+    # later changes of a settled version are ignored
     assert found(source, All()) == [1, 2]
     assert sorted(source.poll(model(All()), {folder})) == [2]
     (folder / "variables.data").write_bytes(b"later")

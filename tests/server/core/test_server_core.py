@@ -21,7 +21,7 @@ NEVER = PollOptions(file_system=0, config=0)
 
 
 class FakeSource:
-    """Versions that are there, by model; a model that is not in it has lost its base path."""
+    """The versions of each model; a model that is not in it has no base path."""
 
     def __init__(self, **versions):
         self.versions = versions
@@ -33,7 +33,7 @@ class FakeSource:
 
 
 class World:
-    """A core with everything around it under the test's control."""
+    """A ServerCore with fakes around it."""
 
     def __init__(self, *models, labels_for_unavailable=False, **versions):
         self.config = ServerConfig(models or tuple(ModelConfig(name, f"/models/{name}") for name in versions))
@@ -87,7 +87,7 @@ def test_a_new_version_is_found_by_polling(eventually):
         eventually(lambda: world.served("a") == 2)
 
 
-def test_what_is_served_stays_when_the_base_path_vanishes():
+def test_served_versions_stay_if_the_base_path_disappears():
     with World(a=[1]) as world:
         world.core.start()
         world.source.versions.clear()
@@ -118,12 +118,12 @@ def test_a_reload_waits_for_new_models_only(eventually):
         assert world.served("a") == world.served("b") == 1
 
 
-def test_a_reload_for_which_nothing_is_there_comes_to_an_end(eventually):
+def test_a_reload_of_a_model_without_versions_times_out(eventually):
     with World(a=[1]) as world:
         world.core.start()
         with pytest.raises(DeadlineError, match="no version of nobody"):
             world.core.reload(ServerConfig((ModelConfig("nobody", "/models/nobody"),)), timeout=0)
-        # and does not stand in the way of the next one
+        # and does not block the next one
         world.core.reload(ServerConfig((ModelConfig("a", "/models/a"),)))
         assert world.served("a") == 1
 
@@ -137,7 +137,7 @@ def test_a_rollback_is_a_config_that_pins_the_old_version(eventually):
         eventually(lambda: world.served("a") == 1)
 
 
-def test_a_config_that_does_not_parse_leaves_everything_as_it_is(caplog):
+def test_an_invalid_config_file_changes_nothing(caplog):
     with World(a=[1]) as world:
         world.core.start()
         world.config = ConfigError("Error parsing text-format tensorflow.serving.ModelServerConfig: 1:1: no")
@@ -147,7 +147,7 @@ def test_a_config_that_does_not_parse_leaves_everything_as_it_is(caplog):
         assert caplog.text.count("Error parsing") == 1
 
 
-def test_what_is_wrong_with_a_config_is_said_again_when_it_was_right_between(caplog):
+def test_a_config_error_is_logged_again_after_a_valid_config(caplog):
     with World(a=[1]) as world:
         world.core.start()
         right = world.config
@@ -161,7 +161,7 @@ def labelled(**labels):
     return ModelConfig("a", "/models/a", labels=labels)
 
 
-def test_a_label_at_the_start_needs_the_flag():
+def test_a_label_at_startup_needs_the_flag():
     with World(labelled(stable=1), a=[1]) as world:
         with pytest.raises(FailedPreconditionError, match="allow_version_labels_for_unavailable_models"):
             world.core.start()
@@ -170,7 +170,7 @@ def test_a_label_at_the_start_needs_the_flag():
         assert world.served("a", label="stable") == 1
 
 
-def test_a_label_for_what_is_in_service_needs_no_flag():
+def test_a_label_for_an_available_version_needs_no_flag():
     with World(a=[1]) as world:
         world.core.start()
         world.core.reload(ServerConfig((labelled(stable=1),)))
@@ -180,7 +180,7 @@ def test_a_label_for_what_is_in_service_needs_no_flag():
         assert world.served("a", label="stable") == 1
 
 
-def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
+def test_with_the_flag_an_existing_label_moves_only_to_an_available_version():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
         world.core.start()
         with pytest.raises(
@@ -188,11 +188,11 @@ def test_with_the_flag_a_label_in_use_moves_only_to_what_is_in_service():
         ):
             world.core.reload(ServerConfig((labelled(stable=9),)))
         assert world.served("a", label="stable") == 1
-        world.core.reload(ServerConfig((labelled(stable=1, canary=9),)))  # one that was not in use
-        world.core.reload(ServerConfig((labelled(canary=9),)))  # nor does it move
+        world.core.reload(ServerConfig((labelled(stable=1, canary=9),)))  # a new label
+        world.core.reload(ServerConfig((labelled(canary=9),)))  # nor does it move to another version
 
 
-def test_labels_change_while_the_base_path_is_away():
+def test_labels_change_while_the_base_path_is_missing():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
         world.core.start()
         world.source.versions.clear()
@@ -202,7 +202,7 @@ def test_labels_change_while_the_base_path_is_away():
             world.served("a", label="stable")
 
 
-def test_polling_happens_by_itself(eventually):
+def test_polls_automatically(eventually):
     with World(a=[1]) as world:
         world.core = ServerCore(
             world.manager, world.source, world.read, poll=PollOptions(file_system=0.01, config=0.01)

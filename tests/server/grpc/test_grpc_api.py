@@ -1,4 +1,4 @@
-"""The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
+"""The gRPC API in a grpc.aio server with fake models, called through a plain channel."""
 
 import threading
 from pathlib import Path
@@ -19,13 +19,13 @@ from tfserving.wire.model_spec import ModelSpec
 
 @pytest.fixture(scope="module")
 def reloaded():
-    """The configurations that were reloaded, with the seconds that the caller gave."""
+    """The configurations of the reloads, with their timeouts in seconds."""
     return []
 
 
 @pytest.fixture(scope="module")
 def found():
-    """What a reload with the model "nowhere" waits for."""
+    """Releases reloads with the model "nowhere"."""
     return threading.Event()
 
 
@@ -57,44 +57,44 @@ def channel(reloaded, found, in_loop):
     manager.stop()
 
 
-def ask(channel, method, data):
+def call(channel, method, data):
     return channel.unary_unary(method.path)(data, timeout=30)
 
 
-def refused(channel, method, data):
+def call_error(channel, method, data):
     with pytest.raises(grpc.RpcError) as caught:
-        ask(channel, method, data)
+        call(channel, method, data)
     return caught.value.code(), caught.value.details()
 
 
-def test_predict(channel):
+def test_predict_returns_outputs_and_the_version(channel):
     x = np.array([1, 2], np.float32)
     spec, outputs = predict.decode_response(
-        ask(channel, services.PREDICT, predict.encode_request(ModelSpec("m"), {"x": x}))
+        call(channel, services.PREDICT, predict.encode_request(ModelSpec("m"), {"x": x}))
     )
     assert spec == ModelSpec("m", version=3, signature="serving_default")
     assert outputs["y"].tolist() == [3.0, 6.0]
 
 
-def test_replies_carry_values_in_the_repeated_fields(channel):
+def test_responses_have_values_in_repeated_fields(channel):
     request = predict.encode_request(ModelSpec("m"), {"x": np.ones(1, np.float32)})
-    reply = messages.PredictResponse.FromString(ask(channel, services.PREDICT, request))
+    reply = messages.PredictResponse.FromString(call(channel, services.PREDICT, request))
     assert list(reply.outputs["y"].float_val) == [3.0]
     assert not reply.outputs["y"].tensor_content
 
 
 @pytest.mark.parametrize("method", [services.PREDICT, services.GET_MODEL_METADATA, services.GET_MODEL_STATUS])
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x05abc", bytes(1000)])
-def test_garbage_is_refused_and_the_server_serves_on(channel, method, data):
-    assert refused(channel, method, data)[0] is grpc.StatusCode.INVALID_ARGUMENT
-    test_predict(channel)
+def test_rejects_garbage_and_keeps_serving(channel, method, data):
+    assert call_error(channel, method, data)[0] is grpc.StatusCode.INVALID_ARGUMENT
+    test_predict_returns_outputs_and_the_version(channel)
 
 
-def test_a_tensor_that_contradicts_itself(channel):
+def test_rejects_a_tensor_that_contradicts_itself(channel):
     message = messages.PredictRequest(model_spec=ModelSpec("m").to_message())
     message.inputs["x"].dtype = 1
     message.inputs["x"].tensor_shape.dim.add(size=2**40)
-    code, text = refused(channel, services.PREDICT, message.SerializeToString())
+    code, text = call_error(channel, services.PREDICT, message.SerializeToString())
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "'x'" in text
     assert "2 GiB" in text
@@ -131,7 +131,7 @@ def test_a_tensor_that_contradicts_itself(channel):
     ],
 )
 def test_refusals(channel, method, request_, code, said):
-    got, text = refused(channel, method, request_.SerializeToString())
+    got, text = call_error(channel, method, request_.SerializeToString())
     assert got is grpc.StatusCode[code]
     assert said in text
 
@@ -139,17 +139,17 @@ def test_refusals(channel, method, request_, code, said):
 @pytest.mark.parametrize(
     "name", ["m" * 100_000, "模" * 30_000, "\n" * 30_000], ids=["ascii", "utf8", "lines"]
 )
-def test_a_refusal_that_names_something_long_arrives(channel, name):
+def test_an_error_that_quotes_a_long_name_reaches_the_client(channel, name):
     request_ = messages.PredictRequest(model_spec={"name": name})
-    code, text = refused(channel, services.PREDICT, request_.SerializeToString())
+    code, text = call_error(channel, services.PREDICT, request_.SerializeToString())
     assert code is grpc.StatusCode.NOT_FOUND
     assert text.startswith("Servable not found for request: Latest(" + name[:100])
 
 
-def test_metadata(channel):
+def test_metadata_returns_the_signatures(channel):
     request = messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["signature_def"])
     reply = messages.GetModelMetadataResponse.FromString(
-        ask(channel, services.GET_MODEL_METADATA, request.SerializeToString())
+        call(channel, services.GET_MODEL_METADATA, request.SerializeToString())
     )
     signatures = messages.SignatureDefMap()
     assert reply.metadata["signature_def"].Unpack(signatures)
@@ -157,24 +157,24 @@ def test_metadata(channel):
     assert reply.model_spec.version.value == 3
 
 
-def test_reload(channel, reloaded):
+def test_reload_replaces_the_configuration(channel, reloaded):
     request = messages.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="m", base_path="/models/m", model_platform="tensorflow")
-    ask(channel, services.RELOAD_CONFIG, request.SerializeToString())
+    call(channel, services.RELOAD_CONFIG, request.SerializeToString())
     config, timeout = reloaded.pop()
     assert [model.name for model in config.models] == ["m"]
     assert 0 < timeout < 60
     empty = messages.ReloadConfigRequest()
     empty.config.model_config_list.SetInParent()
-    ask(channel, services.RELOAD_CONFIG, empty.SerializeToString())
+    call(channel, services.RELOAD_CONFIG, empty.SerializeToString())
     assert reloaded.pop()[0].models == ()
-    code, text = refused(channel, services.RELOAD_CONFIG, b"")
+    code, text = call_error(channel, services.RELOAD_CONFIG, b"")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "model_config_list" in text
     assert not reloaded
 
 
-def test_reloads_that_wait_keep_no_other_waiting(channel, reloaded, found):
+def test_waiting_reloads_do_not_delay_another(channel, reloaded, found):
     def request(name):
         made = messages.ReloadConfigRequest()
         made.config.model_config_list.config.add(name=name, base_path="/m", model_platform="tensorflow")

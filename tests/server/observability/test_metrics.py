@@ -1,4 +1,4 @@
-"""The metrics that a scrape gets: names, types and labels of the real server, over both APIs; and our own."""
+"""Scraped metrics: names, types and labels of tensorflow_model_server, and our own."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ class Scrape:
 
 
 class FakeModels:
-    """A manager's answers to what metrics ask."""
+    """The states that a manager reports."""
 
     def __init__(self, **statuses):
         self.statuses = statuses
@@ -72,7 +72,7 @@ def scrape(metrics):
 
 
 def call(metrics, model="m", version=3, signature="serving_default", method="Predict", api=GRPC, error=None):
-    """Has a call counted."""
+    """Counts a request."""
     try:
         with RequestContext(api, method, observers=[metrics]) as context:
             context.requested_spec = ModelSpec(model)
@@ -85,24 +85,24 @@ def call(metrics, model="m", version=3, signature="serving_default", method="Pre
 
 
 @pytest.fixture(scope="module")
-def watching(tmp_path_factory):
+def observers_of_flags(tmp_path_factory):
     config = tmp_path_factory.mktemp("metrics") / "monitoring.config"
     config.write_text("prometheus_config { enable: true }")
     return Observability.from_options(ObservabilityOptions(monitoring_config_file=str(config)))
 
 
 @pytest.fixture(scope="module")
-def apis(in_loop, watching):
-    """Both APIs, watched; calls are joined, and there was one of each kind."""
-    metrics = watching.metrics
+def apis(in_loop, observers_of_flags):
+    """Both APIs with metrics and batching, after a request of each kind."""
+    metrics = observers_of_flags.metrics
     parameters = BatchingParameters(allowed_batch_sizes=(4, 1000))
     loader = BatchingLoader(FakeLoader(), parameters, metrics.batching)
-    with serve(in_loop, watching.observers, watching.pages, loader=loader) as apis:
+    with serve(in_loop, observers_of_flags.observers, observers_of_flags.pages, loader=loader) as apis:
         metrics.set_models(apis.manager)
         metrics.runtime.count_load(Path("/models/m/3"), 0.5)
         metrics.runtime.count_warmup(Path("/models/m/3"), 2, 0.25)
         metrics.runtime.count_graph_run(0.001)
-        # a batch cannot have the scalar output, a row of JSON neither
+        # neither a batch nor a row of JSON can have the scalar output
         assert apis.call(services.PREDICT, predict_request(outputs=["y"]))
         assert apis.call(services.PREDICT, predict_request("nobody")) is None
         classify = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
@@ -124,23 +124,23 @@ def scraped(apis):
 
 
 @pytest.mark.parametrize("real", recorded_metrics(), ids=lambda real: real["metric"])
-def test_a_metric_of_the_real_server(real, scraped):
+def test_a_recorded_metric_has_its_type_and_labels(real, scraped):
     name = real["metric"]
     assert scraped.types[name] == real["type"]
     if name in NEVER_SET:
         assert not scraped.labels(name)
     else:
         (labels,) = scraped.labels(name)
-        # where none is recorded, the recorded server had no series to show any
+        # the recorded server had no series of a metric without recorded labels
         assert labels == frozenset(real["labels"].split(",")) or not real["labels"]
 
 
-def test_what_is_no_metric_of_the_real_server_is_named_as_ours(scraped):
+def test_all_other_metrics_have_our_prefix(scraped):
     ours = scraped.types.keys() - {real["metric"] for real in recorded_metrics()}
     assert all(name.startswith("tfserving_") for name in ours)
 
 
-def test_requests_are_counted_as_in_the_real_server(scraped):
+def test_requests_are_counted_as_in_tensorflow_model_server(scraped):
     def requests(**labels):
         return scraped.value(":tensorflow:serving:request_count", **labels)
 
@@ -154,10 +154,10 @@ def test_requests_are_counted_as_in_the_real_server(scraped):
     assert answered(API="Classify", entrypoint="GRPC") == 1
     assert answered(API="regress", entrypoint="REST") == 1
     assert answered(API="", entrypoint="REST") == 1  # the status
-    assert answered(API="predict", entrypoint="REST") == 0  # failures are left out
+    assert answered(API="predict", entrypoint="REST") == 0  # failures are not included
 
 
-def test_runs_and_examples(scraped):
+def test_model_runs_and_examples_are_counted(scraped):
     run = ":tensorflow:serving:runtime_latency_count"
     for api in ("Predict", "Classify", "Regress"):
         assert scraped.value(run, model_name="m", API=api, runtime="TF1") == 1
@@ -165,7 +165,7 @@ def test_runs_and_examples(scraped):
     assert scraped.value(":tensorflow:serving:request_example_counts_count", model="m") == 2
 
 
-def test_batches(scraped):
+def test_batches_are_counted(scraped):
     batching = ":tensorflow:serving:batching_session:"
     assert scraped.value(f"{batching}input_batch_size_sum") == 2 + 3 + 1
     assert scraped.value(f"{batching}processed_batch_size_sum") == 3 * 4
@@ -174,7 +174,7 @@ def test_batches(scraped):
     assert scraped.value(f"{batching}wrapped_run_count") == 3
 
 
-def test_loads_and_warmup(scraped):
+def test_loads_and_warmup_are_counted(scraped):
     path = {"model_path": "/models/m/3"}
     assert scraped.value(":tensorflow:cc:saved_model:load_attempt_count", **path, status="success") == 1
     assert scraped.value(":tensorflow:cc:saved_model:load_latency", **path) == 500_000
@@ -184,7 +184,7 @@ def test_loads_and_warmup(scraped):
     assert scraped.value(":tensorflow:core:graph_run_time_usecs") == 1000
 
 
-def test_requests_by_version_and_signature(scraped):
+def test_requests_are_counted_by_version_and_signature(scraped):
     name = "tfserving_requests_total"
     answered = {"model_name": "m", "version": "3"}
     grpc, rest = {"api": "GRPC"}, {"api": "REST"}
@@ -198,7 +198,7 @@ def test_requests_by_version_and_signature(scraped):
     assert scraped.value(name, model_name="m", **rest, **status) == 1
 
 
-def test_the_states_of_versions(scraped):
+def test_a_version_has_one_state(scraped):
     version = {"model_name": "m", "version": "3"}
     for state in State:
         expected = state is State.AVAILABLE
@@ -206,7 +206,7 @@ def test_the_states_of_versions(scraped):
     assert len([1 for name, _ in scraped.values if name == "tfserving_model_state"]) == len(State)
 
 
-def test_nothing_is_in_flight_and_the_scrape_itself_does_not_count(apis, scraped):
+def test_a_scrape_is_not_counted_as_a_request(apis, scraped):
     again = Scrape(apis.rest.ask("GET", f"{PATH}?name=x").body.decode())
     for api in ("GRPC", "REST"):
         assert again.value("tfserving_requests_in_flight", api=api) == 0
@@ -214,8 +214,8 @@ def test_nothing_is_in_flight_and_the_scrape_itself_does_not_count(apis, scraped
     assert ours == {key: scraped.values[key] for key in ours}
 
 
-def test_callers_make_no_labels(apis, scraped):
-    """What does not exist counts once, whatever the caller calls it."""
+def test_callers_cannot_create_labels(apis, scraped):
+    """Names that do not exist share one series."""
     for number in range(5):
         assert apis.call(services.PREDICT, predict_request(f"no{number}")) is None
         assert apis.call(services.PREDICT, predict_request(version=100 + number)) is None
@@ -246,7 +246,7 @@ def test_without_models_every_model_is_unknown():
     assert scrape(metrics).value(":tensorflow:serving:request_count", model_name="", status="OK") == 1
 
 
-def test_failures_have_their_status_and_no_latency(metrics):
+def test_failures_have_a_status_and_no_latency(metrics):
     call(metrics, error=TfServingError("no room", code="RESOURCE_EXHAUSTED"))
     scraped = scrape(metrics)
     refused = {"model_name": "m", "status": "RESOURCE_EXHAUSTED"}
@@ -256,20 +256,20 @@ def test_failures_have_their_status_and_no_latency(metrics):
 
 
 @pytest.mark.parametrize("method", ["MultiInference", "GetModelMetadata", "HandleReloadConfigRequest"])
-def test_the_real_server_does_not_count_these_over_grpc(metrics, method):
+def test_methods_that_tensorflow_model_server_does_not_count_over_grpc(metrics, method):
     call(metrics, method=method)
     scraped = scrape(metrics)
     assert not scraped.labels(":tensorflow:serving:request_count")
     assert scraped.labels("tfserving_requests_total")
 
 
-def test_calls_in_flight(metrics):
+def test_requests_in_flight_are_counted(metrics):
     with RequestContext(REST, observers=[metrics]):
         assert scrape(metrics).value("tfserving_requests_in_flight", api="REST") == 1
     assert scrape(metrics).value("tfserving_requests_in_flight", api="REST") == 0
 
 
-def test_latencies_are_in_the_unit_of_their_metric(metrics):
+def test_latencies_have_the_unit_of_their_metric(metrics):
     with RequestContext(GRPC, "Predict", observers=[metrics]) as context:
         context.requested_spec, context.version, context.signature = ModelSpec("m"), 3, "s"
         context.started -= 2
@@ -284,7 +284,7 @@ def test_latencies_are_in_the_unit_of_their_metric(metrics):
     assert micros[0] == pytest.approx(seconds[0] * 1e6)
 
 
-def test_versions_that_ended_long_ago_are_forgotten(metrics):
+def test_versions_that_were_unloaded_long_ago_have_no_series(metrics):
     models = FakeModels(m=[VersionStatus(1, State.AVAILABLE)])
     metrics.set_models(models)
     call(metrics, version=1)
@@ -317,7 +317,7 @@ def test_a_model_without_versions_has_no_state(metrics):
         ("", ""),
     ],
 )
-def test_the_monitoring_configuration(tmp_path, text, path):
+def test_reads_the_monitoring_configuration(tmp_path, text, path):
     file = tmp_path / "monitoring.config"
     file.write_text(text)
     watching = Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
@@ -334,7 +334,7 @@ def test_the_monitoring_configuration(tmp_path, text, path):
         (None, "No such file"),
     ],
 )
-def test_a_monitoring_configuration_that_cannot_be_used(tmp_path, text, said):
+def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, said):
     file = tmp_path / "monitoring.config"
     if text is not None:
         file.write_text(text)

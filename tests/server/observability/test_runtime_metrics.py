@@ -1,4 +1,4 @@
-"""What loading, warming up and running a real SavedModel counts."""
+"""Metrics of loading, warming up and running a SavedModel."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture
 def version(tmp_path):
-    """A version that doubles."""
+    """A version whose model doubles its input."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -26,7 +26,7 @@ def version(tmp_path):
 
 
 class Counted:
-    """A registry and what it says."""
+    """A registry and its values."""
 
     def __init__(self):
         self.registry = Registry()
@@ -44,7 +44,7 @@ def load(version, counted):
     return load_saved_model("m", 1, version, options=RuntimeOptions(), metrics=counted.metrics)
 
 
-def test_load_warmup_and_runs(version):
+def test_load_warmup_and_runs_are_counted(version):
     request = predict.encode_request(ModelSpec("m"), {"x": np.ones(2, np.float32)})
     write_warmup(version, [request, request])
     counted = Counted()
@@ -62,7 +62,7 @@ def test_load_warmup_and_runs(version):
     servable.close()
 
 
-def test_a_load_that_fails(version):
+def test_a_failed_load_is_counted(version):
     (version / "saved_model.pb").write_bytes(b"\xff")
     counted = Counted()
     with pytest.raises(TfServingError):

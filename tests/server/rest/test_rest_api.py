@@ -84,7 +84,7 @@ def test_status_and_metadata(server, service):
     assert service.specs == [ModelSpec("m"), ModelSpec("m", label="a"), ModelSpec("m", 7)]
 
 
-def test_no_answer_tells_what_runs_the_server(server):
+def test_the_server_header_does_not_name_aiohttp(server):
     for answer in (server.ask("GET", "/v1/models/m"), server.predict({}), server.ask("BREW", "/")):
         assert answer.headers["Server"] == "tfserving"
 
@@ -116,7 +116,7 @@ def test_no_answer_tells_what_runs_the_server(server):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_refusals_are_json(server, method, path, body, status, text):
+def test_errors_are_json(server, method, path, body, status, text):
     answer = server.ask(method, path, body)
     assert answer.status == status
     assert text in answer.error
@@ -136,7 +136,7 @@ def test_refusals_are_json(server, method, path, body, status, text):
         (TfServingError("why"), 500),
     ],
 )
-def test_the_code_of_an_error_becomes_a_status(service, server, error, status):
+def test_an_error_code_becomes_an_http_status(service, server, error, status):
     def fail(inputs):
         raise error
 
@@ -145,7 +145,7 @@ def test_the_code_of_an_error_becomes_a_status(service, server, error, status):
     assert (answer.status, answer.error) == (status, "why")
 
 
-def test_a_fault_of_the_server_is_told_and_logged(service, server, caplog):
+def test_an_unexpected_error_is_returned_and_logged(service, server, caplog):
     def fail(inputs):
         raise ZeroDivisionError("by zero")
 
@@ -156,14 +156,14 @@ def test_a_fault_of_the_server_is_told_and_logged(service, server, caplog):
     assert server.ask("GET", "/v1/models/m").status == 200
 
 
-def test_an_output_that_cannot_be_written_is_refused(service, server):
+def test_rejects_an_output_that_json_cannot_represent(service, server):
     service.run = lambda inputs: {"y": np.zeros(1, np.complex64)}
     answer = server.predict({"instances": [1]})
     assert answer.status == 400
     assert "'y' is complex64" in answer.error
 
 
-def test_head_answers_like_get_without_a_body(server):
+def test_head_is_get_without_a_body(server):
     answer = server.ask("HEAD", "/v1/models/m")
     assert (answer.status, answer.body) == (200, b"")
     assert int(answer.headers["Content-Length"]) > 0
@@ -181,7 +181,7 @@ def test_bodies_may_be_large_and_chunked(server):
     assert answer.json["predictions"] == doubled
 
 
-def test_a_compressed_body_is_read(server):
+def test_reads_a_compressed_body(server):
     body = gzip.compress(b'{"instances": [1.5]}')
     assert server.predict(body, {"Content-Encoding": "gzip"}).json == {"predictions": [3.0]}
     garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
@@ -190,7 +190,7 @@ def test_a_compressed_body_is_read(server):
     assert "is not supported" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
-def test_a_compressed_body_is_bounded(service, monkeypatch):
+def test_rejects_a_compressed_body_that_is_too_large(service, monkeypatch):
     monkeypatch.setattr(rest_api, "MAX_INFLATED_BYTES", 1000)
     with serve(service) as server:
         answer = server.predict(gzip.compress(bytes(10_000_000)), {"Content-Encoding": "gzip"})
@@ -213,7 +213,7 @@ def test_a_compressed_body_is_bounded(service, monkeypatch):
         ("", 10_000, False),
     ],
 )
-def test_long_answers_are_compressed_for_whom_asks(service, server, accepted, size, compressed):
+def test_compresses_long_responses_for_clients_that_accept_gzip(service, server, accepted, size, compressed):
     service.run = zeros(size)
     answer = server.predict({"instances": [1]}, {"Accept-Encoding": accepted})
     assert answer.headers["Content-Encoding"] == ("gzip" if compressed else None)
@@ -221,7 +221,7 @@ def test_long_answers_are_compressed_for_whom_asks(service, server, accepted, si
     assert json.loads(body) == {"predictions": [0.0] * size}
 
 
-def test_other_pages_may_call_only_when_told_so(service, server):
+def test_cors_headers_are_sent_only_if_enabled(service, server):
     for answer in (server.ask("GET", "/v1/models/m"), server.ask("GET", "/")):
         assert answer.headers["Access-Control-Allow-Origin"] is None
     with serve(FakeService(), RestOptions(cors=True)) as open_server:
@@ -233,7 +233,7 @@ def test_other_pages_may_call_only_when_told_so(service, server):
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_a_call_that_takes_too_long_is_given_up(service):
+def test_a_request_times_out(service):
     release = threading.Event()
     service.run = lambda inputs: {"y": np.zeros(release.wait(30))}
     with serve(service, RestOptions(timeout_in_ms=50)) as server:
@@ -245,7 +245,7 @@ def test_a_call_that_takes_too_long_is_given_up(service):
             release.set()
 
 
-def test_without_a_timeout_a_call_is_waited_for(service):
+def test_without_a_timeout_a_request_may_take_any_time(service):
     with serve(service, RestOptions(timeout_in_ms=0)) as server:
         assert server.predict({"instances": [1]}).status == 200
 
@@ -271,7 +271,7 @@ def test_a_busy_model_does_not_delay_the_status(service, server):
     assert answers[0].status == 200
 
 
-def test_a_slow_client_holds_no_worker(service, server):
+def test_a_slow_client_holds_no_worker_thread(service, server):
     body = b'{"instances": [1]}'
     head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
@@ -283,7 +283,7 @@ def test_a_slow_client_holds_no_worker(service, server):
     assert service.submitted == 1
 
 
-def test_the_server_says_to_go_on_when_asked(server):
+def test_sends_100_continue_if_the_client_expects_it(server):
     body = b'{"instances": [1]}'
     head = (
         b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
@@ -309,7 +309,7 @@ def test_the_server_says_to_go_on_when_asked(server):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_garbage_gets_a_400_and_does_no_harm(server, garbage, caplog):
+def test_garbage_gets_a_400_and_the_server_keeps_serving(server, garbage, caplog):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(garbage)
         client.shutdown(socket.SHUT_WR)
@@ -320,11 +320,11 @@ def test_garbage_gets_a_400_and_does_no_harm(server, garbage, caplog):
 
 
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nabcdeXX\r\n"])
-def test_a_body_that_goes_on_wrongly_is_answered_and_the_connection_ends(server, rest, caplog):
+def test_a_malformed_body_gets_a_response_and_the_connection_is_closed(server, rest, caplog):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.sendall(b"5\r\nabcde\r\n")
-        # what comes together is refused together, so it must be read before
+        # aiohttp rejects what arrives together, so the head must be read first
         assert server.ask("GET", "/v1/models/m").status == 200
         client.sendall(rest)
         answer = client.makefile("rb").read()
@@ -333,20 +333,20 @@ def test_a_body_that_goes_on_wrongly_is_answered_and_the_connection_ends(server,
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_bytes_in_a_path_that_are_not_utf8_are_told_back(server):
+def test_a_path_that_is_not_utf8_is_quoted_in_the_error(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b"GET /v1/models/\xff\xfe/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = client.makefile("rb").read()
     assert b" 400 " in answer.splitlines()[0]
 
 
-def test_a_client_that_goes_away_does_no_harm(server):
+def test_keeps_serving_after_a_client_disconnects(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b'POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"ins')
     assert server.predict({"instances": [1]}).status == 200
 
 
-def test_a_connection_is_used_again(server):
+def test_a_connection_serves_several_requests(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for body in (b"{oops", b'{"instances": [1]}', b""):
         connection.request("POST", "/v1/models/m:predict", body)
@@ -357,13 +357,13 @@ def test_a_connection_is_used_again(server):
 
 
 @pytest.mark.parametrize("transport", [None, object()])
-def test_a_connection_that_closes_before_its_body_is_waited_for_is_no_failure_of_ours(transport):
+def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport):
     class Content:
         def at_eof(self):
             return False
 
         async def readchunk(self):
-            raise RuntimeError("Connection closed.")  # so says aiohttp
+            raise RuntimeError("Connection closed.")  # as aiohttp does
 
     request = SimpleNamespace(headers={}, content=Content(), transport=transport)
     with pytest.raises(InvalidInputError if transport is None else RuntimeError):

@@ -1,4 +1,4 @@
-"""A real SavedModel in a session."""
+"""SavedModels in TensorFlow sessions."""
 
 from unittest import mock
 
@@ -36,7 +36,9 @@ def servable(tmp_path_factory):
     loaded.close()
 
 
-def test_the_order_of_inputs_and_outputs_does_not_matter_and_costs_nothing(servable):
+def test_one_callable_serves_inputs_and_outputs_in_any_order(servable):
+    import tensorflow as tf
+
     signature = servable.signatures["serving_default"]
     a, b = np.array([5.0], np.float32), np.array([3.0], np.float32)
     orders = [
@@ -45,8 +47,9 @@ def test_the_order_of_inputs_and_outputs_does_not_matter_and_costs_nothing(serva
         ({"b": b, "a": a}, ("subtrahend", "difference", "minuend")),
         ({"a": a, "b": b}, ("minuend", "difference", "subtrahend")),
     ]
-    make = servable._session._make_callable_from_options
-    with mock.patch.object(servable._session, "_make_callable_from_options", side_effect=make) as made:
+    session = tf.compat.v1.Session
+    make = session._make_callable_from_options
+    with mock.patch.object(session, "_make_callable_from_options", autospec=True, side_effect=make) as made:
         for inputs, outputs in orders:
             answer = servable.submit(RequestContext(), signature, inputs, outputs).result()
             assert {name: array.tolist() for name, array in answer.items()} == {
@@ -100,7 +103,7 @@ def warmed_up(path, *records):
     return len(runs)
 
 
-def test_warmup_records_of_every_kind_are_answered(from_examples):
+def test_warmup_records_of_every_kind_run(from_examples):
     assert warmed_up(from_examples, log("classify_log"), log("regress_log", "also")) == 2
     assert warmed_up(from_examples, log("multi_inference_log", "serving_default", "also")) == 2
 
@@ -112,6 +115,6 @@ def test_warmup_records_of_every_kind_are_answered(from_examples):
         (b"", "no predict, classify, regress or multi-inference log"),
     ],
 )
-def test_a_warmup_record_that_cannot_be_answered_fails_the_load(from_examples, record, said):
+def test_an_invalid_warmup_record_fails_the_load(from_examples, record, said):
     with pytest.raises(TfServingError, match=said):
         warmed_up(from_examples, log("regress_log"), record)

@@ -133,14 +133,8 @@ class Metrics:
 
     def request_finished(self, context: RequestContext) -> None:
         """Counts a finished request and its outcome."""
-        kind = (
-            context.requested_spec.name,
-            context.version,
-            context.signature,
-            context.api,
-            context.method,
-            context.status,
-        )
+        model = context.requested_spec.name
+        kind = (model, context.version, context.signature, context.api, context.method, context.status)
         series = self._series.get(kind) or self._find_series(kind)
         with self._lock:  # once for all of it
             self._in_flight[context.api].value -= 1
