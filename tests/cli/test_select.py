@@ -23,7 +23,7 @@ def test_prints_only_diagnostics_if_there_are_errors(run, make_version):
     text = TEXT.replace("}\n}", 'version_labels { key: "x" value: 9 } }\n}')
     status, out, err = run(main, "--config", write(text), "--models-dir", "models")
     assert (status, out) == (2, "")
-    assert 'has label "x" for version 9, which is not on disk; assign it to one of 1' in err
+    assert 'has label "x" for version 9, which is not on disk; assign it to another version (1)' in err
 
 
 def test_rejects_two_models_of_one_name(run, make_version):

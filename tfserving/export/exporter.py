@@ -13,10 +13,10 @@ from tfserving.export import sources
 from tfserving.export.rewrite import Renaming, rewrite
 from tfserving.export.tf_logging import quiet_logs
 from tfserving.export.warmup_requests import (
+    encode_samples,
     generate_requests,
     load_samples,
     replay,
-    requests_from_samples,
 )
 from tfserving.repository import versions
 from tfserving.repository.model_names import check_name
@@ -87,7 +87,7 @@ def export_saved_model(
 
         signatures = read_saved_model(staging)
         if samples is not None:
-            write_warmup(staging, requests_from_samples(name, signatures, samples))
+            write_warmup(staging, encode_samples(name, signatures, samples))
         elif warmup:
             write_warmup(staging, generate_requests(name, signatures, warmup))
         elif renaming.inputs and warmup_file(staging).exists():

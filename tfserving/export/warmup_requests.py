@@ -82,7 +82,7 @@ def generate_requests(name: str, signatures: Mapping[str, Signature], count: int
     ]
 
 
-def requests_from_samples(
+def encode_samples(
     name: str, signatures: Mapping[str, Signature], samples: Mapping[str, Array]
 ) -> list[bytes]:
     """A serialized PredictRequest for each sample.

@@ -191,7 +191,7 @@ def _lint_labels(entry: Entry) -> Iterator[Diagnostic]:
             yield entry.error(
                 at,
                 f"has label {quote(label)} for version {version}, which the specific policy does not list",
-                f"add versions: {version} to the policy, or assign it to one of {list_numbers(listed)}",
+                f"add versions: {version} to the policy, or use a listed version ({list_numbers(listed)})",
             )
 
 

@@ -84,7 +84,7 @@ def _lint_labels(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     served = entry.policy.select(found)
     for label, version, at in entry.effective_labels():
         what = f"has label {quote(label)} for version {version}, which is not"
-        hint = f"assign it to one of {list_numbers(served)}"
+        hint = f"assign it to another version ({list_numbers(served)})"
         if version not in found:
             yield entry.error(at, f"{what} on disk", hint)
         elif version not in served:
