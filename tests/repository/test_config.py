@@ -157,7 +157,7 @@ class TestParse:
         [
             (
                 entry(base_path="models/a"),
-                'has base_path "models/a", which is relative; write base_path: "/models/a"',
+                'has base_path "models/a", which is not an absolute path; write base_path: "/models/a"',
             ),
             (entry(base_path=None), 'has no base_path; write base_path: "/models/a"'),
             (entry(model_platform=None), 'has no model_platform; write model_platform: "tensorflow"'),

@@ -127,7 +127,7 @@ class TestText:
             (
                 GOOD.replace("/models/a", "models/a"),
                 4,
-                'has base_path "models/a", which is relative',
+                'has base_path "models/a", which is not an absolute path',
                 'write base_path: "/models/a"',
             ),
             (
@@ -277,7 +277,7 @@ class TestText:
     def test_formats_a_diagnostic_with_file_and_line(self) -> None:
         (error,) = lint(GOOD.replace("/models/a", "a"))
         assert error.format("models/models.config") == (
-            'models/models.config:4: error: model "a" has base_path "a", which is relative; '
+            'models/models.config:4: error: model "a" has base_path "a", which is not an absolute path; '
             'write base_path: "/models/a"'
         )
 
@@ -312,7 +312,7 @@ class TestJson:
             (
                 "/models/a",
                 "a",
-                (2, 'model "a" has base_path "a", which is relative', "write base_path: "),
+                (2, 'model "a" has base_path "a", which is not an absolute path', "write base_path: "),
             ),
             (
                 '"model_platform"',

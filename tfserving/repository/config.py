@@ -130,7 +130,7 @@ def find_faults(entry: Any) -> Iterator[Fault]:
     if not base_path:
         yield Fault("base_path", "has no base_path", base_path_hint(entry.name))
     elif not base_path.startswith("/") and "://" not in base_path:
-        message = f"has base_path {quote(base_path)}, which is relative"
+        message = f"has base_path {quote(base_path)}, which is not an absolute path"
         yield Fault("base_path", message, base_path_hint(entry.name))
     hint = f'write model_platform: "{PLATFORM}"'
     if platform and old:

@@ -81,7 +81,7 @@ def unpack_requests(record: Any) -> Iterator[tuple[str, dict[str, np.ndarray[Any
     """
     kind = record.WhichOneof("log_type")
     if kind is None:
-        raise UnsupportedError("a warmup record is not a predict, classify, regress or multi-inference log")
+        raise UnsupportedError("a warmup record has no predict, classify, regress or multi-inference log")
     request = getattr(record, kind).request
     if kind == "predict_log":
         inputs = {alias: tensors.to_array(proto) for alias, proto in request.inputs.items()}
