@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.fuzz import corpus
 from tests.fuzz.mutations import mutated
 from tests.fuzz.rounds import fuzz
-from tests.models_config import to_text
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository import config
 from tfserving.server.rest import example_json, responses, rest_paths
@@ -211,7 +210,7 @@ def test_paths_are_calls_or_refused():
 
 def test_configurations_are_read_or_refused():
     right = [
-        to_text(config.from_message(messages.ReloadConfigRequest.FromString(data).config)).encode()
+        config.to_text(config.from_message(messages.ReloadConfigRequest.FromString(data).config)).encode()
         for data in corpus.RELOADS
     ]
 
@@ -226,7 +225,7 @@ def test_configurations_are_read_or_refused():
         if error is not None:
             assert isinstance(error, config.ConfigError)
             return
-        assert config.parse(to_text(found)) == found
+        assert config.parse(config.to_text(found)) == found
 
     fuzz(mutated([*corpus.RELOADS, *right], corpus.WORDS), check)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.models_config import to_message, to_text
 from tfserving.errors import ConfigError
 from tfserving.repository.config import (
+    PLATFORM,
     All,
     Latest,
     ModelConfig,
@@ -22,7 +23,7 @@ from tfserving.repository.config import (
     from_message,
     parse,
 )
-from tfserving.repository.config_text import is_json, read_message
+from tfserving.repository.config_text import format_message, is_json, read_message
 from tfserving.wire import messages
 
 TEXT = """\
@@ -50,6 +51,31 @@ model_config_list {
   }
 }
 """
+
+
+def to_message(config: ServerConfig) -> Any:
+    """The ModelServerConfig message of a configuration."""
+    message = messages.ModelServerConfig()
+    message.model_config_list.SetInParent()
+    for model in config.models:
+        entry = message.model_config_list.config.add(
+            name=model.name, base_path=model.base_path, model_platform=PLATFORM
+        )
+        entry.version_labels.update(model.labels)
+        policy = entry.model_version_policy
+        if isinstance(model.policy, All):
+            policy.all.SetInParent()
+        elif isinstance(model.policy, Specific):
+            policy.specific.SetInParent()
+            policy.specific.versions.extend(model.policy.versions)
+        elif model.policy != Latest():
+            policy.latest.num_versions = model.policy.num_versions
+    return message
+
+
+def to_text(config: ServerConfig) -> str:
+    """The configuration in text format."""
+    return format_message(to_message(config))
 
 
 def entry(**fields: object) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from tests.models_config import to_message, to_text
 from tests.soak.actors import Actor
 from tests.soak.callers import TIMEOUT, connected
 from tests.soak.models import Times
@@ -25,6 +24,8 @@ from tfserving.repository.config import (
     ServerConfig,
     Specific,
     VersionPolicy,
+    to_message,
+    to_text,
 )
 from tfserving.server.core.servable_state import State
 from tfserving.wire import messages, predict, services

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tests.conformance import compare
 from tests.embedded import Embedded, embedded
-from tests.models_config import to_text
 from tests.soak import models
 from tests.soak.actors import Actor, at_work
 from tests.soak.callers import GrpcCaller, RestCaller
@@ -113,7 +112,7 @@ class Fleet:
         own = [ModelConfig(name, str(directory / name)) for name in ("edited", "slow", *self.swapped)]
         own.append(ModelConfig("steady", str(directory / "steady"), All(), {"stable": 2}))
         self.config = ServerConfig((*config.models, *own))
-        self.file.write_text(to_text(self.config), encoding="utf-8")
+        self.file.write_text(models_config.to_text(self.config), encoding="utf-8")
         self.wishes = {name: Wishes(Wish(frozenset({1}))) for name in self.swapped}
         self.wishes["steady"] = Wishes(Wish(frozenset({1, 2, 3}), {"stable": 2}))
         self.wishes["edited"] = Wishes(Wish(frozenset({5})))
