@@ -19,7 +19,6 @@ from benchmarks.server import load, servers
 from benchmarks.server.delays import Asker, SlowCalls, alone
 from benchmarks.server.in_process import InProcess
 from benchmarks.server.models import INPUTS
-from tfserving.repository.config import ModelConfig, ServerConfig, to_text
 from tfserving.repository.warmup_records import write_warmup
 from tfserving.wire import predict
 from tfserving.wire.model_spec import ModelSpec
@@ -199,9 +198,11 @@ def memory(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
 def delays(models: Path, directory: Path, effort: Effort) -> Iterator[Row]:
     """What other calls notice of a model that takes a second a call, with more callers than threads."""
     config = directory / "slow.config"
-    config.write_text(
-        to_text(ServerConfig(tuple(ModelConfig(name, str(models / name)) for name in ("slow", "trivial"))))
+    entries = "".join(
+        f'config {{ name: "{name}" base_path: "{models / name}" model_platform: "tensorflow" }}\n'
+        for name in ("slow", "trivial")
     )
+    config.write_text(f"model_config_list {{\n{entries}}}\n")
     threads, callers = 4, 8
     flags = (
         f"--model_config_file={config}",

@@ -1,3 +1,7 @@
+"""tfserving call, and tf_rpc_client.py as a script."""
+
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -6,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfserving import __main__ as entry
 from tfserving.cli import call
 
 ROOT = Path(__file__).parents[2]
@@ -14,10 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(rpc_server, capsys):
-    """Runs the command against the fake server; returns status, standard output and error."""
+    """`run("[1]")` calls the fake server; returns exit status, stdout and stderr."""
 
     def run_call(*argv, address=None):
-        status = call.main(list(argv), address=address or rpc_server.address, model="half", prog="ask")
+        status = call.main(argv, address=address or rpc_server.address, model="half", prog="prog")
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -51,17 +54,17 @@ def usage_error(argv, capsys):
         (["[1]", "--signature", "complex64", "--json"], '{"y": [[1.0, 0.0]]}\n'),
     ],
 )
-def test_values(run, argv, expected):
+def test_prints_the_outputs(run, argv, expected):
     assert run(*argv) == (0, expected, "")
 
 
-def test_the_same_over_rest(rest_server, capsys):
+def test_calls_over_rest(rest_server, capsys):
     argv = ["--rest", "[1, 2]", "--json"]
     assert call.main(argv, rest_address=rest_server.address, model="half") == 0
     assert json.loads(capsys.readouterr().out) == {"y": [2.5, 3.0]}
 
 
-def test_files(run, tmp_path):
+def test_reads_inputs_from_files(run, tmp_path):
     np.save(tmp_path / "a.npy", np.array([[1, 2]], np.float32))
     np.savez(tmp_path / "ab.npz", a=np.array([[1, 2]], np.float32), b=np.array([3]))
     (tmp_path / "ab.json").write_text('{"a": [[1, 2]], "b": [3]}')
@@ -72,15 +75,15 @@ def test_files(run, tmp_path):
     assert run(f"{tmp_path}/ab.json", *pair) == expected
     odd = tmp_path / "x=1.npy"
     np.save(odd, np.array([1], np.float32))
-    assert run(str(odd), "--json")[1] == '{"y": [2.5]}\n', "a file's name may hold ="
+    assert run(str(odd), "--json")[1] == '{"y": [2.5]}\n', "the name of a file can contain ="
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["[1"], "neither JSON"),
-        (["hello"], "text needs its own quotes"),
-        (["x=hello"], "text needs its own quotes"),
+        (["hello"], "a string needs its own quotes"),
+        (["x=hello"], "a string needs its own quotes"),
         (["[1]", "[2]"], "NAME=VALUE"),
         (["[1]", "x=[2]"], "NAME=VALUE"),
         (["x=[1]", "x=[2]"], "given twice"),
@@ -90,24 +93,24 @@ def test_files(run, tmp_path):
         (["z=[1]"], "no input 'z'; it takes: 'x'"),
         (["[[1]]"], "expected float32 (-1), given shape (1, 1)"),
         (["[1]", "--output", "z"], "no output 'z'"),
-        (["--show", "[1]"], "send nothing"),
-        (["--status", "[1]"], "send nothing"),
+        (["--show", "[1]"], "do not send values; omit VALUE"),
+        (["--status", "[1]"], "do not send values; omit VALUE"),
         (["[1]", "--ca", "nowhere.pem"], "no file nowhere.pem"),
         (["[1]", "--address", "http://a"], "without a scheme"),
         (["[1]", "--token", "a\nb"], "printable"),
     ],
 )
-def test_misuse_is_told_and_ends_in_2(run, argv, words):
+def test_exits_with_2_on_invalid_arguments_and_values(run, argv, words):
     status, out, err = run(*argv)
     assert (status, out) == (2, "")
-    assert err.startswith("ask: error: ")
+    assert err.startswith("prog: error: ")
     assert words in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"{", b"\xff\xfe", b"PK\x03\x04"])
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".json"])
-def test_broken_files(run, tmp_path, suffix, content):
+def test_rejects_a_damaged_file(run, tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
     status, out, err = run(str(path))
@@ -115,12 +118,12 @@ def test_broken_files(run, tmp_path, suffix, content):
     assert str(path) in err
 
 
-def test_pickled_files_are_not_opened(run, tmp_path):
+def test_rejects_pickled_arrays(run, tmp_path):
     np.save(tmp_path / "p.npy", np.array([{}], object), allow_pickle=True)
     assert run(str(tmp_path / "p.npy"))[0] == 2
 
 
-def test_what_the_server_refuses_ends_in_1(run, service):
+def test_exits_with_1_if_the_server_rejects_the_request_or_does_not_respond(run, service):
     for argv in (["[1]", "--model", "nobody"], ["[1]", "--version", "9"], ["[1]", "--signature", "nobody"]):
         status, out, err = run(*argv)
         assert (status, out) == (1, "")
@@ -130,13 +133,13 @@ def test_what_the_server_refuses_ends_in_1(run, service):
     assert "is the server running" in err
 
 
-def test_show_and_status(run, service):
+def test_prints_signatures_and_status(run, service):
     status, out, _ = run("--show")
     assert status == 0
     assert "signature_def['serving_default'] (tensorflow/serving/predict)" in out
     assert "inputs['x']  DT_FLOAT (-1)  x:0" in out
     assert run()[1].startswith(out)
-    assert "ask NAME=JSON" in run()[1]
+    assert "To send a request: prog NAME=JSON" in run()[1]
     one = run("--show", "--signature", "pair")[1]
     assert one.startswith("signature_def['pair']")
     assert "serving_default" not in one
@@ -145,33 +148,35 @@ def test_show_and_status(run, service):
     assert json.loads(run("--status", "--json")[1])[1]["state"] == "AVAILABLE"
 
 
-def test_a_token_is_sent(run, service):
+def test_sends_the_token(run, service):
     run("--status", "--token", "abc")
     assert service.metadata[-1]["authorization"] == "Bearer abc"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
-def test_a_timeout_that_is_none(capsys, value):
-    assert "no number of seconds above 0" in usage_error(["--timeout", value], capsys)
+def test_rejects_an_invalid_timeout(capsys, value):
+    assert "not a number of seconds above 0" in usage_error(["--timeout", value], capsys)
 
 
-def test_version_and_label_exclude_each_other(capsys):
+def test_rejects_a_version_with_a_label(capsys):
     assert "not allowed with" in usage_error(["--version", "1", "--label", "x"], capsys)
 
 
-def test_the_door_and_the_subcommand_are_one_parser(rpc_server):
-    def ask(*command):
+def test_script_and_subcommand_print_the_same(rpc_server):
+    def send(*command):
         argv = [sys.executable, *command, "--address", rpc_server.address, "--model", "half", "[1]", "--json"]
         return subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
 
-    door = ask("tf_rpc_client.py")
-    subcommand = ask("-m", "tfserving", "call")
+    script = send("tf_rpc_client.py")
+    subcommand = send("-m", "tfserving", "call")
     assert (
-        (door.returncode, door.stdout) == (subcommand.returncode, subcommand.stdout) == (0, '{"y": [2.5]}\n')
+        (script.returncode, script.stdout)
+        == (subcommand.returncode, subcommand.stdout)
+        == (0, '{"y": [2.5]}\n')
     )
 
 
-def test_the_door_works_from_elsewhere(tmp_path):
+def test_script_runs_in_another_directory(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "tf_rpc_client.py"), "--help"],
         capture_output=True,
@@ -180,38 +185,4 @@ def test_the_door_works_from_elsewhere(tmp_path):
     )
     assert done.returncode == 0
     assert "tf_rpc_client.py [-h]" in done.stdout
-    assert "model (digits)" in done.stdout
-
-
-def test_the_entry_point(capsys):
-    assert entry.main(["--help"]) == 0
-    usage = capsys.readouterr().out
-    assert all(name in usage for name in ("call", "export", "serve", "repository"))
-    assert entry.main(["--version"]) == 0
-    assert entry.main([]) == 2
-    assert entry.main(["cal"]) == 2
-    assert "there is no command 'cal'; choose: call" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "call",
-        "repository",
-        pytest.param("export", marks=pytest.mark.tensorflow),
-        pytest.param("serve", marks=pytest.mark.tensorflow),
-    ],
-)
-def test_each_subcommand_answers_to_help(name):
-    argv = [sys.executable, "-m", "tfserving", name, "--help"]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0
-    assert "usage" in done.stdout.lower()
-
-
-def test_a_subcommand_whose_extra_is_not_installed_says_so(capsys, monkeypatch):
-    monkeypatch.setitem(entry._COMMANDS, "serve", ("no_such_module", "", "server"))
-    assert entry.main(["serve"]) == 1
-    assert capsys.readouterr().err == (
-        "tfserving: error: No module named 'no_such_module': pip install 'tfserving-toolkit[server]'\n"
-    )
+    assert "(default: digits)" in done.stdout

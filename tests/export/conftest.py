@@ -1,4 +1,4 @@
-"""Small models of every kind that can be exported."""
+"""Small models of each kind that can be exported."""
 
 from __future__ import annotations
 
@@ -25,14 +25,9 @@ def signature(
     return Signature(name, method, infos, {})
 
 
-def tree(directory: Path) -> list[str]:
-    """Everything under a directory, hidden names included."""
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
-
-
 @pytest.fixture(scope="session")
 def keras_model() -> Any:
-    """image [4, 6, 1] -> two heads: Keras calls the outputs output_0 (3 wide) and output_1 (2 wide)."""
+    """pixels [4, 6, 1] -> output_0 [3] and output_1 [2], names that Keras gives."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -45,7 +40,7 @@ def keras_model() -> Any:
 
 @pytest.fixture(scope="session")
 def call_signature() -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
-    """Calls a signature of a version on disk as the real server does: a session, by the tensors it names."""
+    """`call(version, x=...)` runs a signature in a session, as tensorflow_model_server does."""
     import tensorflow as tf
 
     from tfserving.export.tf_logging import quiet_logs
@@ -56,17 +51,17 @@ def call_signature() -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
             found = v1.saved_model.loader.load(session, ["serve"], str(version)).signature_def[name]
             assert set(inputs) == set(found.inputs)
             outputs = {alias: info.name for alias, info in found.outputs.items()}
-            answer: dict[str, np.ndarray[Any, Any]] = session.run(
+            values: dict[str, np.ndarray[Any, Any]] = session.run(
                 outputs, {found.inputs[alias].name: value for alias, value in inputs.items()}
             )
-            return answer
+            return values
 
     return call
 
 
 @pytest.fixture(scope="session")
 def words_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tf.Module with a variable, an asset and a table: words -> {"ids", "scaled"}; and x -> {"y"}."""
+    """A tf.Module with a variable, an asset and a table: words -> ids, scaled; and x -> y."""
     import tensorflow as tf
 
     vocabulary = tmp_path_factory.mktemp("assets") / "vocabulary.txt"
@@ -105,7 +100,7 @@ def words_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def tensorflow_1_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """y = x / 2 + 2 as TensorFlow 1 wrote it: predict (x -> y), and classify on tf.Example."""
+    """y = x / 2 + 2 saved by TensorFlow 1: predict (x -> y), and classify on tf.Example."""
     import tensorflow as tf
 
     from tfserving.export.tf_logging import quiet_logs

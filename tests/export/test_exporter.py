@@ -1,4 +1,4 @@
-"""export_saved_model, on real models of every kind."""
+"""export_saved_model with real models of each kind."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def names(version: Path, signature: str = "serving_default") -> tuple[list[str],
 
 
 class TestKeras:
-    def test_a_model_as_it_is(self, keras_model, models_dir, call_signature):
+    def test_exports_a_model(self, keras_model, models_dir, call_signature):
         path = export_saved_model(keras_model, "digits", models_dir=models_dir)
         assert path == models_dir / "digits" / "1"
         assert names(path) == (["pixels"], ["output_0", "output_1"])
-        answer = call_signature(path, pixels=PIXELS)
+        outputs = call_signature(path, pixels=PIXELS)
         expected = keras_model(PIXELS)
-        np.testing.assert_allclose(answer["output_0"], expected[0], rtol=1e-5)
-        np.testing.assert_allclose(answer["output_1"], expected[1], rtol=1e-5)
+        np.testing.assert_allclose(outputs["output_0"], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(outputs["output_1"], expected[1], rtol=1e-5)
 
-    def test_renamed(self, keras_model, models_dir, call_signature):
+    def test_renames_inputs_and_outputs(self, keras_model, models_dir, call_signature):
         path = export_saved_model(
             keras_model,
             "digits",
@@ -52,12 +52,12 @@ class TestKeras:
         )
         assert names(path) == (["image"], ["output_1", "slim"])
         assert names(path, "serve") == (["image"], ["output_1", "slim"])
-        answer = call_signature(path, image=PIXELS)
-        np.testing.assert_allclose(answer["output_1"], keras_model(PIXELS)[0], rtol=1e-5)
-        np.testing.assert_allclose(answer["slim"], keras_model(PIXELS)[1], rtol=1e-5)
+        outputs = call_signature(path, image=PIXELS)
+        np.testing.assert_allclose(outputs["output_1"], keras_model(PIXELS)[0], rtol=1e-5)
+        np.testing.assert_allclose(outputs["slim"], keras_model(PIXELS)[1], rtol=1e-5)
         assert tree(models_dir / "digits") == sorted(["1", *(f"1/{name}" for name in tree(path))])
 
-    def test_python_loads_the_new_names_as_well(self, keras_model, models_dir):
+    def test_tf_saved_model_load_has_the_new_names(self, keras_model, models_dir):
         import tensorflow as tf
 
         path = export_saved_model(keras_model, "m", models_dir=models_dir, input_names={"pixels": "image"})
@@ -66,7 +66,7 @@ class TestKeras:
 
     @pytest.mark.parametrize("suffix", [".keras", ".h5"])
     @pytest.mark.filterwarnings("ignore")
-    def test_a_file(self, keras_model, models_dir, tmp_path, call_signature, suffix):
+    def test_exports_a_file(self, keras_model, models_dir, tmp_path, call_signature, suffix):
         file = tmp_path / f"model{suffix}"
         keras_model.save(file)
         path = export_saved_model(file, "m", models_dir=models_dir, output_names={"output_0": "wide"})
@@ -74,7 +74,7 @@ class TestKeras:
             call_signature(path, pixels=PIXELS)["wide"], keras_model(PIXELS)[0], rtol=1e-5
         )
 
-    def test_strings_and_a_table(self, models_dir, call_signature):
+    def test_exports_a_model_with_strings_and_a_table(self, models_dir, call_signature):
         import keras
 
         words = keras.Input((), dtype="string", name="words")
@@ -82,21 +82,21 @@ class TestKeras:
         path = export_saved_model(model, "m", models_dir=models_dir, output_names={"output_0": "ids"})
         assert call_signature(path, words=["banana", "zebra"])["ids"].tolist() == [2, 0]
 
-    def test_a_model_that_was_never_built_is_refused_with_keras_own_reason(self, models_dir):
+    def test_rejects_an_unbuilt_model(self, models_dir):
         import keras
 
         with pytest.raises(ExportError, match="Keras cannot export the model: "):
             export_saved_model(keras.Sequential([keras.layers.Dense(1)]), "m", models_dir=models_dir)
         assert tree(models_dir) == []
 
-    def test_an_input_whose_name_no_signature_can_carry_is_explained(self, models_dir):
+    def test_rejects_an_input_name_with_a_space(self, models_dir):
         import keras
 
         image = keras.Input((2,), name="my image")
-        with pytest.raises(ExportError, match="give the Input layers names of letters"):
+        with pytest.raises(ExportError, match="in the names of Input layers"):
             export_saved_model(keras.Model(image, keras.layers.Dense(1)(image)), "m", models_dir=models_dir)
 
-    def test_a_file_of_weights_alone_is_refused(self, keras_model, models_dir, tmp_path):
+    def test_rejects_a_file_of_weights(self, keras_model, models_dir, tmp_path):
         keras_model.save_weights(tmp_path / "model.weights.h5")
         with pytest.raises(ExportError, match="Keras cannot load"):
             export_saved_model(tmp_path / "model.weights.h5", "m", models_dir=models_dir)
@@ -104,15 +104,17 @@ class TestKeras:
 
 
 class TestModules:
-    def test_each_function_with_a_signature_becomes_one(self, words_module, models_dir, call_signature):
+    def test_each_function_with_an_input_signature_becomes_a_signature(
+        self, words_module, models_dir, call_signature
+    ):
         path = export_saved_model(words_module, "words", models_dir=models_dir)
         assert set(read_saved_model(path)) == {"serving_default", "double"}
-        answer = call_signature(path, words=["cherry", "zebra"])
-        assert answer["ids"].tolist() == [2, -1]
-        assert answer["scaled"].tolist() == [20.0, -10.0]
+        outputs = call_signature(path, words=["cherry", "zebra"])
+        assert outputs["ids"].tolist() == [2, -1]
+        assert outputs["scaled"].tolist() == [20.0, -10.0]
         assert call_signature(path, "double", x=[4.0])["y"].tolist() == [8.0]
 
-    def test_a_single_function_is_the_default(self, models_dir, call_signature):
+    def test_a_single_function_becomes_the_default_signature(self, models_dir, call_signature):
         import tensorflow as tf
 
         module = tf.Module()
@@ -124,7 +126,7 @@ class TestModules:
         assert list(read_saved_model(path)) == ["serving_default"]
         assert call_signature(path, x=[2.0])["y"].tolist() == [6.0]
 
-    def test_several_without_a_default_are_refused(self, models_dir):
+    def test_rejects_several_functions_without_a_default(self, models_dir):
         import tensorflow as tf
 
         spec = [tf.TensorSpec([None], tf.float32)]
@@ -140,7 +142,7 @@ class TestModules:
             "serving_default",
         }
 
-    def test_a_module_without_signatures_is_refused(self, models_dir):
+    def test_rejects_a_module_without_signatures(self, models_dir):
         import tensorflow as tf
 
         with pytest.raises(InvalidInputError, match="input_signature"):
@@ -149,7 +151,7 @@ class TestModules:
 
 
 class TestFunctions:
-    def test_with_an_input_signature_and_a_variable(self, models_dir, call_signature):
+    def test_exports_a_function_with_a_variable(self, models_dir, call_signature):
         import tensorflow as tf
 
         factor = tf.Variable(5.0)
@@ -161,7 +163,7 @@ class TestFunctions:
         path = export_saved_model(times, "m", models_dir=models_dir, output_names={"output_0": "y"})
         assert call_signature(path, x=[2.0])["y"].tolist() == [10.0]
 
-    def test_a_concrete_function(self, models_dir, call_signature):
+    def test_exports_a_concrete_function(self, models_dir, call_signature):
         import tensorflow as tf
 
         concrete = tf.function(lambda x: {"y": -x}).get_concrete_function(
@@ -170,24 +172,24 @@ class TestFunctions:
         path = export_saved_model(concrete, "m", models_dir=models_dir)
         assert call_signature(path, x=[2.0])["y"].tolist() == [-2.0]
 
-    def test_without_a_signature_the_way_out_is_named(self, models_dir):
+    def test_rejects_a_function_without_an_input_signature(self, models_dir):
         import tensorflow as tf
 
         with pytest.raises(InvalidInputError, match="get_concrete_function"):
             export_saved_model(tf.function(lambda x: x), "m", models_dir=models_dir)
 
-    def test_one_that_cannot_be_traced(self, models_dir):
+    def test_rejects_a_function_that_cannot_be_traced(self, models_dir):
         import tensorflow as tf
 
         @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
         def wrong(x):
             return tf.matmul(x, x)
 
-        with pytest.raises(ExportError, match="cannot be traced"):
+        with pytest.raises(ExportError, match="cannot trace the"):
             export_saved_model(wrong, "m", models_dir=models_dir)
         assert tree(models_dir) == []
 
-    def test_a_table_that_nothing_holds_is_explained(self, models_dir):
+    def test_exports_or_explains_an_untracked_table(self, models_dir):
         import tensorflow as tf
 
         def make_table():
@@ -197,25 +199,25 @@ class TestFunctions:
         table = make_table()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
-        def look(x):
+        def find(x):
             return table.lookup(x)
 
         try:
-            path = export_saved_model(look, "m", models_dir=models_dir)
+            path = export_saved_model(find, "m", models_dir=models_dir)
         except ExportError as error:
             assert "attribute of a tf.Module" in str(error)  # noqa: PT017
         else:
             assert list(read_saved_model(path)) == ["serving_default"]
 
     @pytest.mark.parametrize("source", [42, None, lambda x: x, np.ones(2)])
-    def test_what_is_no_model_is_refused(self, source, models_dir):
-        with pytest.raises(InvalidInputError, match="cannot be exported: give a Keras 3 model"):
+    def test_rejects_objects_that_are_not_models(self, source, models_dir):
+        with pytest.raises(InvalidInputError, match="cannot be exported; give a Keras 3 model"):
             export_saved_model(source, "m", models_dir=models_dir)
         assert tree(models_dir) == []
 
 
 class TestSavedModels:
-    def test_unchanged_it_is_copied_file_by_file(self, words_module, models_dir):
+    def test_copies_a_saved_model_file_by_file(self, words_module, models_dir):
         first = export_saved_model(words_module, "words", models_dir=models_dir)
         (first / "assets.extra").mkdir()
         (first / "assets.extra" / "note.txt").write_text("kept")
@@ -225,7 +227,7 @@ class TestSavedModels:
         for name in tree(first):
             assert (first / name).is_dir() or (first / name).read_bytes() == (second / name).read_bytes()
 
-    def test_renamed_it_keeps_signatures_assets_tables_and_variables(
+    def test_renaming_preserves_signatures_assets_tables_and_variables(
         self, words_module, models_dir, call_signature
     ):
         first = export_saved_model(words_module, "words", models_dir=models_dir)
@@ -244,7 +246,7 @@ class TestSavedModels:
         assert (second / "assets" / "vocabulary.txt").read_text() == "apple\nbanana\ncherry\n"
         assert (second / "assets.extra" / "note.txt").read_text() == "kept"
 
-    def test_one_of_tensorflow_1_is_copied_or_renamed(self, tensorflow_1_model, models_dir, call_signature):
+    def test_copies_or_renames_a_tensorflow_1_model(self, tensorflow_1_model, models_dir, call_signature):
         first = export_saved_model(tensorflow_1_model, "half", models_dir=models_dir)
         assert tree(first) == tree(tensorflow_1_model)
 
@@ -254,12 +256,12 @@ class TestSavedModels:
         assert call_signature(second, y=[[4.0]])["x"].tolist() == [[4.0]]
         assert read_saved_model(second)["classify"].method_name == "tensorflow/serving/classify"
 
-    def test_one_of_tensorflow_1_cannot_take_image_bytes(self, tensorflow_1_model, models_dir):
+    def test_rejects_image_bytes_for_a_tensorflow_1_model(self, tensorflow_1_model, models_dir):
         with pytest.raises(InvalidInputError, match="TensorFlow 1"):
             export_saved_model(tensorflow_1_model, "half", models_dir=models_dir, image_bytes=True)
         assert tree(models_dir) == []
 
-    def test_methods_other_than_predict_survive_renaming(self, words_module, models_dir, tmp_path):
+    def test_renaming_preserves_methods_other_than_predict(self, words_module, models_dir, tmp_path):
         import tensorflow as tf
 
         path = export_saved_model(words_module, "words", models_dir=models_dir)
@@ -277,26 +279,26 @@ class TestSavedModels:
             "serving_default": "tensorflow/serving/predict",
         }
 
-    def test_unknown_names_list_those_there_are(self, words_module, models_dir):
-        with pytest.raises(InvalidInputError, match="no input is called 'image': there are words, x"):
+    def test_rejects_an_unknown_name_and_lists_the_known_ones(self, words_module, models_dir):
+        with pytest.raises(InvalidInputError, match="has no input 'image'; its inputs are: words, x"):
             export_saved_model(words_module, "words", models_dir=models_dir, input_names={"image": "a"})
         assert tree(models_dir) == []
 
-    def test_a_broken_one_is_refused(self, models_dir, tmp_path):
+    def test_rejects_a_damaged_saved_model(self, models_dir, tmp_path):
         (tmp_path / "broken").mkdir()
         (tmp_path / "broken" / "saved_model.pb").write_bytes(b"garbage")
         with pytest.raises(RepositoryError, match="is no SavedModel"):
             export_saved_model(tmp_path / "broken", "m", models_dir=models_dir)
         assert tree(models_dir) == []
 
-    def test_one_around_its_own_destination_is_refused(self, tensorflow_1_model, models_dir):
+    def test_rejects_a_saved_model_that_contains_the_destination(self, tensorflow_1_model, models_dir):
         shutil.copytree(tensorflow_1_model, models_dir / "half")
         before = tree(models_dir)
-        with pytest.raises(InvalidInputError, match="move it elsewhere"):
+        with pytest.raises(InvalidInputError, match="move it first"):
             export_saved_model(models_dir / "half", "half", models_dir=models_dir)
         assert tree(models_dir) == before
 
-    def test_a_model_directory_names_the_version_that_is_meant(self, models_dir):
+    def test_suggests_a_version_if_the_source_is_a_directory_of_versions(self, models_dir):
         for version in (9, 10):
             (models_dir / "m" / str(version)).mkdir(parents=True)
             (models_dir / "m" / str(version) / "saved_model.pb").touch()
@@ -304,7 +306,7 @@ class TestSavedModels:
             export_saved_model(models_dir / "m", "other", models_dir=models_dir)
 
 
-def test_names_are_those_of_saved_model_cli(words_module, models_dir):
+def test_signatures_match_saved_model_cli(words_module, models_dir):
     path = export_saved_model(
         words_module,
         "words",
@@ -334,12 +336,12 @@ def test_names_are_those_of_saved_model_cli(words_module, models_dir):
 
 
 class TestVersions:
-    def test_the_next_one_is_the_default(self, tensorflow_1_model, models_dir):
+    def test_takes_the_next_version_by_default(self, tensorflow_1_model, models_dir):
         assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir).name == "1"
         assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=9).name == "9"
         assert export_saved_model(tensorflow_1_model, "m", models_dir=models_dir).name == "10"
 
-    def test_an_existing_one_is_never_overwritten(self, tensorflow_1_model, models_dir):
+    def test_never_overwrites_a_version(self, tensorflow_1_model, models_dir):
         path = export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=3)
         before = {name: os.stat(path / name).st_mtime_ns for name in tree(path)}
         with pytest.raises(RepositoryError, match="the next is 4"):
@@ -347,7 +349,7 @@ class TestVersions:
         assert {name: os.stat(path / name).st_mtime_ns for name in tree(path)} == before
         assert [child.name for child in path.parent.iterdir()] == ["3"]
 
-    def test_one_that_appears_meanwhile_is_not_overwritten_either(
+    def test_never_overwrites_a_version_that_appears_during_the_export(
         self, tensorflow_1_model, models_dir, monkeypatch
     ):
         original = sources.write
@@ -362,7 +364,7 @@ class TestVersions:
         assert tree(models_dir / "m") == ["3"]
 
     @pytest.mark.parametrize("version", [-1, 2**63])
-    def test_numbers_that_no_server_reads_are_refused(self, tensorflow_1_model, models_dir, version):
+    def test_rejects_a_version_out_of_range(self, tensorflow_1_model, models_dir, version):
         with pytest.raises(InvalidInputError, match="out of range"):
             export_saved_model(tensorflow_1_model, "m", models_dir=models_dir, version=version)
         assert not models_dir.exists()
@@ -370,13 +372,13 @@ class TestVersions:
     @pytest.mark.parametrize(
         "name", ["", "a b", "../up", "a/b", ".hidden", "quote'", 'quote"', "a;b", "-x", "ä"]
     )
-    def test_names_that_do_harm_are_refused(self, tensorflow_1_model, tmp_path, name):
-        with pytest.raises(InvalidInputError, match="is no model name"):
+    def test_rejects_an_invalid_name(self, tensorflow_1_model, tmp_path, name):
+        with pytest.raises(InvalidInputError, match="is not a valid model name"):
             export_saved_model(tensorflow_1_model, name, models_dir=tmp_path / "models")
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("where", ["write", "rewrite", "replay", "publish"])
-    def test_nothing_is_left_after_an_interrupt(self, words_module, models_dir, monkeypatch, where):
+    def test_an_interrupt_leaves_nothing_behind(self, words_module, models_dir, monkeypatch, where):
         from tfserving.export import exporter
 
         owner, name = {
@@ -405,7 +407,7 @@ class TestVersions:
 
 
 class TestWarmup:
-    def test_from_the_signature(self, keras_model, models_dir):
+    def test_generates_requests_from_the_signatures(self, keras_model, models_dir):
         path = export_saved_model(keras_model, "m", models_dir=models_dir, warmup=2)
         requests = [log.predict_log.request for log in read_warmup(path)]
         assert [(request.model_spec.name, request.model_spec.signature_name) for request in requests] == [
@@ -415,7 +417,7 @@ class TestWarmup:
             ("m", "serving_default"),
         ]
 
-    def test_by_the_new_names(self, keras_model, models_dir):
+    def test_takes_samples_by_new_names(self, keras_model, models_dir):
         path = export_saved_model(
             keras_model,
             "m",
@@ -426,7 +428,7 @@ class TestWarmup:
         (log,) = read_warmup(path)
         assert list(log.predict_log.request.inputs) == ["image"]
 
-    def test_real_samples_from_a_file(self, words_module, models_dir, tmp_path):
+    def test_takes_samples_from_a_file(self, words_module, models_dir, tmp_path):
         np.savez(tmp_path / "samples.npz", words=np.array(["apple", "banana"]))
         path = export_saved_model(
             words_module, "m", models_dir=models_dir, warmup_data=tmp_path / "samples.npz"
@@ -434,13 +436,13 @@ class TestWarmup:
         values = [list(log.predict_log.request.inputs["words"].string_val) for log in read_warmup(path)]
         assert values == [[b"apple"], [b"banana"]]
 
-    def test_signatures_that_cannot_be_guessed_are_said(self, words_module, models_dir, caplog):
+    def test_logs_signatures_without_requests(self, words_module, models_dir, caplog):
         path = export_saved_model(words_module, "m", models_dir=models_dir, warmup=1)
         (log,) = read_warmup(path)
         assert log.predict_log.request.model_spec.signature_name == "double"
         assert "'serving_default'" in caplog.text
 
-    def test_a_request_that_the_model_refuses_keeps_the_version_away(self, models_dir):
+    def test_does_not_publish_if_a_request_fails(self, models_dir):
         import tensorflow as tf
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
@@ -453,30 +455,32 @@ class TestWarmup:
         assert tree(models_dir) == []
         export_saved_model(picky, "m", models_dir=models_dir, warmup_data={"x": [1.0]})
 
-    def test_a_copied_models_own_bad_request_keeps_the_version_away(self, keras_model, models_dir, tmp_path):
+    def test_does_not_publish_if_a_copied_request_fails(self, keras_model, models_dir, tmp_path):
         from tfserving.wire.model_spec import ModelSpec
         from tfserving.wire.predict import encode_request
 
         path = export_saved_model(keras_model, "m", models_dir=models_dir)
         write_warmup(path, [encode_request(ModelSpec("m"), {"old_name": PIXELS})])
-        with pytest.raises(ExportError, match=r"warmup request 1 .*inputs old_name, the signature pixels"):
+        with pytest.raises(
+            ExportError, match=r"warmup request 1 .*has inputs old_name, the signature pixels"
+        ):
             export_saved_model(path, "copy", models_dir=models_dir)
         warmup_file(path).write_bytes(b"garbage")
-        with pytest.raises(Exception, match="cut off"):
+        with pytest.raises(Exception, match="truncated"):
             export_saved_model(path, "copy", models_dir=models_dir)
         assert not (models_dir / "copy").exists()
 
-    def test_a_copied_models_requests_by_old_names_are_left_out(self, keras_model, models_dir, caplog):
+    def test_removes_copied_requests_that_use_old_names(self, keras_model, models_dir, caplog):
         path = export_saved_model(keras_model, "m", models_dir=models_dir, warmup=1)
         renamed = export_saved_model(path, "m", models_dir=models_dir, input_names={"pixels": "image"})
         assert not (renamed / "assets.extra").exists()
-        assert "left out" in caplog.text
+        assert "are removed" in caplog.text
 
         outputs_alone = export_saved_model(path, "m", models_dir=models_dir, output_names={"output_0": "a"})
         assert len(list(read_warmup(outputs_alone))) == 2
 
-    def test_either_made_or_from_samples(self, models_dir):
-        with pytest.raises(InvalidInputError, match="one of the two"):
+    def test_rejects_warmup_with_warmup_data(self, models_dir):
+        with pytest.raises(InvalidInputError, match="exclude each other"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=1, warmup_data={"x": [1]})
         with pytest.raises(InvalidInputError, match="-1 warmup requests"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=-1)

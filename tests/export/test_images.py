@@ -1,4 +1,4 @@
-"""The signature for encoded images."""
+"""The signature that takes encoded images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoded(pixels: np.ndarray, kind: str) -> bytes:
 
 
 def identity(shape, dtype):
-    """A function whose default signature gives back the pixels that it gets."""
+    """A function that returns its pixels."""
     import tensorflow as tf
 
     return tf.function(
@@ -40,29 +40,29 @@ def image(height: int, width: int, channels: int) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "int32"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pixels_arrive_unscaled_in_the_models_dtype(models_dir, call_signature, dtype, channels):
+def test_decodes_to_unscaled_pixels_of_the_models_dtype(models_dir, call_signature, dtype, channels):
     path = export_saved_model(
         identity([None, 5, 7, channels], dtype), "m", models_dir=models_dir, image_bytes=True
     )
     pixels = image(5, 7, channels)
-    answer = call_signature(path, "image_bytes", image_bytes=[encoded(pixels, "png")] * 2)["pixels"]
-    assert answer.dtype == dtype
-    assert answer.shape == (2, 5, 7, channels)
-    np.testing.assert_array_equal(answer[1], pixels)
+    outputs = call_signature(path, "image_bytes", image_bytes=[encoded(pixels, "png")] * 2)["pixels"]
+    assert outputs.dtype == dtype
+    assert outputs.shape == (2, 5, 7, channels)
+    np.testing.assert_array_equal(outputs[1], pixels)
 
 
-def test_jpeg_gif_and_bmp_are_taken_and_resized(models_dir, call_signature):
+def test_decodes_and_resizes_each_format(models_dir, call_signature):
     path = export_saved_model(
         identity([None, 5, 7, 3], "float32"), "m", models_dir=models_dir, image_bytes=True
     )
     grey = np.full((50, 20, 3), 100, np.uint8)
     files = [encoded(grey, kind) for kind in ("jpeg", "gif", "bmp", "png")]
-    answer = call_signature(path, "image_bytes", image_bytes=files)["pixels"]
-    assert answer.shape == (4, 5, 7, 3)
-    np.testing.assert_allclose(answer, 100, atol=2)
+    outputs = call_signature(path, "image_bytes", image_bytes=files)["pixels"]
+    assert outputs.shape == (4, 5, 7, 3)
+    np.testing.assert_allclose(outputs, 100, atol=2)
 
 
-def test_the_default_signature_stays_and_both_are_renamed(models_dir, call_signature):
+def test_renames_both_signatures(models_dir, call_signature):
     path = export_saved_model(
         identity([None, 2, 2, 1], "float32"),
         "m",
@@ -83,7 +83,7 @@ def test_the_default_signature_stays_and_both_are_renamed(models_dir, call_signa
     )
 
 
-def test_it_is_warmed_up_with_an_image(models_dir):
+def test_generates_a_warmup_request_with_an_image(models_dir):
     path = export_saved_model(
         identity([None, 2, 2, 3], "float32"), "m", models_dir=models_dir, image_bytes=True, warmup=1
     )
@@ -91,7 +91,7 @@ def test_it_is_warmed_up_with_an_image(models_dir):
     assert signatures == ["image_bytes", "serving_default"]
 
 
-def test_samples_can_be_encoded_images(models_dir):
+def test_accepts_encoded_images_as_samples(models_dir):
     samples = {"image_bytes": np.array([encoded(image(9, 9, 3), "png")], dtype=object)}
     path = export_saved_model(
         identity([None, 2, 2, 3], "float32"),
@@ -107,23 +107,23 @@ def test_samples_can_be_encoded_images(models_dir):
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ([None, 10], "float32", r"float32 \?x10\) is no image: it has to be batch x height"),
+        ([None, 10], "float32", r"float32 \?x10\) is not an image; expected batch x height"),
         (None, "float32", "of any rank"),
         ([None, None, None, 3], "float32", "known size"),
         ([None, 5, 7, 2], "float32", "2 channels"),
         ([None, 3, 224, 224], "float32", "channels come last"),
-        ([None, 5, 7, 3], "string", "string cannot hold pixels"),
-        ([None, 5, 7, 3], "int8", "int8 cannot hold pixels"),
-        ([None, 5, 7, 3], "bool", "bool cannot hold pixels"),
+        ([None, 5, 7, 3], "string", "string cannot represent pixels"),
+        ([None, 5, 7, 3], "int8", "int8 cannot represent pixels"),
+        ([None, 5, 7, 3], "bool", "bool cannot represent pixels"),
     ],
 )
-def test_a_model_that_takes_no_images_is_refused(models_dir, shape, dtype, message):
+def test_rejects_a_model_that_takes_no_images(models_dir, shape, dtype, message):
     with pytest.raises(InvalidInputError, match=message):
         export_saved_model(identity(shape, dtype), "m", models_dir=models_dir, image_bytes=True)
     assert not (models_dir / "m").exists()
 
 
-def test_two_inputs_are_refused(models_dir):
+def test_rejects_two_inputs(models_dir):
     import tensorflow as tf
 
     spec = tf.TensorSpec([None, 2, 2, 1], tf.float32)
@@ -132,7 +132,7 @@ def test_two_inputs_are_refused(models_dir):
         export_saved_model(both, "m", models_dir=models_dir, image_bytes=True)
 
 
-def test_a_second_time_is_refused(models_dir):
+def test_rejects_a_model_that_has_the_signature(models_dir):
     path = export_saved_model(
         identity([None, 2, 2, 1], "float32"), "m", models_dir=models_dir, image_bytes=True
     )

@@ -1,4 +1,4 @@
-"""Warmup requests from signatures and from samples. No TensorFlow."""
+"""Warmup requests from signatures and samples. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfserving.errors import ExportError, InvalidInputError
-from tfserving.export.warmup_requests import guess_requests, load_samples, sample_requests, unguessable
+from tfserving.export.warmup_requests import encode_samples, generate_requests, load_samples
 from tfserving.wire.dtypes import DType
 from tfserving.wire.predict import decode_request
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
@@ -28,10 +28,10 @@ def decoded(requests):
     return [decode_request(request) for request in requests]
 
 
-class TestGuesses:
-    def test_zeros_of_the_signatures_dtype_with_a_batch_of_one_and_eight_in_turn(self):
+class TestGenerateRequests:
+    def test_generates_zeros_in_batches_of_1_and_8(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (None, 3)), "n": (DType.DT_INT64, (None,))})
-        calls = decoded(guess_requests("m", given, 3))
+        calls = decoded(generate_requests("m", given, 3))
         assert [call.inputs["x"].shape for call in calls] == [(1, 3), (8, 3), (1, 3)]
         assert [call.inputs["n"].shape for call in calls] == [(1,), (8,), (1,)]
         assert calls[0].inputs["x"].dtype == np.float32
@@ -43,126 +43,128 @@ class TestGuesses:
         ("shape", "expected"),
         [((), ()), ((2, 3), (2, 3)), ((None, None, None, 3), (1, 1, 1, 3)), ((4, None), (4, 1))],
     )
-    def test_unknown_sizes_are_one(self, shape, expected):
-        (call,) = decoded(guess_requests("m", signatures(serving_default={"x": (DType.DT_FLOAT, shape)}), 1))
+    def test_unknown_sizes_become_1(self, shape, expected):
+        (call,) = decoded(
+            generate_requests("m", signatures(serving_default={"x": (DType.DT_FLOAT, shape)}), 1)
+        )
         assert call.inputs["x"].shape == expected
 
     @pytest.mark.parametrize("dtype", [DType.DT_HALF, DType.DT_BOOL, DType.DT_UINT8, DType.DT_COMPLEX64])
-    def test_every_dtype_with_values_can_be_guessed(self, dtype):
-        (call,) = decoded(guess_requests("m", signatures(serving_default={"x": (dtype, (None,))}), 1))
+    def test_generates_each_dtype(self, dtype):
+        (call,) = decoded(generate_requests("m", signatures(serving_default={"x": (dtype, (None,))}), 1))
         assert DType.of(call.inputs["x"].dtype) is dtype
 
-    def test_each_signature_gets_its_own(self):
+    def test_generates_requests_for_each_signature(self):
         given = signatures(a={"x": (DType.DT_FLOAT, (None,))}, b={"x": (DType.DT_FLOAT, (None,))})
-        assert [call.spec.signature for call in decoded(guess_requests("m", given, 2))] == [
+        assert [call.spec.signature for call in decoded(generate_requests("m", given, 2))] == [
             "a",
             "a",
             "b",
             "b",
         ]
 
-    def test_strings_and_unknown_ranks_are_left_out(self):
+    def test_skips_and_logs_strings_and_unknown_ranks(self, caplog):
         given = signatures(
             plain={"x": (DType.DT_FLOAT, (None,))},
             text={"x": (DType.DT_FLOAT, (None,)), "s": (DType.DT_STRING, (None,))},
             rankless={"x": (DType.DT_FLOAT, None)},
             empty={},
         )
-        assert [call.spec.signature for call in decoded(guess_requests("m", given, 1))] == ["plain"]
-        assert unguessable(given) == ["text", "rankless", "empty"]
+        assert [call.spec.signature for call in decoded(generate_requests("m", given, 1))] == ["plain"]
+        assert [record.args for record in caplog.records] == [("text",), ("rankless",), ("empty",)]
 
-    def test_encoded_images_are_guessed_by_a_real_one(self):
+    def test_generates_an_encoded_image(self):
         given = signatures(image_bytes={"image_bytes": (DType.DT_STRING, (None,))})
-        calls = decoded(guess_requests("m", given, 2))
+        calls = decoded(generate_requests("m", given, 2))
         assert [call.inputs["image_bytes"].shape for call in calls] == [(1,), (8,)]
         assert calls[0].inputs["image_bytes"][0].startswith(b"\x89PNG")
 
-    def test_nothing_to_guess_names_the_way_out(self):
+    def test_rejects_a_model_without_a_suitable_signature(self):
         with pytest.raises(ExportError, match="--warmup-data"):
-            guess_requests("m", signatures(serving_default={"s": (DType.DT_STRING, (None,))}), 1)
+            generate_requests("m", signatures(serving_default={"s": (DType.DT_STRING, (None,))}), 1)
 
-    def test_more_than_a_server_takes_is_refused(self):
+    def test_rejects_more_than_1000_in_total(self):
         given = signatures(a={"x": (DType.DT_FLOAT, (None,))}, b={"x": (DType.DT_FLOAT, (None,))})
-        assert len(guess_requests("m", given, 500)) == 1000
-        with pytest.raises(InvalidInputError, match="from 1 to 500"):
-            guess_requests("m", given, 501)
+        assert len(generate_requests("m", given, 500)) == 1000
+        with pytest.raises(InvalidInputError, match="1-500"):
+            generate_requests("m", given, 501)
 
 
-class TestSamples:
-    def test_each_sample_is_a_batch_of_one(self):
+class TestEncodeSamples:
+    def test_sends_a_sample_as_a_batch_of_one(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (None, 2))})
-        calls = decoded(sample_requests("m", given, {"x": np.array([[1.0, 2.0], [3.0, 4.0]])}))
+        calls = decoded(encode_samples("m", given, {"x": np.array([[1.0, 2.0], [3.0, 4.0]])}))
         assert [call.inputs["x"].tolist() for call in calls] == [[[1.0, 2.0]], [[3.0, 4.0]]]
         assert calls[0].inputs["x"].dtype == np.float32
 
-    def test_a_signature_without_a_batch_gets_whole_samples(self):
+    def test_sends_a_sample_as_it_is_to_a_signature_without_a_batch(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (2, 2)), "k": (DType.DT_INT32, ())})
         samples = {"x": np.arange(12).reshape(3, 2, 2), "k": np.array([1, 2, 3])}
-        calls = decoded(sample_requests("m", given, samples))
+        calls = decoded(encode_samples("m", given, samples))
         assert [call.inputs["x"].shape for call in calls] == [(2, 2)] * 3
         assert [call.inputs["k"].tolist() for call in calls] == [1, 2, 3]
 
-    def test_strings(self):
+    def test_encodes_strings_as_utf_8(self):
         given = signatures(serving_default={"s": (DType.DT_STRING, (None,))})
-        calls = decoded(sample_requests("m", given, {"s": np.array(["é", "b"])}))
+        calls = decoded(encode_samples("m", given, {"s": np.array(["é", "b"])}))
         assert [call.inputs["s"].tolist() for call in calls] == [["é".encode()], [b"b"]]
 
-    def test_the_signature_is_found_by_its_inputs_the_default_one_first(self):
+    def test_finds_the_signature_by_its_inputs_the_default_first(self):
         given = signatures(
             a={"x": (DType.DT_FLOAT, (None,))},
             other={"z": (DType.DT_FLOAT, (None,))},
             serving_default={"x": (DType.DT_FLOAT, (None,))},
         )
-        assert decoded(sample_requests("m", given, {"x": np.ones(1)}))[0].spec.signature == "serving_default"
-        assert decoded(sample_requests("m", given, {"z": np.ones(1)}))[0].spec.signature == "other"
+        assert decoded(encode_samples("m", given, {"x": np.ones(1)}))[0].spec.signature == "serving_default"
+        assert decoded(encode_samples("m", given, {"z": np.ones(1)}))[0].spec.signature == "other"
 
     @pytest.mark.parametrize(
         ("samples", "message"),
         [
-            ({"y": np.ones((2, 3))}, r"called y, and no signature has these inputs \(serving_default: x\)"),
-            ({"x": np.ones((2, 4))}, r"have shape \(4,\), and the signature takes \(-1, 3\)"),
-            ({"x": np.ones(2)}, r"have shape \(\), and the signature takes \(-1, 3\)"),
+            ({"y": np.ones((2, 3))}, r"inputs of the warmup samples, y \(signatures: serving_default: x\)"),
+            ({"x": np.ones((2, 4))}, r"have shape \(4,\); expected \(-1, 3\)"),
+            ({"x": np.ones(2)}, r"have shape \(\); expected \(-1, 3\)"),
             ({"x": np.ones((2, 5, 3, 1))}, "shape"),
-            ({"x": np.array([["a"] * 3])}, "convert"),
-            ({"x": np.ones((2, 3), np.complex64)}, "convert"),
+            ({"x": np.array([["a"] * 3])}, "expected float32"),
+            ({"x": np.ones((2, 3), np.complex64)}, "expected float32"),
             ({"x": np.array(1.0)}, "0 warmup samples"),
             ({"x": np.ones((0, 3))}, "0 warmup samples"),
             ({"x": np.ones((1001, 3))}, "1001 warmup samples"),
         ],
     )
-    def test_samples_that_do_not_fit_are_refused(self, samples, message):
+    def test_rejects_samples_that_do_not_fit(self, samples, message):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (None, 3))})
         with pytest.raises(InvalidInputError, match=message):
-            sample_requests("m", given, samples)
+            encode_samples("m", given, samples)
 
-    def test_integers_out_of_range_are_refused(self):
+    def test_rejects_integers_out_of_range(self):
         given = signatures(serving_default={"x": (DType.DT_UINT8, (None,))})
-        assert len(sample_requests("m", given, {"x": np.array([0, 255], np.uint16)})) == 2
-        with pytest.raises(InvalidInputError, match="out of the range of uint8"):
-            sample_requests("m", given, {"x": np.array([256], np.uint16)})
+        assert len(encode_samples("m", given, {"x": np.array([0, 255], np.uint16)})) == 2
+        with pytest.raises(InvalidInputError, match="uint8 cannot represent"):
+            encode_samples("m", given, {"x": np.array([256], np.uint16)})
 
-    def test_numbers_for_strings_are_refused(self):
+    def test_rejects_numbers_for_strings(self):
         given = signatures(serving_default={"s": (DType.DT_STRING, (None,))})
-        with pytest.raises(InvalidInputError, match="takes strings"):
-            sample_requests("m", given, {"s": np.ones(2)})
+        with pytest.raises(InvalidInputError, match="expected strings"):
+            encode_samples("m", given, {"s": np.ones(2)})
 
-    def test_inputs_with_different_numbers_of_samples_are_refused(self):
+    def test_rejects_inputs_with_different_numbers_of_samples(self):
         given = signatures(serving_default={"a": (DType.DT_FLOAT, (None,)), "b": (DType.DT_FLOAT, (None,))})
-        with pytest.raises(InvalidInputError, match="not equally many"):
-            sample_requests("m", given, {"a": np.ones(2), "b": np.ones(3)})
+        with pytest.raises(InvalidInputError, match="different numbers of warmup samples"):
+            encode_samples("m", given, {"a": np.ones(2), "b": np.ones(3)})
 
 
-class TestFiles:
-    def test_arrays_by_name(self, tmp_path):
+class TestLoadSamples:
+    def test_reads_arrays_by_name(self, tmp_path):
         np.savez(tmp_path / "samples.npz", x=np.ones(2), s=np.array([b"a", b"b"]))
         samples = load_samples(tmp_path / "samples.npz")
         assert samples["x"].tolist() == [1.0, 1.0]
         assert samples["s"].tolist() == [b"a", b"b"]
 
-    def test_a_mapping_of_lists_will_do(self):
+    def test_accepts_a_mapping_of_lists(self):
         assert load_samples({"x": [[1, 2]]})["x"].shape == (1, 2)
 
-    def test_files_that_are_none_are_refused(self, tmp_path):
+    def test_rejects_invalid_files(self, tmp_path):
         np.save(tmp_path / "one.npy", np.ones(2))
         np.savez(tmp_path / "empty.npz")
         np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
@@ -173,12 +175,12 @@ class TestFiles:
         (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:1000])
         for name, message in [
             ("one.npy", "without a name"),
-            ("empty.npz", "no samples"),
+            ("empty.npz", "has no samples"),
             ("objects.npz", "plain arrays"),
             ("text.npz", "plain arrays"),
             ("nothing.npz", "plain arrays"),
             ("cut.npz", "plain arrays"),
-            ("missing.npz", "cannot be read"),
+            ("missing.npz", "cannot read"),
         ]:
             with pytest.raises(InvalidInputError, match=message):
                 load_samples(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Model repositories made of empty SavedModels: what the repository code looks at is names and sizes."""
+"""Model repositories of empty SavedModels: the repository code checks only names and sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def models_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_version(models_dir: Path) -> MakeVersion:
-    """`make_version("digits", 3)` makes models/digits/3 whole, with a file of variables."""
+    """`make_version("digits", 3)` creates models/digits/3, a complete version with variables."""
 
     def make(model: str, version: int | str) -> Path:
         path = models_dir / model / str(version)

@@ -1,11 +1,10 @@
-"""models.config as text, as JSON, as a message and as what it means."""
+"""models.config in text format and JSON: parsing, meaning, and what is rejected."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -13,20 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserving.errors import ConfigError
-from tfserving.repository import config as models_config
 from tfserving.repository.config import (
+    PLATFORM,
     All,
     Latest,
     ModelConfig,
     ServerConfig,
     Specific,
-    from_json,
+    VersionPolicy,
     from_message,
-    looks_like_json,
     parse,
-    to_message,
-    to_text,
 )
+from tfserving.repository.config_text import format_message, is_json, read_message
 from tfserving.wire import messages
 
 TEXT = """\
@@ -56,8 +53,33 @@ model_config_list {
 """
 
 
+def to_message(config: ServerConfig) -> Any:
+    """The ModelServerConfig message of a configuration."""
+    message = messages.ModelServerConfig()
+    message.model_config_list.SetInParent()
+    for model in config.models:
+        entry = message.model_config_list.config.add(
+            name=model.name, base_path=model.base_path, model_platform=PLATFORM
+        )
+        entry.version_labels.update(model.labels)
+        policy = entry.model_version_policy
+        if isinstance(model.policy, All):
+            policy.all.SetInParent()
+        elif isinstance(model.policy, Specific):
+            policy.specific.SetInParent()
+            policy.specific.versions.extend(model.policy.versions)
+        elif model.policy != Latest():
+            policy.latest.num_versions = model.policy.num_versions
+    return message
+
+
+def to_text(config: ServerConfig) -> str:
+    """The configuration in text format."""
+    return format_message(to_message(config))
+
+
 def entry(**fields: object) -> str:
-    """A config with one model, whose fields can be replaced or left out (None)."""
+    """A config with one model; `fields` replace its fields, None removes one."""
     defaults: dict[str, object] = {"name": "a", "base_path": "/models/a", "model_platform": "tensorflow"}
     given = {name: value for name, value in (defaults | fields).items() if value is not None}
     body = " ".join(f"{name}: {json.dumps(value)}" for name, value in given.items())
@@ -66,7 +88,7 @@ def entry(**fields: object) -> str:
 
 class TestSelect:
     @pytest.mark.parametrize(
-        ("policy", "there", "served"),
+        ("policy", "found", "served"),
         [
             (Latest(), (1, 2, 10), (10,)),
             (Latest(2), (10, 1, 2), (2, 10)),
@@ -81,60 +103,51 @@ class TestSelect:
             (Specific(()), (1, 2), ()),
         ],
     )
-    def test_serves(
-        self, policy: models_config.VersionPolicy, there: tuple[int, ...], served: tuple[int, ...]
+    def test_selects_versions_on_disk(
+        self, policy: VersionPolicy, found: tuple[int, ...], served: tuple[int, ...]
     ) -> None:
-        assert policy.select(there) == served
+        assert policy.select(found) == served
 
     @given(st.sets(st.integers(-(2**63), 2**63 - 1)), st.integers(0, 2**32 - 1))
-    def test_latest(self, there: set[int], count: int) -> None:
-        served = Latest(count).select(there)
-        assert len(served) == min(len(there), max(count, 1))
+    def test_latest_selects_the_largest(self, found: set[int], count: int) -> None:
+        served = Latest(count).select(found)
+        assert len(served) == min(len(found), max(count, 1))
         assert list(served) == sorted(served)
-        assert set(served) <= there
-        assert all(left < min(served) for left in there - set(served))
+        assert set(served) <= found
+        assert all(other < min(served) for other in found - set(served))
 
     @given(st.sets(st.integers(0, 9)), st.lists(st.integers(0, 9)))
-    def test_specific_serves_what_is_listed_and_there(self, there: set[int], listed: list[int]) -> None:
-        assert set(Specific(tuple(listed)).select(there)) == there & set(listed)
+    def test_specific_selects_listed_versions_on_disk(self, found: set[int], listed: list[int]) -> None:
+        assert set(Specific(tuple(listed)).select(found)) == found & set(listed)
 
     @given(st.sets(st.integers()))
-    def test_all(self, there: set[int]) -> None:
-        assert All().select(there) == tuple(sorted(there))
+    def test_all_selects_every_version(self, found: set[int]) -> None:
+        assert All().select(found) == tuple(sorted(found))
 
 
 class TestParse:
-    def test_what_a_config_means(self) -> None:
+    def test_reads_names_policies_and_labels(self) -> None:
         newest, two, every, chosen = parse(TEXT).models
         assert newest == ModelConfig("newest", "/models/newest")
-        assert (newest.policy, newest.labels, newest.platform) == (Latest(1), {}, "tensorflow")
+        assert (newest.policy, newest.labels) == (Latest(1), {})
         assert two.policy == Latest(2)
         assert every.policy == All()
         assert chosen.policy == Specific((1, 3))
         assert chosen.labels == {"stable": 1, "canary": 3}
-        assert chosen.logging
 
-    def test_models_know_their_lines(self) -> None:
-        assert [model.line for model in parse(TEXT).models] == [3, 8, 12, 16]
-
-    def test_a_model_is_found_by_its_name(self) -> None:
-        config = parse(TEXT)
-        assert config.model("every") is config.models[2]
-        assert config.model("nobody") is None
-
-    def test_an_empty_list_is_a_config(self) -> None:
+    def test_accepts_an_empty_list(self) -> None:
         assert parse("model_config_list {}") == ServerConfig()
 
     @pytest.mark.parametrize("text", ["latest {}", "latest { num_versions: 0 }", ""])
-    def test_no_number_means_the_newest(self, text: str) -> None:
+    def test_latest_without_a_number_means_one_version(self, text: str) -> None:
         config = entry().replace("} }", f"model_version_policy {{ {text} }} }} }}")
         assert parse(config).models[0].policy == Latest(1)
 
-    def test_the_old_model_type(self) -> None:
+    def test_accepts_the_deprecated_model_type(self) -> None:
         config = entry(model_platform=None).replace("name:", "model_type: TENSORFLOW name:")
-        assert parse(config).models[0].platform == "tensorflow"
+        assert parse(config).models[0].name == "a"
 
-    def test_a_uri_is_absolute(self) -> None:
+    def test_accepts_a_uri(self) -> None:
         assert parse(entry(base_path="gs://bucket/a")).models[0].base_path == "gs://bucket/a"
 
     @pytest.mark.parametrize(
@@ -149,7 +162,9 @@ class TestParse:
             ('model_config_list { config { name: "a" name: "b" } }', 1, 46),
         ],
     )
-    def test_a_text_that_does_not_parse(self, text: str, line: int, column: int) -> None:
+    def test_reports_a_syntax_error_as_tensorflow_model_server_does(
+        self, text: str, line: int, column: int
+    ) -> None:
         with pytest.raises(ConfigError) as caught:
             parse(text, "the/models.config")
         start = f"Error parsing text-format tensorflow.serving.ModelServerConfig: {line}:{column}: "
@@ -157,8 +172,10 @@ class TestParse:
         assert str(caught.value).endswith("(the/models.config)")
         assert caught.value.code == "INVALID_ARGUMENT"
 
-    def test_json_is_refused_with_the_way_to_convert_it(self) -> None:
-        with pytest.raises(ConfigError, match=r"1:1: .*It is JSON: convert it with python -m tfserving\.rep"):
+    def test_rejects_json_with_the_command_that_converts_it(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"1:1: .*The file is JSON; convert it: tfserving format --config"
+        ):
             parse('{"model_config_list": {}}')
 
     @pytest.mark.parametrize(
@@ -166,25 +183,28 @@ class TestParse:
         [
             (
                 entry(base_path="models/a"),
-                "'models/a' is relative, an absolute path or URI is expected: write /models/a",
+                'has base_path "models/a", which is not an absolute path; write base_path: "/models/a"',
             ),
-            (entry(base_path=None), "'' is relative"),
-            (entry(model_platform=None), 'has no model_platform: write model_platform: "tensorflow"'),
-            (entry(model_platform="torch"), "model_platform 'torch' is unknown: write model_platform"),
+            (entry(base_path=None), 'has no base_path; write base_path: "/models/a"'),
+            (entry(model_platform=None), 'has no model_platform; write model_platform: "tensorflow"'),
+            (entry(model_platform="torch"), 'has the unknown model_platform "torch"; write model_platform'),
             (entry().replace("name:", "model_type: OTHER name:"), "has both model_platform and model_type"),
-            (entry(model_platform=None).replace("name:", "model_type: OTHER name:"), "'other' is unknown"),
-            (entry()[:-1] + entry().removeprefix("model_config_list {"), "model 'a' is listed twice"),
-            ("", "no model_config_list: write model_config_list {"),
+            (
+                entry(model_platform=None).replace("name:", "model_type: OTHER name:"),
+                "has an unsupported model_type",
+            ),
+            (entry()[:-1] + entry().removeprefix("model_config_list {"), 'model "a" is listed twice'),
+            ("", "no model_config_list; write model_config_list {"),
             ("custom_model_config {}", "no model_config_list"),
         ],
     )
-    def test_what_servers_refuse(self, text: str, message: str) -> None:
+    def test_rejects_what_servers_reject(self, text: str, message: str) -> None:
         with pytest.raises(ConfigError) as caught:
             parse(text, "the/models.config")
         assert message in str(caught.value)
         assert str(caught.value).startswith("the/models.config: ")
 
-    def test_messages_nested_without_end(self) -> None:
+    def test_rejects_deeply_nested_messages(self) -> None:
         with pytest.raises(ConfigError):
             parse("model_config_list {" * 100_000)
 
@@ -204,16 +224,15 @@ class TestJson:
             '[{"name": "a", "basePath": "/models/a", "modelPlatform": "tensorflow"}]',
         ],
     )
-    def test_every_way_that_people_write_the_list(self, text: str) -> None:
-        assert looks_like_json(text)
-        assert from_json(text) == ServerConfig((ModelConfig("a", "/models/a"),))
-        assert [model.line for model in from_json("\n" + text).models] == [2]
+    def test_reads_each_form_of_the_list(self, text: str) -> None:
+        assert is_json(text)
+        assert from_message(read_message(text)) == ServerConfig((ModelConfig("a", "/models/a"),))
 
-    def test_policies_and_labels(self) -> None:
+    def test_reads_policies_and_labels(self) -> None:
         text = """[{"name": "a", "base_path": "/models/a", "model_platform": "tensorflow",
                     "model_version_policy": {"specific": {"versions": [1, "2"]}},
                     "version_labels": {"stable": 1, "canary": "2"}}]"""
-        model = from_json(text).models[0]
+        model = from_message(read_message(text)).models[0]
         assert model.policy == Specific((1, 2))
         assert model.labels == {"stable": 1, "canary": 2}
 
@@ -224,13 +243,13 @@ class TestJson:
             ("{", "1:2: "),
             ('[\n{"name": "a"},\n{"nmae": "b"}]', "3:1: "),
             ('[{"name": 1}]', "1:1: "),
-            ('{\n"config": [],\n"config": []}', "3:1: 'config' stands twice in one object"),
-            ('[{"name": "a",\n "version_labels": {"x": 1,\n  "x": 2}}]', "3:3: 'x' stands twice"),
+            ('{\n"config": [],\n"config": []}', '3:1: "config" occurs twice in one object'),
+            ('[{"name": "a",\n "version_labels": {"x": 1,\n  "x": 2}}]', '3:3: "x" occurs twice'),
         ],
     )
-    def test_what_is_no_config(self, text: str, start: str) -> None:
+    def test_reports_a_syntax_error_with_its_position(self, text: str, start: str) -> None:
         with pytest.raises(ConfigError) as caught:
-            from_json(text)
+            read_message(text)
         assert str(caught.value).startswith(
             f"Error parsing JSON of tensorflow.serving.ModelServerConfig: {start}"
         )
@@ -254,12 +273,12 @@ class TestJson:
             '[{"name": "\\ud800"}]',
         ],
     )
-    def test_odd_values_are_refused(self, text: str) -> None:
+    def test_rejects_invalid_values(self, text: str) -> None:
         with pytest.raises(ConfigError):
-            from_json(text)
+            from_message(read_message(text))
 
-    def test_text_format_is_not_taken_for_json(self) -> None:
-        assert not looks_like_json(TEXT)
+    def test_text_format_is_not_json(self) -> None:
+        assert not is_json(TEXT)
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
@@ -275,29 +294,19 @@ MODELS = st.builds(
     base_path=st.text().map(lambda text: f"/models/{text}"),
     policy=POLICIES,
     labels=st.dictionaries(st.text(), VERSIONS, max_size=3),
-    logging=st.just(b"")
-    | st.just(to_message(parse(TEXT)).model_config_list.config[3].logging_config.SerializeToString()),
 )
 CONFIGS = st.builds(ServerConfig, st.lists(MODELS, max_size=4, unique_by=lambda model: model.name).map(tuple))
 
 
 class TestRoundTrip:
-    def test_logging_is_kept(self) -> None:
-        assert parse(to_text(parse(TEXT))) == parse(TEXT)
-        assert "sampling_rate: 0.5" in to_text(parse(TEXT))
-
     @given(CONFIGS)
     def test_text(self, config: ServerConfig) -> None:
-        text = to_text(config)
-        assert parse(text) == config
-        assert to_text(parse(text)) == text
-        lines = [model.line for model in parse(text).models]
-        assert lines == [number for number, line in enumerate(text.split("\n"), 1) if line == "  config {"]
+        assert parse(to_text(config)) == config
 
     @given(CONFIGS, st.booleans())
     def test_json(self, config: ServerConfig, snake: bool) -> None:
         text = json_format.MessageToJson(to_message(config), preserving_proto_field_name=snake)
-        assert from_json(text) == config
+        assert from_message(read_message(text)) == config
 
     @given(CONFIGS)
     def test_message(self, config: ServerConfig) -> None:
@@ -305,23 +314,7 @@ class TestRoundTrip:
         assert from_message(messages.ModelServerConfig.FromString(data)) == config
 
     @given(st.text())
-    def test_any_text_is_a_config_or_an_error(self, text: str) -> None:
-        for read in (parse, from_json):
+    def test_any_text_is_a_config_or_rejected(self, text: str) -> None:
+        for read in (parse, lambda text: from_message(read_message(text))):
             with contextlib.suppress(ConfigError):
                 assert isinstance(read(text), ServerConfig)
-
-
-def test_to_text_writes_no_more_than_needed() -> None:
-    assert to_text(ServerConfig((ModelConfig("a", "/models/a", labels={"stable": 1}),))) == (
-        'model_config_list {\n  config {\n    name: "a"\n    base_path: "/models/a"\n'
-        '    model_platform: "tensorflow"\n'
-        '    version_labels {\n      key: "stable"\n      value: 1\n    }\n  }\n}\n'
-    )
-
-
-def test_no_heavy_imports() -> None:
-    code = "import sys, tfserving.cli.repository; print({'tensorflow', 'numpy', 'grpc'} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "set()\n"
-    )

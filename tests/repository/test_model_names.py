@@ -1,7 +1,8 @@
-"""Which names a model may have."""
+"""Valid and invalid model names."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -13,7 +14,7 @@ from tfserving.repository.model_names import check_name, is_name
 
 
 @pytest.mark.parametrize("name", ["digits", "half_plus_two", "Bert-base.v2", "7", "_private", "a" * 128])
-def test_names(name: str) -> None:
+def test_accepts_a_valid_name(name: str) -> None:
     assert check_name(name) == name
 
 
@@ -38,13 +39,14 @@ def test_names(name: str) -> None:
         "a" * 129,
     ],
 )
-def test_no_names(name: str) -> None:
-    with pytest.raises(InvalidInputError, match=re.escape(f"{name!r} is no model name: use letters, digits")):
+def test_rejects_an_invalid_name(name: str) -> None:
+    message = f"{json.dumps(name, ensure_ascii=False)} is not a valid model name; use letters, digits"
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
         check_name(name)
 
 
 @given(st.text())
-def test_a_name_is_one_part_of_a_path_and_of_a_url(name: str) -> None:
+def test_a_valid_name_needs_no_escaping_in_paths_and_urls(name: str) -> None:
     if is_name(name):
         assert not set(name) & set("/\\ \t\n:;'\"$?#%&*")
         assert name.isascii()

@@ -1,4 +1,4 @@
-"""Which versions go into an image."""
+"""The versions that the policies of a configuration select."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.repository.config import All, Latest, ModelConfig, ServerConfig, Specific
-from tfserving.repository.selection import Planned, plan
+from tfserving.repository.selection import SelectedVersion, select_versions
 
 MakeVersion = Callable[..., Path]
 
 
-def test_what_the_policies_can_serve_and_no_other(models_dir: Path, make_version: MakeVersion) -> None:
+def test_returns_the_versions_that_the_policies_select(models_dir: Path, make_version: MakeVersion) -> None:
     for version in (1, 2, 10):
         make_version("a", version)
     make_version("b", "007")
@@ -28,7 +28,7 @@ def test_what_the_policies_can_serve_and_no_other(models_dir: Path, make_version
             ModelConfig("b", "/models/b/"),
         )
     )
-    assert [str(planned) for planned in plan(config, models_dir)] == [
+    assert ["\t".join(map(str, selected)) for selected in select_versions(config, models_dir)] == [
         f"newest\t10\t{models_dir}/a/10",
         f"two\t2\t{models_dir}/a/2",
         f"two\t10\t{models_dir}/a/10",
@@ -40,39 +40,42 @@ def test_what_the_policies_can_serve_and_no_other(models_dir: Path, make_version
     ]
 
 
-def test_a_version_that_is_not_served_may_be_half_copied(models_dir: Path, make_version: MakeVersion) -> None:
+def test_ignores_an_incomplete_version_that_is_not_selected(
+    models_dir: Path, make_version: MakeVersion
+) -> None:
     (make_version("a", 1) / "saved_model.pb").unlink()
     make_version("a", 2)
     config = ServerConfig((ModelConfig("a", "/models/a"),))
-    assert plan(config, models_dir) == (Planned("a", 2, models_dir / "a/2"),)
+    assert select_versions(config, models_dir) == (SelectedVersion("a", 2, models_dir / "a/2"),)
 
 
-def test_a_version_that_is_served_may_not(models_dir: Path, make_version: MakeVersion) -> None:
+def test_rejects_an_incomplete_version_that_is_selected(models_dir: Path, make_version: MakeVersion) -> None:
     (make_version("a", 1) / "saved_model.pb").unlink()
     with pytest.raises(RepositoryError, match=r"a/1 has no saved_model\.pb"):
-        plan(ServerConfig((ModelConfig("a", "/models/a"),)), models_dir)
+        select_versions(ServerConfig((ModelConfig("a", "/models/a"),)), models_dir)
 
 
-def test_nothing_to_serve(models_dir: Path, make_version: MakeVersion) -> None:
+def test_rejects_a_model_without_a_selected_version(models_dir: Path, make_version: MakeVersion) -> None:
     make_version("a", 1)
     config = ServerConfig((ModelConfig("a", "/models/a", Specific((2,))),))
-    with pytest.raises(RepositoryError, match="has no version to serve: make one: python export_saved_model"):
-        plan(config, models_dir)
+    message = "a has no version that the policy of a selects; export one: tfserving export SOURCE --name a"
+    with pytest.raises(RepositoryError, match=message):
+        select_versions(config, models_dir)
 
 
-def test_a_missing_model(models_dir: Path) -> None:
-    with pytest.raises(RepositoryError, match="cannot be listed"):
-        plan(ServerConfig((ModelConfig("a", "/models/a"),)), models_dir)
+def test_rejects_a_missing_model(models_dir: Path) -> None:
+    with pytest.raises(RepositoryError, match="cannot list"):
+        select_versions(ServerConfig((ModelConfig("a", "/models/a"),)), models_dir)
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\nb", "", "../a"])
-def test_no_name_breaks_the_lines(name: str, models_dir: Path, make_version: MakeVersion) -> None:
+def test_rejects_an_invalid_name(name: str, models_dir: Path, make_version: MakeVersion) -> None:
     make_version("a", 1)
-    with pytest.raises(InvalidInputError, match="is no model name"):
-        plan(ServerConfig((ModelConfig(name, "/models/a"),)), models_dir)
+    with pytest.raises(InvalidInputError, match="is not a valid model name"):
+        select_versions(ServerConfig((ModelConfig(name, "/models/a"),)), models_dir)
 
 
-def test_no_path_breaks_the_lines(models_dir: Path, make_version: MakeVersion) -> None:
+def test_rejects_a_path_with_a_tab(models_dir: Path, make_version: MakeVersion) -> None:
     make_version("a\tb", 1)
-    with pytest.raises(InvalidInputError, match="has a tab or a line break in it"):
-        plan(ServerConfig((ModelConfig("a", "/models/a\tb"),)), models_dir)
+    with pytest.raises(InvalidInputError, match="contains a tab or a line break"):
+        select_versions(ServerConfig((ModelConfig("a", "/models/a\tb"),)), models_dir)

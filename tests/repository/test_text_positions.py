@@ -1,4 +1,4 @@
-"""Where the fields of a configuration stand."""
+"""Positions of fields in a configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ model_config_list: {
 """
 
 
-def test_fields_have_their_lines_and_columns() -> None:
+def test_fields_have_lines_and_columns() -> None:
     models = read(TEXT).first("model_config_list")
     assert (models.line, models.column) == (2, 1)
     assert [(entry.line, entry.column) for entry in models.all("config")] == [(3, 3), (8, 12), (8, 27)]
@@ -39,7 +39,7 @@ def test_fields_have_their_lines_and_columns() -> None:
     ]
 
 
-def test_values_are_without_quotes_and_escapes() -> None:
+def test_values_have_no_quotes_and_escapes() -> None:
     entry = read(TEXT).first("model_config_list").first("config")
     assert entry.first("name").value == 'a "quoted" name'
     assert entry.first("base_path").value == "/models/a"
@@ -47,25 +47,25 @@ def test_values_are_without_quotes_and_escapes() -> None:
     assert entry.first("version_labels").first("value").value == "1"
 
 
-def test_lists_and_repeated_fields_are_one() -> None:
+def test_joins_lists_and_repeated_fields() -> None:
     specific = (
         read(TEXT).first("model_config_list").first("config").first("model_version_policy").first("specific")
     )
     assert [version.value for version in specific.all("versions")] == ["1", "2", "3"]
 
 
-def test_a_missing_field_is_where_its_message_is() -> None:
+def test_a_missing_field_has_the_position_of_its_message() -> None:
     entry = read(TEXT).first("model_config_list").all("config")[2]
     assert entry.first("base_path").line == 8
 
 
-def test_the_text_of_an_any() -> None:
+def test_reads_an_any() -> None:
     root = read("custom_model_config {\n [type.googleapis.com/a.B] { c: 1 }\n}\nmodel_config_list {}")
     assert [field.name for field in root.first("custom_model_config").fields] == ["[type.googleapis.com/a.B]"]
     assert root.first("model_config_list").line == 4
 
 
-def test_json() -> None:
+def test_reads_json() -> None:
     root = read('{\n "modelConfigList": {"config": [\n  {"name": "a"},\n  {"name": "b\\u00e9\\/"}]}\n}')
     entries = root.first("model_config_list").all("config")
     assert [entry.line for entry in entries] == [3, 4]
@@ -82,17 +82,17 @@ def test_a_json_list_has_items() -> None:
     ("name", "expected"),
     [("modelConfigList", "model_config_list"), ("model_config_list", "model_config_list"), ("name", "name")],
 )
-def test_snake_case(name: str, expected: str) -> None:
+def test_converts_camel_case(name: str, expected: str) -> None:
     assert snake_case(name) == expected
 
 
 @given(st.text())
-def test_any_text_is_read(text: str) -> None:
+def test_accepts_any_text(text: str) -> None:
     assert isinstance(read(text), Field)
 
 
 @given(st.text(alphabet="{}[]<>:,;\"'\\#\n aux3", max_size=60))
-def test_any_text_of_marks_is_read(text: str) -> None:
+def test_accepts_any_text_of_punctuation(text: str) -> None:
     assert isinstance(read(text), Field)
 
 
@@ -104,13 +104,13 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON_VALUES, min_size=1, max_size=5), st.booleans())
-def test_names_of_any_json_object_are_found(value: dict[str, object], pretty: bool) -> None:
+def test_finds_the_names_in_any_json_object(value: dict[str, object], pretty: bool) -> None:
     root = read(json.dumps(value, indent=1 if pretty else None))
     assert [field.name for field in root.fields] == list(value)
 
 
 @given(st.lists(st.text(), min_size=1, max_size=5))
-def test_names_that_protobuf_writes_are_found(models: list[str]) -> None:
+def test_finds_the_names_that_protobuf_writes(models: list[str]) -> None:
     message = messages.ModelServerConfig()
     for name in models:
         message.model_config_list.config.add(name=name, base_path="x")
@@ -138,10 +138,10 @@ def test_names_that_protobuf_writes_are_found(models: list[str]) -> None:
         ('"\\', ""),
     ],
 )
-def test_escapes(literal: str, value: str) -> None:
+def test_decodes_escapes(literal: str, value: str) -> None:
     assert read(f"name: {literal}").first("name").value == value
 
 
 @pytest.mark.parametrize("opening", ["a {", "a: [", "[", "{", "a: [{", "a <"])
-def test_no_text_is_too_deep(opening: str) -> None:
+def test_accepts_5000_levels(opening: str) -> None:
     assert list(read(opening * 5_000).walk())

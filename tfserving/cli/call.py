@@ -1,32 +1,31 @@
-"""The command: ask a model from the shell. `tfserving call` and `python tf_rpc_client.py` are this parser."""
+"""tfserving call: send a request to a served model. `python tf_rpc_client.py` is the same command."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tfserving import client
 from tfserving.cli.call_inputs import read_inputs
 from tfserving.cli.call_outputs import arrays_as_json, arrays_as_text, status_as_json, status_as_text
+from tfserving.cli.command import new_parser, run_command
 from tfserving.client.inputs import choose
 from tfserving.client.options import DEFAULT_REST_PORT, DEFAULT_RPC_PORT, DEFAULT_TIMEOUT, Tls
-from tfserving.errors import InvalidInputError, TfServingError
+from tfserving.errors import InvalidInputError
 from tfserving.wire.signatures import describe
 
 if TYPE_CHECKING:
     from tfserving.client.blocking_client import BlockingClient
 
-_EXAMPLES = """\
+_VALUES = """\
 values:
   '[[1.0, 2.0]]'         JSON, for a signature with one input
-  a='[[1.0]]' b=3        JSON by the inputs' names
+  a='[[1.0]]' b=3        JSON by name of the input
   digit.npy              an array; also image=digit.npy
-  batch.npz              arrays by the inputs' names
-  request.json           {"name": values, ...}, or values alone; {"b64": "..."} stands for bytes
-
-exit status: 0, 1 when the server refuses or does not answer, 2 for a value or option that cannot be right
+  batch.npz              arrays by name of the input
+  request.json           {"name": values, ...}, or only values; {"b64": "..."} is bytes in base64
 """
 
 
@@ -38,58 +37,51 @@ def main(
     rest_address: str = f"127.0.0.1:{DEFAULT_REST_PORT}",
     model: str = "",
 ) -> int:
-    """Run the command and return its exit status; the keywords are defaults of the options."""
-    parser = _parser(prog, address, rest_address, model)
-    arguments = parser.parse_args(argv)
-    try:
-        _run(arguments, parser.prog)
-    except InvalidInputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        # what the server refused was well-formed, as far as could be told here
-        return 2 if error.server_message is None else 1
-    except TfServingError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Run the subcommand and return its exit status.
 
-
-def _parser(prog: str, address: str, rest_address: str, model: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Ask a served model. Without values: what the model takes and gives.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    Args:
+        argv: arguments; None for those of the process.
+        prog: name of the command in --help and errors.
+        address, rest_address, model: defaults of the options; without `model`, --model is required.
+    """
+    parser = new_parser(
+        prog,
+        "Sends a request to a served model and prints the response. Without VALUE, prints the signatures.",
+        _VALUES,
     )
+    _add_arguments(parser, address, rest_address, model)
+    return run_command(parser, argv, lambda arguments: _call(arguments, prog))
+
+
+def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: str, model: str) -> None:
     add = parser.add_argument
-    add("values", nargs="*", metavar="VALUE", help="what to send: JSON, NAME=JSON, or a file (see below)")
-    add("--address", metavar="HOST:PORT", help=f"the server ({address}; with --rest {rest_address})")
-    required = not model
-    add("--model", metavar="NAME", default=model, required=required, help=f"model ({model or 'required'})")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, metavar="N", help="model version (the newest that is served)")
-    which.add_argument("--label", help="version label, e.g. stable")
-    add("--signature", metavar="NAME", help="signature (serving_default)")
-    add("--output", action="append", metavar="NAME", help="only this output; may be repeated")
+    add("values", nargs="*", metavar="VALUE", help="inputs: JSON, NAME=JSON, or a file (see below)")
+    add("--address", metavar="HOST:PORT", help=f"server (default: {address}; with --rest {rest_address})")
+    default = f"default: {model}" if model else "required"
+    add("--model", metavar="NAME", default=model, required=not model, help=f"name of the model ({default})")
+    version = parser.add_mutually_exclusive_group()
+    version.add_argument(
+        "--version", type=int, metavar="N", help="version of the model (default: the newest that is served)"
+    )
+    version.add_argument("--label", help="version label, for example stable")
+    add("--signature", metavar="NAME", help="signature (default: serving_default)")
+    add("--output", action="append", metavar="NAME", help="only this output; can be repeated")
     add(
         "--timeout",
         type=_seconds,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
-        help="give up after this long (%(default)g)",
+        help="deadline of the request in seconds (default: %(default)g)",
     )
-    add("--rest", action="store_true", help="by HTTP and not by gRPC")
-    add("--tls", action="store_true", help="over an encrypted connection")
-    add("--ca", metavar="FILE", help="PEM file with the authorities to trust; implies --tls")
-    add("--token", metavar="TEXT", help="send it as a bearer token")
-    look = parser.add_mutually_exclusive_group()
-    look.add_argument("--show", action="store_true", help="print the signatures")
-    look.add_argument("--status", action="store_true", help="print the state of the model's versions")
-    add("--json", action="store_true", help="print the answer as JSON")
+    add("--rest", action="store_true", help="use the REST API instead of gRPC")
+    add("--tls", action="store_true", help="encrypt the connection")
+    add("--ca", metavar="FILE", help="PEM file with the trusted certificate authorities; implies --tls")
+    add("--token", metavar="TEXT", help="bearer token to send")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--show", action="store_true", help="print the signatures")
+    instead.add_argument("--status", action="store_true", help="print the state of the model's versions")
+    add("--json", action="store_true", help="print the response as JSON")
     parser.set_defaults(rpc_address=address, rest_address=rest_address)
-    return parser
 
 
 def _seconds(text: str) -> float:
@@ -98,27 +90,27 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
-def _run(arguments: argparse.Namespace, prog: str) -> None:
+def _call(arguments: argparse.Namespace, prog: str) -> None:
     if arguments.values and (arguments.show or arguments.status):
-        raise InvalidInputError("--show and --status send nothing: leave the values out")
+        raise InvalidInputError("--show and --status do not send values; omit VALUE")
     inputs = read_inputs(arguments.values)
-    with _client(arguments) as client:
+    with _open_client(arguments) as model:
         if arguments.status:
-            versions = client.status(version=arguments.version)
+            versions = model.status(version=arguments.version)
             print((status_as_json if arguments.json else status_as_text)(versions))
         elif inputs is None:
-            signatures = client.metadata(version=arguments.version, label=arguments.label)
+            signatures = model.metadata(version=arguments.version, label=arguments.label)
             if arguments.signature:
                 signatures = {arguments.signature: choose(signatures, arguments.signature)}
             print(describe(signatures))
             if not arguments.show:
-                print(f"\nTo ask it: {prog} NAME=JSON ... (see --help)")
+                print(f"\nTo send a request: {prog} NAME=JSON ... (see --help)")
         else:
-            outputs = client.infer(
+            outputs = model.infer(
                 inputs,
                 version=arguments.version,
                 label=arguments.label,
@@ -128,25 +120,9 @@ def _run(arguments: argparse.Namespace, prog: str) -> None:
             print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
 
 
-def _client(arguments: argparse.Namespace) -> BlockingClient:
+def _open_client(arguments: argparse.Namespace) -> BlockingClient:
     tls = Tls(ca=arguments.ca) if arguments.tls or arguments.ca else None
     metadata = {"authorization": f"Bearer {arguments.token}"} if arguments.token else {}
-    if arguments.rest:
-        from tfserving.client.rest_client import TfRestClient
-
-        return TfRestClient(
-            arguments.address or arguments.rest_address,
-            arguments.model,
-            timeout=arguments.timeout,
-            tls=tls,
-            metadata=metadata,
-        )
-    from tfserving.client.rpc_client import TfRpcClient
-
-    return TfRpcClient(
-        arguments.address or arguments.rpc_address,
-        arguments.model,
-        timeout=arguments.timeout,
-        tls=tls,
-        metadata=metadata,
-    )
+    client_class = client.TfRestClient if arguments.rest else client.TfRpcClient
+    address = arguments.address or (arguments.rest_address if arguments.rest else arguments.rpc_address)
+    return client_class(address, arguments.model, timeout=arguments.timeout, tls=tls, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What the command's values stand for: JSON, files, and either by an input's name."""
+"""The inputs on the command line: JSON or files, each for the only input or by name."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import numpy as np
 from tfserving.errors import InvalidInputError
 
 _SUFFIXES = (".npy", ".npz", ".json")
-# What numpy, zip files and JSON make of bytes that are not theirs.
-_BROKEN = (ValueError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-# Anything but what JSON can begin with: JSON text may hold a "=" too.
+# What numpy, zipfile and json raise for a file in another format.
+_FORMAT_ERRORS = (ValueError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# A name contains no character that JSON begins with, since JSON can contain "=" as well.
 _NAMED = re.compile(r'([^=\[{"]+)=(.*)', re.DOTALL)
 
 
 def read_inputs(values: Sequence[str]) -> Any:
-    """The inputs for `infer`: a mapping, or the value of the only input; None when nothing was given.
+    """The inputs for `infer`: a mapping, or the value of the only input; None without values.
 
     Raises:
-        InvalidInputError: text that is neither JSON nor a file, a file that cannot be read, several values
-            without names.
+        InvalidInputError: a value is neither JSON nor a file, a file is not readable, or several values have
+            no names.
     """
     named: dict[str, Any] = {}
     bare: list[Any] = []
@@ -37,14 +37,14 @@ def read_inputs(values: Sequence[str]) -> Any:
         if match is None:
             bare.append(_read(text))
         elif match[1] in named:
-            raise InvalidInputError(f"input {match[1]!r} is given twice")
+            raise InvalidInputError(f"input {match[1]!r} is given twice; give each input once")
         else:
             named[match[1]] = _read(match[2])
     if not bare:
         return named or None
     if named or len(bare) > 1:
         raise InvalidInputError(
-            "several values need the names of the inputs they are for, as NAME=VALUE (--show prints them)"
+            "several values need the names of their inputs; write NAME=VALUE (--show prints the names)"
         )
     return bare[0]
 
@@ -62,9 +62,9 @@ def _read(text: str) -> Any:
     try:
         return _decoded(json.loads(text))
     except (json.JSONDecodeError, RecursionError) as error:
-        mend = "" if text[:1] in '["{' else f"; text needs its own quotes: '\"{text:.20}\"'"
+        hint = "" if text[:1] in '["{' else f"; a string needs its own quotes: '\"{text:.20}\"'"
         raise InvalidInputError(
-            f"{text!r:.60} is neither JSON ({error}) nor a .npy, .npz or .json file{mend}"
+            f"{text!r:.60} is neither JSON ({error}) nor a .npy, .npz or .json file{hint}"
         ) from error
 
 
@@ -79,12 +79,12 @@ def _read_file(path: Path) -> Any:
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
-    except _BROKEN as error:
-        raise InvalidInputError(f"{path} is no {path.suffix} file that can be read: {error}") from error
+    except _FORMAT_ERRORS as error:
+        raise InvalidInputError(f"{path} is not a valid {path.suffix} file: {error}") from error
 
 
 def _decoded(value: Any) -> Any:
-    """The value with bytes where REST's {"b64": ...} stands."""
+    """The value with each {"b64": ...} of the REST API as bytes."""
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     if not isinstance(value, dict):
@@ -93,5 +93,5 @@ def _decoded(value: Any) -> Any:
         try:
             return base64.b64decode(value["b64"], validate=True)
         except binascii.Error as error:
-            raise InvalidInputError(f"{value!r:.60} is no base64: {error}") from error
+            raise InvalidInputError(f"{value!r:.60} is not valid base64: {error}") from error
     return {name: _decoded(item) for name, item in value.items()}

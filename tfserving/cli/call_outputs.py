@@ -1,4 +1,4 @@
-"""The command's answers, to read and as JSON."""
+"""Responses as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfserving.wire.predict import Arrays
 
 
 def arrays_as_text(arrays: Arrays) -> str:
-    """Name, dtype, shape and values of each; strings as text where they are text."""
+    """Name, dtype, shape and values of each array; bytes as text if they are UTF-8."""
     return "\n".join(
         f"{name}: {DType.of(array.dtype).label} {array.shape}\n{_values(array)}"
         for name, array in arrays.items()
@@ -23,28 +23,27 @@ def arrays_as_text(arrays: Arrays) -> str:
 
 
 def arrays_as_json(arrays: Arrays) -> str:
-    """One object by name; bytes that are no text as {"b64": ...}, NaN and Infinity bare, complex as [re,
-    im]."""
+    """An object by name; bytes as text or {"b64": ...}, complex as [re, im], NaN and Infinity bare."""
     return json.dumps({name: _plain(array.tolist()) for name, array in arrays.items()}, ensure_ascii=False)
 
 
 def status_as_text(versions: Sequence[VersionStatus]) -> str:
-    """A table, a line a version."""
+    """A table with one version per line."""
     rows = [("VERSION", "STATE", "ERROR")] + [
         (
-            str(one.version),
-            one.state,
-            "" if one.error_code == "OK" else f"{one.error_code}: {one.error_message}",
+            str(status.version),
+            status.state,
+            "" if status.error_code == "OK" else f"{status.error_code}: {status.error_message}",
         )
-        for one in versions
+        for status in versions
     ]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{row[0]:>{first}}  {row[1]:{second}}  {row[2]}".rstrip() for row in rows)
 
 
 def status_as_json(versions: Sequence[VersionStatus]) -> str:
-    """A list of objects."""
-    return json.dumps([one._asdict() for one in versions], ensure_ascii=False)
+    """A list with one object per version."""
+    return json.dumps([status._asdict() for status in versions], ensure_ascii=False)
 
 
 def _values(array: np.ndarray[Any, Any]) -> str:

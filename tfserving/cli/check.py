@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
-from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics
+from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics, read_text
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") -> int:
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
 
 
 def _check(arguments: argparse.Namespace) -> int | None:
-    if not print_diagnostics(arguments.config, arguments.models_dir):
+    file, models_dir = arguments.config, arguments.models_dir
+    if not print_diagnostics(file, read_text(file), models_dir):
         return MISUSE
-    checked = [arguments.config, *filter(None, [arguments.models_dir])]
-    print(f"{' and '.join(checked)}: no errors")
+    print(f"{file} and {models_dir}: no errors" if models_dir else f"{file}: no errors")
     return None

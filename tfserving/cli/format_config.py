@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, print_diagnostics, read_text
-from tfserving.repository import config
+from tfserving.repository.config_text import ConfigSyntaxError, format_message, is_json, read_message
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving format") -> int:
@@ -23,14 +23,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving format") -
 
 
 def _format(arguments: argparse.Namespace, prog: str) -> int | None:
-    text = read_text(arguments.config)
-    is_json = config.looks_like_json(text)
+    file = arguments.config
+    text = read_text(file)
     try:
-        message = config.parse_json(text) if is_json else config.parse_message(text)
-    except config.ConfigSyntaxError:
-        print_diagnostics(arguments.config, None)
+        message = read_message(text)
+    except ConfigSyntaxError:
+        print_diagnostics(file, text)
         return MISUSE
-    if is_json:
-        print(f"{prog}: note: {arguments.config} is JSON and was converted", file=sys.stderr)
-    print(config.message_to_text(message), end="")
+    if is_json(text):
+        print(f"{prog}: note: converted {file} from JSON", file=sys.stderr)
+    print(format_message(message), end="")
     return None

@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser(
         "tfserving",
         "Takes a trained TensorFlow model to a served endpoint.",
-        f"commands:\n{commands}\n`tfserving COMMAND --help` describes the arguments of a command.\n",
+        f"commands:\n{commands}\n`tfserving COMMAND --help` describes the arguments of a command.\n\n"
+        "If the server cannot start, serve exits with 255, as tensorflow_model_server does.\n",
     )
     parser.usage = "tfserving COMMAND [ARGUMENT ...]"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics, read_text
-from tfserving.repository import config, selection
+from tfserving.repository.config import from_message
+from tfserving.repository.config_text import read_message
+from tfserving.repository.selection import select_versions
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving select") -> int:
@@ -24,11 +26,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving select") -
 
 
 def _select(arguments: argparse.Namespace) -> int | None:
-    if not print_diagnostics(arguments.config, arguments.models_dir):
-        return MISUSE
     text = read_text(arguments.config)
-    is_json = config.looks_like_json(text)
-    parsed = config.from_json(text) if is_json else config.parse(text, arguments.config)
-    for version in selection.plan(parsed, arguments.models_dir):
-        print(version)
+    if not print_diagnostics(arguments.config, text, arguments.models_dir):
+        return MISUSE
+    for selected in select_versions(from_message(read_message(text)), arguments.models_dir):
+        print(*selected, sep="\t")
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.config_file import add_models_dir
@@ -28,6 +27,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving versions")
 
 
 def _print_versions(arguments: argparse.Namespace) -> None:
-    base_path = Path(arguments.models_dir) / check_name(arguments.name)
+    base_path = arguments.models_dir / check_name(arguments.name)
     for version in [next_version(base_path)] if arguments.next else list_versions(base_path):
         print(version)

@@ -1,6 +1,6 @@
-"""SavedModels for TensorFlow Serving: good names, encoded images, warmup requests, published by one rename.
+"""Export of SavedModels for TensorFlow Serving, with names for callers, encoded images and warmup requests.
 
-TensorFlow is imported inside the functions that need it.
+TensorFlow is imported in the functions that need it.
 """
 
 from tfserving.export.exporter import export_saved_model

@@ -1,4 +1,4 @@
-"""From a model in hand to a version on disk."""
+"""Export of a model as a version on disk."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.errors import InvalidInputError
 from tfserving.export import sources
 from tfserving.export.rewrite import Renaming, rewrite
 from tfserving.export.tf_logging import quiet_logs
 from tfserving.export.warmup_requests import (
-    guess_requests,
+    encode_samples,
+    generate_requests,
     load_samples,
     replay,
-    sample_requests,
-    unguessable,
 )
 from tfserving.repository import versions
 from tfserving.repository.model_names import check_name
@@ -39,43 +38,44 @@ def export_saved_model(
     warmup: int = 0,
     warmup_data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `source` as a version of model `name` and returns the version's path.
+    """Export `source` as a version of model `name` and return the path of the version.
 
-    The version appears at `models_dir/name/version` by one rename when everything is done and tried, so a
-    server that watches the directory never sees half of it. An existing version is never overwritten.
+    The version appears as `models_dir/name/version` by one rename after everything is written and tested, so
+    a server never sees an incomplete one. An existing version is never overwritten.
 
     Args:
-        source: a Keras 3 model; a `tf.Module` (its functions with an input_signature become signatures,
-            `__call__` or the only one the default); a `tf.function` with an input_signature or a concrete
-            function; or the path of a `.keras` or `.h5` file or of a SavedModel. A SavedModel that is neither
-            renamed nor given `image_bytes` is copied file by file.
-        name: the model's name, and that of its directory.
-        version: the number; None takes the next one, 1 for a new model.
-        models_dir: the model repository; it is made when missing.
-        input_names: new names of inputs by their old ones, in every signature that has the old name.
-        output_names: likewise for outputs.
-        image_bytes: adds a signature `image_bytes` that takes encoded images, see `images.bytes_function`.
+        source: a Keras 3 model; a `tf.Module`, whose functions with an input_signature become signatures,
+            `__call__` or the only one the default; a `tf.function` with an input_signature or a concrete
+            function; or the path of a `.keras` or `.h5` file or of a SavedModel. A SavedModel is copied file
+            by file unless it is renamed or gets `image_bytes`.
+        name: name of the model and of its directory.
+        version: number of the version; None for the next one, 1 for a new model.
+        models_dir: the model repository; created if necessary.
+        input_names: new names of inputs by old name, for every signature that has the old name.
+        output_names: new names of outputs by old name.
+        image_bytes: add a signature `image_bytes` that takes encoded images, see `images.bytes_function`.
             Pixels reach the model as 0 to 255, unscaled.
-        warmup: how many warmup requests to make for each signature from its dtypes and shapes.
-        warmup_data: real samples to make warmup requests of instead: arrays by (new) input name whose first
-            dimension counts the samples, or the path of an .npz file of such.
+        warmup: number of warmup requests to generate for each signature from its dtypes and shapes.
+        warmup_data: samples to write as warmup requests instead: arrays by (new) input name whose first
+            dimension is the number of samples, or the path of an .npz file with them.
 
     Raises:
-        InvalidInputError: an argument that cannot be right.
-        RepositoryError: the version exists, or the disk refuses.
+        InvalidInputError: an argument is not valid.
+        RepositoryError: the version exists, or cannot be written.
         ExportError: TensorFlow cannot load, save or run the model.
-        Whatever is raised, an interrupt included, nothing of the version is left on disk.
+        After any exception, also an interrupt, nothing of the version is left on disk.
     """
     check_name(name)
     renaming = Renaming(input_names or {}, output_names or {})
     if warmup < 0:
-        raise InvalidInputError(f"{warmup} warmup requests: give a number from 1 on")
+        raise InvalidInputError(f"{warmup} warmup requests are not possible; give a positive number")
     if warmup and warmup_data is not None:
-        raise InvalidInputError("warmup requests are either made or taken from samples: give one of the two")
+        raise InvalidInputError("warmup and warmup_data exclude each other; give one of them")
     samples = None if warmup_data is None else load_samples(warmup_data)
     base = Path(models_dir) / name
     sources.check_source(source, base)
-    _check_version(base, version)
+    if version is not None:
+        versions.check_unused(base, version)
 
     with quiet_logs(), versions.staged(base) as staging:
         if renaming or image_bytes:
@@ -87,29 +87,12 @@ def export_saved_model(
 
         signatures = read_saved_model(staging)
         if samples is not None:
-            write_warmup(staging, sample_requests(name, signatures, samples))
+            write_warmup(staging, encode_samples(name, signatures, samples))
         elif warmup:
-            write_warmup(staging, guess_requests(name, signatures, warmup))
-            for signature in unguessable(signatures):
-                log.warning("no warmup request for signature %r: its inputs cannot be guessed", signature)
+            write_warmup(staging, generate_requests(name, signatures, warmup))
         elif renaming.inputs and warmup_file(staging).exists():
             remove_warmup(staging)
-            log.warning("the warmup requests of the SavedModel use old names and are left out: make new ones")
+            log.warning("the warmup requests of the SavedModel use old names and are removed; add new ones")
         if warmup_file(staging).exists():
             replay(staging)
         return versions.publish(staging, base, version)
-
-
-def _check_version(base: Path, version: int | None) -> None:
-    """Refuses early, before minutes of work, what `publish` would refuse in the end."""
-    if version is None:
-        return
-    if not 0 <= version <= versions.MAX_VERSION:
-        raise InvalidInputError(
-            f"version {version} is out of range: choose one from 0 to {versions.MAX_VERSION}"
-        )
-    if os.path.lexists(base / str(version)):
-        raise RepositoryError(
-            f"{base / str(version)} exists and versions are never overwritten: "
-            f"choose another one, the next is {versions.next_version(base)}"
-        )

@@ -1,7 +1,7 @@
-"""A SavedModel under other names, and with a signature for encoded images.
+"""Renaming of inputs and outputs in a SavedModel, and the signature for encoded images.
 
-Keras 3 calls outputs `output_0`, and inputs often `keras_tensor`, whatever the layers are called. So the
-names that callers should see are given afterwards: each signature is wrapped in a function that has them.
+Keras 3 names outputs `output_0`, and inputs often `keras_tensor`, whatever the layers are called. To rename
+them, each signature is wrapped in a function with the new names.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, PREDICT_METHOD, Signature, read_saved_model
 
-# TensorFlow makes an input's name a Python parameter, and changes it silently where it is none.
+# TensorFlow uses the name of an input as a Python parameter, and changes an unsuitable one silently.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Renaming:
-    """New names of inputs and outputs by their old ones; each holds in every signature that has the old name.
+    """New names of inputs and outputs by old name, for every signature that has the old name.
 
     Raises:
-        InvalidInputError: a new name that TensorFlow cannot keep, or one that is given twice.
+        InvalidInputError: TensorFlow would change a new name, or two old names get the same one.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -39,23 +39,22 @@ class Renaming:
             for name in new:
                 if not _NAME.fullmatch(name) or keyword.iskeyword(name):
                     raise InvalidInputError(
-                        f"{name!r} cannot be the name of an {kind}: use letters, digits and '_', "
-                        "beginning with a letter, and no word that Python keeps for itself"
+                        f"{name!r} is not a valid name of an {kind}; use letters, digits and '_', beginning "
+                        "with a letter, but not a keyword of Python"
                     )
                 if new.count(name) > 1:
                     raise InvalidInputError(
-                        f"two {kind}s cannot both be called {name!r}: choose another name"
+                        f"two {kind}s cannot both be renamed to {name!r}; choose another name"
                     )
 
     def __bool__(self) -> bool:
         return bool(self.inputs or self.outputs)
 
     def check(self, signatures: Iterable[Signature]) -> None:
-        """Makes sure that the old names exist and the new ones are free.
+        """Check that the old names exist and the new ones are not in use.
 
         Raises:
-            InvalidInputError: an unknown old name (the message lists those there are), or a new one that a
-                signature uses already.
+            InvalidInputError: they do not, or are.
         """
         signatures = list(signatures)
         _check("input", self.inputs, {signature.name: list(signature.inputs) for signature in signatures})
@@ -63,14 +62,14 @@ class Renaming:
 
 
 def rewrite(original: Path, directory: Path, renaming: Renaming, *, image_bytes: bool = False) -> None:
-    """Writes the SavedModel at `original` into the empty `directory` with new names.
+    """Write the SavedModel at `original` into the empty `directory` with new names.
 
-    Signatures, functions, variables, assets, tables and what lies in assets.extra are kept. `image_bytes`
-    adds the signature of `images.bytes_function`.
+    Signatures, functions, variables, assets, tables and assets.extra are preserved. `image_bytes` adds the
+    signature of `images.bytes_function`.
 
     Raises:
-        InvalidInputError: see `Renaming.check` and `images.size_of`; and `image_bytes` for a TensorFlow 1
-            SavedModel, whose graph cannot be wrapped.
+        InvalidInputError: see `Renaming.check` and `images.bytes_function`; or `image_bytes` is set for a
+            TensorFlow 1 SavedModel, whose graph cannot be wrapped.
         ExportError: TensorFlow cannot load or save the model.
     """
     signatures = read_saved_model(original)
@@ -78,8 +77,8 @@ def rewrite(original: Path, directory: Path, renaming: Renaming, *, image_bytes:
     if _is_tensorflow_1(original):
         if image_bytes:
             raise InvalidInputError(
-                "--image-bytes needs a TensorFlow 2 SavedModel, and this one was written by TensorFlow 1: "
-                "export the model again with tf.saved_model.save"
+                "--image-bytes needs a TensorFlow 2 SavedModel, but TensorFlow 1 wrote this one; "
+                "export the model with tf.saved_model.save"
             )
         shutil.copytree(original, directory, dirs_exist_ok=True)
         _edit_signatures(directory, lambda definitions: _rename_definitions(definitions, renaming))
@@ -94,12 +93,12 @@ def rewrite(original: Path, directory: Path, renaming: Renaming, *, image_bytes:
     if image_bytes:
         if images.SIGNATURE in functions:
             raise InvalidInputError(
-                f"the model has a signature {images.SIGNATURE!r} already: leave --image-bytes away"
+                f"the model already has a signature {images.SIGNATURE!r}; omit --image-bytes"
             )
         if DEFAULT_SIGNATURE not in functions:
             raise InvalidInputError(
-                f"--image-bytes needs a signature {DEFAULT_SIGNATURE!r}, "
-                f"and the model has only {', '.join(functions)}"
+                f"--image-bytes needs a signature {DEFAULT_SIGNATURE!r}; "
+                f"the model has only {', '.join(functions)}"
             )
         functions[images.SIGNATURE] = images.bytes_function(functions[DEFAULT_SIGNATURE])
     sources.save(loaded, directory, functions)
@@ -107,30 +106,26 @@ def rewrite(original: Path, directory: Path, renaming: Renaming, *, image_bytes:
     extra = original / "assets.extra"
     if extra.is_dir():
         shutil.copytree(extra, directory / "assets.extra")
-    # tf.saved_model.save makes every method a prediction.
+    # tf.saved_model.save sets every method to predict.
     methods = {name: old.method_name for name, old in signatures.items() if old.method_name != PREDICT_METHOD}
     if methods:
         _edit_signatures(directory, lambda definitions: _set_methods(definitions, methods))
 
 
-def _check(kind: str, names: Mapping[str, str], there: Mapping[str, list[str]]) -> None:
-    everywhere = sorted({name for names_there in there.values() for name in names_there})
-    for old in names:
-        if old not in everywhere:
-            raise InvalidInputError(f"no {kind} is called {old!r}: there {_are(everywhere)}")
-    for signature, names_there in there.items():
-        renamed = [names.get(name, name) for name in names_there]
-        for name in renamed:
-            if renamed.count(name) > 1:
+def _check(kind: str, renamed: Mapping[str, str], names_of: Mapping[str, list[str]]) -> None:
+    known = sorted({name for names in names_of.values() for name in names})
+    for old in renamed:
+        if old not in known:
+            raise InvalidInputError(
+                f"the model has no {kind} {old!r}; its {kind}s are: {', '.join(known) or 'none'}"
+            )
+    for signature, names in names_of.items():
+        new = [renamed.get(name, name) for name in names]
+        for name in new:
+            if new.count(name) > 1:
                 raise InvalidInputError(
-                    f"two {kind}s of signature {signature!r} would be called {name!r}: choose another name"
+                    f"signature {signature!r} would have two {kind}s {name!r}; choose another name"
                 )
-
-
-def _are(names: list[str]) -> str:
-    if not names:
-        return "are none"
-    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names)}"
 
 
 def _load(path: Path) -> Any:
@@ -139,11 +134,11 @@ def _load(path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:
-        raise ExportError(f"TensorFlow cannot load the model: {sources.reason(error)}") from error
+        raise ExportError(f"TensorFlow cannot load the model: {sources.summarize(error)}") from error
 
 
 def _renamed(function: Any, renaming: Renaming) -> Any:
-    """A concrete function that calls `function`, a signature, by the new names."""
+    """A concrete function that calls `function`, a signature, with the new names."""
     import tensorflow as tf
 
     specs = function.structured_input_signature[1]
@@ -162,12 +157,12 @@ def _is_tensorflow_1(path: Path) -> bool:
     from tensorflow.core.protobuf import saved_model_pb2
 
     graphs = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
-    # tf.saved_model.load decides by the same (tensorflow/python/saved_model/load.py).
+    # as tf.saved_model.load decides (tensorflow/python/saved_model/load.py)
     return len(graphs) != 1 or not graphs[0].HasField("object_graph_def")
 
 
 def _edit_signatures(path: Path, edit: Callable[[Any], None]) -> None:
-    """Applies `edit` to the map of SignatureDefs of every graph in a saved_model.pb."""
+    """Apply `edit` to the map of SignatureDefs of every graph in a saved_model.pb."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = path / "saved_model.pb"
@@ -175,14 +170,14 @@ def _edit_signatures(path: Path, edit: Callable[[Any], None]) -> None:
     for graph in model.meta_graphs:
         edit(graph.signature_def)
     file.write_bytes(model.SerializeToString())
-    # It holds a checksum of the graph as it was.
+    # It contains a checksum of the original graph.
     (path / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _rename_definitions(definitions: Any, renaming: Renaming) -> None:
     for definition in definitions.values():
         for tensors, names in ((definition.inputs, renaming.inputs), (definition.outputs, renaming.outputs)):
-            # All at once, so that names can be swapped.
+            # Read all before the first write, so that names can be swapped.
             renamed = {names.get(name, name): info.SerializeToString() for name, info in tensors.items()}
             tensors.clear()
             for name, info in renamed.items():

@@ -1,4 +1,4 @@
-"""What can be exported, and how each kind becomes a SavedModel on disk."""
+"""The kinds of models that can be exported, and how each is saved as a SavedModel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _REASON_LENGTH = 300
 
 
 def check_source(source: Any, base: Path) -> None:
-    """Refuses what cannot be a source of a version under `base`, before TensorFlow is imported.
+    """Check a path before TensorFlow is imported; `base` is the directory of the model's versions.
 
     Raises:
-        InvalidInputError: a path to nothing, to what is neither a Keras file nor a SavedModel, or to
-            a SavedModel that `base` lies in.
+        InvalidInputError: the path does not exist, is neither a Keras file nor a SavedModel, or is
+            a SavedModel that contains `base`.
     """
     if not isinstance(source, str | os.PathLike):
         return
@@ -31,30 +31,32 @@ def check_source(source: Any, base: Path) -> None:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             if base.resolve().is_relative_to(path.resolve()):
-                raise InvalidInputError(f"{path} would hold its own copy {base}: move it elsewhere first")
+                raise InvalidInputError(
+                    f"{path} contains {base}, and would contain its own copy; move it first"
+                )
             return
-        there = [str(path / str(version)) for version in versions.list_versions(path)]
-        hint = f": did you mean {there[-1]}?" if there else ": a SavedModel has one"
-        raise InvalidInputError(f"{path} has no saved_model.pb{hint}")
+        found = versions.list_versions(path)
+        hint = f"did you mean {path / str(found[-1])}?" if found else "give a SavedModel, which has one"
+        raise InvalidInputError(f"{path} has no saved_model.pb; {hint}")
     if not path.exists():
         raise InvalidInputError(
-            f"{path} does not exist: give a {' or '.join(KERAS_SUFFIXES)} file or a SavedModel directory"
+            f"{path} does not exist; give a {' or '.join(KERAS_SUFFIXES)} file or a SavedModel directory"
         )
     if path.suffix.lower() not in KERAS_SUFFIXES:
         raise InvalidInputError(
-            f"{path} is no {' or '.join(KERAS_SUFFIXES)} file and no SavedModel directory: "
+            f"{path} is not a {' or '.join(KERAS_SUFFIXES)} file or a SavedModel directory; "
             "load it in Python and call export_saved_model with the model"
         )
 
 
 def write(source: Any, directory: Path) -> None:
-    """Writes `source` as a SavedModel into `directory`, which exists and is empty.
+    """Write `source` as a SavedModel into `directory`, which is empty.
 
-    A SavedModel is copied file by file, so nothing of it is lost; everything else goes through TensorFlow.
+    A SavedModel is copied file by file, so nothing is lost; TensorFlow saves everything else.
 
     Raises:
-        ExportError: TensorFlow or Keras cannot load or save it; the message gives their reason.
-        InvalidInputError: an object of a kind that has no signatures.
+        ExportError: TensorFlow or Keras cannot load or save it; the message contains the reason.
+        InvalidInputError: the object has no signatures.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -64,7 +66,7 @@ def write(source: Any, directory: Path) -> None:
             _write_keras(_load_keras(path), directory)
         return
 
-    # An object made by Keras means that Keras is imported already; a plain tf.Module shall not import it.
+    # A Keras model implies that Keras is imported; for a plain tf.Module, do not import it.
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(source, keras.Model):
         _write_keras(source, directory)
@@ -73,19 +75,19 @@ def write(source: Any, directory: Path) -> None:
     import tensorflow as tf
 
     if isinstance(source, tf.types.experimental.PolymorphicFunction | tf.types.experimental.ConcreteFunction):
-        root, functions = _around(source)
+        root, functions = _wrap_function(source)
     elif isinstance(source, tf.Module):
         root, functions = source, _functions_of(source)
     else:
         raise InvalidInputError(
-            f"{type(source).__name__} cannot be exported: give a Keras 3 model, a tf.Module, "
+            f"{type(source).__name__} cannot be exported; give a Keras 3 model, a tf.Module, "
             "a tf.function with an input_signature, or a path"
         )
     save(root, directory, functions)
 
 
 def save(root: Any, directory: Path, functions: Mapping[str, Any]) -> None:
-    """`tf.saved_model.save` with its many exceptions turned into an ExportError."""
+    """Call `tf.saved_model.save`; any exception becomes an ExportError."""
     import tensorflow as tf
 
     try:
@@ -93,12 +95,12 @@ def save(root: Any, directory: Path, functions: Mapping[str, Any]) -> None:
     except Exception as error:
         hint = ""
         if "untracked" in str(error):
-            hint = " (a table or variable is missing from the model: make it an attribute of a tf.Module)"
-        raise ExportError(f"TensorFlow cannot save the model: {reason(error)}{hint}") from error
+            hint = "; the model does not track a table or variable: make it an attribute of a tf.Module"
+        raise ExportError(f"TensorFlow cannot save the model: {summarize(error)}{hint}") from error
 
 
-def reason(error: BaseException) -> str:
-    """What an exception of TensorFlow or Keras says, on one line: their texts go on for pages."""
+def summarize(error: BaseException) -> str:
+    """The reason in an exception of TensorFlow or Keras on one line; their messages can have pages."""
     paragraphs = [" ".join(part.split()) for part in str(error).split("\n\n") if part.strip()]
     if not paragraphs:
         return type(error).__name__
@@ -108,11 +110,8 @@ def reason(error: BaseException) -> str:
     elif text.endswith("error:"):
         text = paragraphs[min(1, len(paragraphs) - 1)]
     for paragraph in paragraphs:
-        text = (
-            paragraph.removeprefix("Exception encountered: ")
-            if "Exception encountered: " in paragraph
-            else text
-        )
+        if "Exception encountered: " in paragraph:
+            text = paragraph.removeprefix("Exception encountered: ")
     return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."
 
 
@@ -120,7 +119,7 @@ def _copy(path: Path, directory: Path) -> None:
     try:
         shutil.copytree(path, directory, dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
-        raise RepositoryError(f"{path} cannot be copied to {directory}: {error}") from error
+        raise RepositoryError(f"cannot copy {path} to {directory}: {error}") from error
 
 
 def _load_keras(path: Path) -> Any:
@@ -130,8 +129,8 @@ def _load_keras(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise ExportError(
-            f"Keras cannot load {path}: {reason(error)} "
-            "(for custom code: load it in Python and call export_saved_model with the model)"
+            f"Keras cannot load {path}: {summarize(error)}; "
+            "if it has custom code, load it in Python and call export_saved_model with the model"
         ) from error
 
 
@@ -141,20 +140,20 @@ def _write_keras(model: Any, directory: Path) -> None:
     except Exception as error:
         hint = ""
         if "argument names" in str(error):
-            hint = " (give the Input layers names of letters, digits and '_')"
-        raise ExportError(f"Keras cannot export the model: {reason(error)}{hint}") from error
+            hint = "; use letters, digits and '_' in the names of Input layers"
+        raise ExportError(f"Keras cannot export the model: {summarize(error)}{hint}") from error
 
 
-def _around(function: Any) -> tuple[Any, dict[str, Any]]:
-    """A module that holds on to what one function uses, and the function as its only signature."""
+def _wrap_function(function: Any) -> tuple[Any, dict[str, Any]]:
+    """A module that tracks the variables of a function, and the function as its only signature."""
     import tensorflow as tf
 
     concrete = function
     if not isinstance(function, tf.types.experimental.ConcreteFunction):
         if function.input_signature is None:
             raise InvalidInputError(
-                "the tf.function has no input_signature: give it one, "
-                "or export what its get_concrete_function(tf.TensorSpec(...)) returns"
+                "the tf.function has no input_signature; add one, "
+                "or export the result of its get_concrete_function(tf.TensorSpec(...))"
             )
         concrete = _trace(function)
     root = tf.Module()
@@ -164,16 +163,16 @@ def _around(function: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _functions_of(module: Any) -> dict[str, Any]:
-    """The module's functions that can be signatures, by the names that those will have.
+    """The functions of a module with an input_signature, by the name of their signature.
 
-    A single one becomes the default signature; of several it is `__call__` or the one called serving_default.
+    A single one becomes the default signature; of several, `__call__` or the one called serving_default.
     """
     import tensorflow as tf
 
     polymorphic = tf.types.experimental.PolymorphicFunction
     concrete = tf.types.experimental.ConcreteFunction
     found = {}
-    # Methods live in the classes, functions given later in the object; properties are left alone.
+    # Methods are in the classes, functions added later in the object; do not evaluate properties.
     for holder in (*reversed(type(module).__mro__), module):
         for name, value in vars(holder).items():
             if isinstance(value, polymorphic):
@@ -184,7 +183,7 @@ def _functions_of(module: Any) -> dict[str, Any]:
                 found[name] = value
     if not found:
         raise InvalidInputError(
-            f"{type(module).__name__} has no tf.function with an input_signature: "
+            f"{type(module).__name__} has no tf.function with an input_signature; "
             "write @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=...)]) above its method"
         )
     if len(found) == 1:
@@ -194,7 +193,7 @@ def _functions_of(module: Any) -> dict[str, Any]:
     if DEFAULT_SIGNATURE not in found:
         raise InvalidInputError(
             f"{type(module).__name__} has several functions with signatures ({', '.join(sorted(found))}) "
-            f"and none is the default: call one of them __call__ or {DEFAULT_SIGNATURE}"
+            f"but no default; name one of them __call__ or {DEFAULT_SIGNATURE}"
         )
     return found
 
@@ -203,4 +202,6 @@ def _trace(function: Any) -> Any:
     try:
         return function.get_concrete_function()
     except Exception as error:
-        raise ExportError(f"the tf.function {function.name} cannot be traced: {reason(error)}") from error
+        raise ExportError(
+            f"TensorFlow cannot trace the tf.function {function.name}: {summarize(error)}"
+        ) from error

@@ -1,4 +1,4 @@
-"""TensorFlow without its chatter."""
+"""Suppression of TensorFlow's log messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[TextIO]:
-    """For commands: keeps away what TensorFlow writes to stderr; yields a stream that still gets there.
+    """Suppress what TensorFlow writes to stderr, for commands; yields a stream that still reaches it.
 
-    Its C++ side logs before any level is set, to the file descriptor, so the descriptor is turned away.
-    A user who sets TF_CPP_MIN_LOG_LEVEL wants to see it, and does.
+    TensorFlow's C++ code logs to the file descriptor before any level is set, so this redirects the
+    descriptor. If the user has set TF_CPP_MIN_LOG_LEVEL, nothing is suppressed.
     """
     sys.stderr.flush()
     if os.environ.get(_LEVEL):
@@ -40,7 +40,7 @@ def quiet_tensorflow() -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Lets TensorFlow's Python loggers report nothing below an error while the block runs."""
+    """Suppress messages of TensorFlow's Python loggers below ERROR."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:

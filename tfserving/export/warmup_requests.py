@@ -1,12 +1,13 @@
-"""Warmup requests: made from a signature or from samples, and tried before a server has to.
+"""Warmup requests, generated from signatures or samples and replayed before a version is published.
 
-What makes the first request slow (up to 48 times the median) happens once for each signature, and some of it
-again for each new size: graph optimisation, kernels, memory. So the requests cover every signature and two
-sizes of a batch.
+The first request to a signature is slow (up to 48 times the median), since TensorFlow optimizes the graph,
+selects kernels and allocates memory; new batch sizes repeat part of that. So the requests cover every
+signature and two batch sizes.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -17,75 +18,85 @@ import numpy as np
 
 from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
-from tfserving.repository.warmup_records import MAX_RECORDS, asked, read_warmup
+from tfserving.repository.warmup_records import MAX_RECORDS, read_warmup, unpack_requests
 from tfserving.wire import predict
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
+log = logging.getLogger(__name__)
+
 Array = np.ndarray[Any, Any]
 
-# Batches of the requests made from a signature, in turn.
-BATCHES = (1, 8)
+# Batch sizes of the generated requests, in turn.
+BATCH_SIZES = (1, 8)
 
-# 1x1, grey: what the signature for encoded images gets, since an empty string is no image.
+_NOT_GENERATED = {DType.DT_STRING, DType.DT_RESOURCE, DType.DT_VARIANT, DType.DT_INVALID}
+
+# A gray image of 1x1 pixels for the signature that takes encoded images.
 _PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
 )
 
 
-def guess_requests(name: str, signatures: Mapping[str, Signature], count: int) -> list[bytes]:
-    """`count` PredictRequests for each signature whose inputs can be guessed; serialized.
+def generate_requests(name: str, signatures: Mapping[str, Signature], count: int) -> list[bytes]:
+    """`count` serialized PredictRequests for each signature whose inputs can be generated.
 
-    Numbers are zeros, unknown sizes 1, except that the first dimension, where it is open, is 1 and 8 in turn.
-    Strings cannot be guessed, but for the signature of encoded images.
+    Numbers are zeros. An unknown size is 1, or 1 and 8 in turn if it is the first dimension. Strings cannot
+    be generated, except for the signature that takes encoded images. Signatures without requests are logged.
 
     Raises:
         InvalidInputError: `count` is out of range.
-        ExportError: no signature can be guessed.
+        ExportError: no signature can get requests.
     """
-    guessable = [signature for signature in signatures.values() if _is_guessable(signature)]
-    if not guessable:
+    chosen = []
+    for signature in signatures.values():
+        if _can_generate(signature):
+            chosen.append(signature)
+        else:
+            log.warning(
+                "signature %r gets no warmup requests: its inputs cannot be generated", signature.name
+            )
+    if not chosen:
         raise ExportError(
-            "no warmup request can be made from the signatures, whose inputs are strings or of unknown rank: "
+            "no warmup request can be generated: every signature has inputs of strings or unknown rank; "
             "give samples with --warmup-data"
         )
-    if not 0 < count <= MAX_RECORDS // len(guessable):
+    limit = MAX_RECORDS // len(chosen)
+    if not 0 < count <= limit:
         raise InvalidInputError(
-            f"{count} warmup requests for each of {len(guessable)} signatures: choose from 1 to "
-            f"{MAX_RECORDS // len(guessable)}, since a server takes at most {MAX_RECORDS} in all"
+            f"{count} warmup requests for each of {len(chosen)} signatures are out of range (1-{limit}); "
+            f"servers accept at most {MAX_RECORDS} in total"
         )
     return [
         predict.encode_request(
             ModelSpec(name, signature=signature.name),
-            {alias: _guess(info, BATCHES[index % len(BATCHES)]) for alias, info in signature.inputs.items()},
+            {
+                alias: _generate(info, BATCH_SIZES[index % len(BATCH_SIZES)])
+                for alias, info in signature.inputs.items()
+            },
         )
-        for signature in guessable
+        for signature in chosen
         for index in range(count)
     ]
 
 
-def unguessable(signatures: Mapping[str, Signature]) -> list[str]:
-    """Names of the signatures for which `guess_requests` makes no request."""
-    return [signature.name for signature in signatures.values() if not _is_guessable(signature)]
-
-
-def sample_requests(
+def encode_samples(
     name: str, signatures: Mapping[str, Signature], samples: Mapping[str, Array]
 ) -> list[bytes]:
-    """One serialized PredictRequest for each sample.
+    """A serialized PredictRequest for each sample.
 
     Args:
-        name: of the model.
-        signatures: of the model. The requests are for the one whose inputs are called as `samples` are, the
-            default signature first.
-        samples: arrays by input name; their first dimension counts the samples. A sample is sent as a batch
-            of one where the signature has a batch dimension.
+        name: name of the model.
+        signatures: signatures of the model. The requests are for the one whose inputs have the names in
+            `samples`; the default signature is tried first.
+        samples: arrays by input name; their first dimension is the number of samples. If the signature has
+            a batch dimension, a sample is sent as a batch of one.
 
     Raises:
-        InvalidInputError: no such signature, arrays of different lengths, of a shape or dtype that does not
-            fit, or more than 1000 samples, which is what a server takes.
+        InvalidInputError: no signature has these inputs, the arrays have different lengths or do not fit the
+            signature, or there are more samples than servers accept.
     """
     signature = _signature_for(samples, signatures)
     counts = {alias: len(array) if array.ndim else 0 for alias, array in samples.items()}
@@ -93,11 +104,11 @@ def sample_requests(
     if len(set(counts.values())) != 1:
         listed = ", ".join(f"{alias} {number}" for alias, number in counts.items())
         raise InvalidInputError(
-            f"the warmup samples are not equally many ({listed}): give one of each a request"
+            f"the inputs have different numbers of warmup samples ({listed}); give as many for each"
         )
     if not 0 < count <= MAX_RECORDS:
         raise InvalidInputError(
-            f"{count} warmup samples: a server takes 1 to {MAX_RECORDS}, and a few are enough: save fewer"
+            f"{count} warmup samples are out of range (1-{MAX_RECORDS}); a few are enough"
         )
     batches = {alias: _batches(signature.inputs[alias], array) for alias, array in samples.items()}
     return [
@@ -110,27 +121,27 @@ def sample_requests(
 
 
 def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Array]:
-    """Samples by input name, from an .npz file or from a mapping that is handed through.
+    """Samples by input name, from an .npz file or a mapping.
 
     Raises:
-        InvalidInputError: the file cannot be read, is no .npz, is empty or holds pickled objects.
+        InvalidInputError: the file is not readable, not an .npz file, empty or contains pickled objects.
     """
     if isinstance(source, Mapping):
         samples = {alias: np.asarray(values) for alias, values in source.items()}
-        where = "the warmup samples"
+        origin = "warmup_data"
     else:
         samples = _read_npz(source)
-        where = os.fspath(source)
+        origin = os.fspath(source)
     if not samples:
-        raise InvalidInputError(f"{where}: no samples: give an array for each input of the model")
+        raise InvalidInputError(f"{origin} has no samples; give an array for each input of the model")
     return samples
 
 
-def replay(version_dir: Path) -> int:
-    """Answers the warmup requests of a version as a server does on loading it; returns how many there were.
+def replay(version_dir: Path) -> None:
+    """Replay the warmup requests of a version, as a server does when it loads the version.
 
-    In a session over the `serve` graph, by the tensors that the signature names (as in
-    tensorflow_serving/servables/tensorflow/predict_util.cc). Records of other methods are left out.
+    They run in a session of the `serve` graph, with the tensors in the signature, as in
+    tensorflow_serving/servables/tensorflow/predict_util.cc.
 
     Raises:
         ExportError: the model cannot be loaded, or a request fails; a server would not load the version.
@@ -138,24 +149,23 @@ def replay(version_dir: Path) -> int:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    done = 0
     with v1.Session(graph=tf.Graph()) as session:
         try:
             graph = v1.saved_model.loader.load(session, ["serve"], str(version_dir))
         except Exception as error:
-            raise ExportError(f"the exported model cannot be loaded: {sources.reason(error)}") from error
+            raise ExportError(
+                f"TensorFlow cannot load the exported model: {sources.summarize(error)}"
+            ) from error
         for number, log in enumerate(read_warmup(version_dir), start=1):
             name = "?"
             try:
-                for name, inputs, _ in asked(log):
+                for name, inputs, _ in unpack_requests(log):
                     _run(session, graph.signature_def, name, inputs)
             except Exception as error:
                 raise ExportError(
-                    f"warmup request {number} (signature {name!r}) fails, so no server would load this: "
-                    f"{sources.reason(error)}: give samples that the model takes with --warmup-data"
+                    f"warmup request {number} (signature {name!r}) fails, so servers would not load the "
+                    f"version: {sources.summarize(error)}; give valid samples with --warmup-data"
                 ) from error
-            done += 1
-    return done
 
 
 def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) -> None:
@@ -166,35 +176,30 @@ def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) 
     missing -= set(signature.defaults)
     if missing or unknown:
         raise ExportError(
-            f"it has the inputs {', '.join(sorted(inputs))}, "
+            f"the request has inputs {', '.join(sorted(inputs))}, "
             f"the signature {', '.join(sorted(signature.inputs))}"
         )
     feeds = {signature.inputs[alias].name: array for alias, array in inputs.items()}
     session.run([info.name for info in signature.outputs.values()], feeds)
 
 
-def _is_guessable(signature: Signature) -> bool:
-    return bool(signature.inputs) and (
+def _can_generate(signature: Signature) -> bool:
+    infos = signature.inputs.values()
+    return bool(infos) and (
         _takes_images(signature)
-        or all(
-            info.shape is not None and info.dtype not in _WITHOUT_A_GUESS
-            for info in signature.inputs.values()
-        )
+        or all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
     )
-
-
-_WITHOUT_A_GUESS = {DType.DT_STRING, DType.DT_RESOURCE, DType.DT_VARIANT, DType.DT_INVALID}
 
 
 def _takes_images(signature: Signature) -> bool:
     return signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]
 
 
-def _guess(info: TensorInfo, batch: int) -> Array:
+def _generate(info: TensorInfo, batch_size: int) -> Array:
     assert info.shape is not None
     shape = [1 if size is None else size for size in info.shape]
     if info.shape and info.shape[0] is None:
-        shape[0] = batch
+        shape[0] = batch_size
     if info.dtype is DType.DT_STRING:
         return np.full(shape, _PNG, dtype=object)
     return np.zeros(shape, info.dtype.numpy)
@@ -207,13 +212,13 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
             if isinstance(file, np.lib.npyio.NpzFile):
                 return {alias: file[alias] for alias in file.files}
     except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInputError(
-            f"{path} is no .npz of plain arrays ({error}): "
-            "write it with np.savez, strings as dtype 'S' or 'U'"
+            f"{path} is not an .npz file of plain arrays ({error}); "
+            "write it with np.savez, strings with dtype 'S' or 'U'"
         ) from error
-    raise InvalidInputError(f"{path} holds one array without a name: write it with np.savez")
+    raise InvalidInputError(f"{path} contains one array without a name; write it with np.savez")
 
 
 def _signature_for(samples: Mapping[str, Array], signatures: Mapping[str, Signature]) -> Signature:
@@ -223,13 +228,13 @@ def _signature_for(samples: Mapping[str, Array], signatures: Mapping[str, Signat
             return signature
     listed = "; ".join(f"{signature.name}: {', '.join(signature.inputs)}" for signature in in_order)
     raise InvalidInputError(
-        f"the warmup samples are called {', '.join(sorted(samples))}, "
-        f"and no signature has these inputs ({listed}): name the arrays after the inputs"
+        f"no signature has the inputs of the warmup samples, {', '.join(sorted(samples))} "
+        f"(signatures: {listed}); name the arrays after the inputs"
     )
 
 
 def _batches(info: TensorInfo, array: Array) -> list[Array]:
-    """The samples of one input as the requests carry them."""
+    """The samples of one input, each with the shape that a request needs."""
     array = _cast(info, array)
     rank = array.ndim if info.shape is None else len(info.shape)
     parts = (
@@ -238,8 +243,7 @@ def _batches(info: TensorInfo, array: Array) -> list[Array]:
     parts = [np.asarray(part, dtype=info.dtype.numpy) for part in parts]
     if not info.accepts(parts[0].shape):
         raise InvalidInputError(
-            f"warmup samples of input {info.name!r} have shape {array.shape[1:]}, "
-            f"and the signature takes {info.shape_text}"
+            f"warmup samples of input {info.name!r} have shape {array.shape[1:]}; expected {info.shape_text}"
         )
     return parts
 
@@ -249,17 +253,16 @@ def _cast(info: TensorInfo, array: Array) -> Array:
     if info.dtype is DType.DT_STRING:
         if array.dtype.kind not in "SUO":
             raise InvalidInputError(
-                f"warmup samples of input {info.name!r} are {array.dtype}, and it takes strings"
+                f"warmup samples of input {info.name!r} are {array.dtype}; expected strings"
             )
         return array
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InvalidInputError(
-            f"warmup samples of input {info.name!r} are {array.dtype}, and it takes {info.dtype.label}: "
-            "convert them"
+            f"warmup samples of input {info.name!r} are {array.dtype}; expected {info.dtype.label}"
         )
     cast = array.astype(wanted)
     if wanted.kind in "iu" and not np.array_equal(cast, array):
         raise InvalidInputError(
-            f"warmup samples of input {info.name!r} have values out of the range of {info.dtype.label}"
+            f"warmup samples of input {info.name!r} have values that {info.dtype.label} cannot represent"
         )
     return cast

@@ -1,7 +1,7 @@
-"""The findings of lint, and the models that they are about.
+"""The diagnostics of lint, and the model entries that they are about.
 
-An error keeps a server from starting, or a model or label from being served. A note tells what a server will
-pass over in silence.
+An error prevents a server from starting, or a model or label from being served. A note reports what a server
+silently ignores or accepts.
 """
 
 from __future__ import annotations
@@ -11,42 +11,46 @@ import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tfserving.repository.config import VersionPolicy, entries_of, policy_of
-from tfserving.repository.model_names import is_name
+from tfserving.repository.config import VersionPolicy, policy_of
+from tfserving.repository.config_text import find_entries
+from tfserving.repository.model_names import name_or_placeholder, quote
 from tfserving.repository.text_positions import Field
 
+_MAX_LISTED = 8
 
-class Kind(enum.Enum):
-    """How bad a problem is."""
+
+class Severity(enum.Enum):
+    """How serious a diagnostic is."""
 
     ERROR = "error"
     NOTE = "note"
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One finding: what is wrong, on which line (counted from 1), and what to do about it."""
+class Diagnostic:
+    """One finding: what is wrong, on which line (counted from 1), and how to fix it."""
 
-    kind: Kind
+    severity: Severity
     line: int
     message: str
-    mend: str
+    hint: str
 
-    def render(self, origin: str) -> str:
-        """`FILE:LINE: error: what is wrong: what to do`."""
-        return f"{origin}:{self.line}: {self.kind.value}: {self.message}: {self.mend}"
+    def format(self, origin: str) -> str:
+        """`FILE:LINE: error: message; hint`."""
+        return f"{origin}:{self.line}: {self.severity.value}: {self.message}; {self.hint}"
 
 
-def errors_of(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems that are no mere notes."""
-    return tuple(problem for problem in problems if problem.kind is Kind.ERROR)
+def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether one of the diagnostics is an error."""
+    return any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of a configuration: its ModelConfig message as parsed, and the place where it is written."""
+    """One model of a configuration: its ModelConfig message, and where it is written."""
 
     message: Any
     at: Field
@@ -66,50 +70,49 @@ class Entry:
         return self.at.first("model_version_policy")
 
     def labels(self) -> list[tuple[str, Field]]:
-        """(label, place) as written: repeated ones too, of which the message has only the last."""
+        """(label, position) as written, with repeated labels, of which the message has only the last."""
         written = self.at.all("version_labels")
         if self.json:
             return [(member.name, member) for members in written for member in members.fields]
         return [(member.first("key").value or "", member) for member in written]
 
-    def labels_in_force(self) -> list[tuple[str, int, Field]]:
-        """(label, version, place) of those that a server takes up: of a repeated label the last."""
-        places = dict(self.labels())
+    def effective_labels(self) -> list[tuple[str, int, Field]]:
+        """(label, version, position) as a server uses them: of a repeated label, the last one."""
+        positions = dict(self.labels())
         labels = sorted(self.message.version_labels.items())
-        return [(label, version, places.get(label, self.at)) for label, version in labels]
+        return [(label, version, positions.get(label, self.at)) for label, version in labels]
 
-    def error(self, at: Field, message: str, mend: str) -> Problem:
-        """An error that stands at `at`; its text begins with the model's name."""
-        return Problem(Kind.ERROR, at.line, f"{self._who}: {message}", mend)
+    def error(self, at: Field, message: str, hint: str) -> Diagnostic:
+        """An error at `at`; `message` is the end of a sentence that begins with the model."""
+        return Diagnostic(Severity.ERROR, at.line, f"{self._subject} {message}", hint)
 
-    def note(self, at: Field, message: str, mend: str) -> Problem:
-        """A note that stands at `at`; its text begins with the model's name."""
-        return Problem(Kind.NOTE, at.line, f"{self._who}: {message}", mend)
+    def note(self, at: Field, message: str, hint: str) -> Diagnostic:
+        """A note at `at`; see `error`."""
+        return Diagnostic(Severity.NOTE, at.line, f"{self._subject} {message}", hint)
 
     @property
-    def _who(self) -> str:
-        return f"model {self.name!r}" if self.name else "a model without a name"
+    def _subject(self) -> str:
+        return f"model {quote(self.name)}" if self.name else "a model without a name"
 
 
-def entries(message: Any, root: Field, *, json: bool) -> list[Entry]:
-    """The models of a ModelServerConfig message, with their places in the text that `root` was read from."""
+def read_entries(message: Any, root: Field, *, json: bool) -> list[Entry]:
+    """The models of a ModelServerConfig message, with their positions in the text that is read as `root`."""
     configs = message.model_config_list.config
-    places = entries_of(root)
-    if len(places) != len(configs):  # written in a way that the position reader does not know
-        places = (root,) * len(configs)
-    return [Entry(config, at, policy_of(config), json) for config, at in zip(configs, places, strict=True)]
+    fields = find_entries(root)
+    if len(fields) != len(configs):  # written in a way that `text_positions` does not know
+        fields = (root,) * len(configs)
+    return [Entry(config, at, policy_of(config), json) for config, at in zip(configs, fields, strict=True)]
 
 
-def either(numbers: Iterable[int]) -> str:
-    """The numbers, ascending, for a sentence; of many only the largest."""
+def list_numbers(numbers: Iterable[int]) -> str:
+    """The numbers in ascending order for a message; only the largest of many."""
     listed = sorted(set(numbers))
-    shown = ", ".join(map(str, listed[-8:]))
-    return shown if len(listed) <= 8 else f"…, {shown}"
+    shown = ", ".join(map(str, listed[-_MAX_LISTED:]))
+    return shown if len(listed) <= _MAX_LISTED else f"…, {shown}"
 
 
-def export_command(name: str, models_dir: str | os.PathLike[str]) -> str:
-    """The command that makes a model, for the mend of a missing one."""
-    where = os.fspath(models_dir)
-    default = os.path.abspath(where) == os.path.abspath("models")
-    option = "" if default else f" --models-dir {shlex.quote(where)}"
-    return f"python export_saved_model.py SOURCE --name {name if is_name(name) else 'NAME'}{option}"
+def export_command(name: str, models_dir: Path) -> str:
+    """The command that exports a model into `models_dir`."""
+    is_default = os.path.abspath(models_dir) == os.path.abspath("models")
+    option = "" if is_default else f" --models-dir {shlex.quote(str(models_dir))}"
+    return f"tfserving export SOURCE --name {name_or_placeholder(name)}{option}"

@@ -1,225 +1,214 @@
-"""What is wrong with a models.config, all of it at once, each with its line and its mend."""
+"""All errors in a models.config at once, each with its line and a hint."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from tfserving.repository import config as models_config
-from tfserving.repository import model_names, text_positions, versions
-from tfserving.repository.config import PLATFORM, ConfigSyntaxError, Latest, Specific
-from tfserving.repository.diagnostics import Entry, Kind, Problem, either, entries, errors_of
-from tfserving.repository.lint_disk import Disk, disk_problems
+from tfserving.repository import model_names, text_positions
+from tfserving.repository.config import (
+    PLATFORM,
+    TENSORFLOW_TYPE,
+    Latest,
+    Specific,
+    base_path_hint,
+    find_faults,
+)
+from tfserving.repository.config_text import ConfigSyntaxError, find_entries, is_json, read_message
+from tfserving.repository.diagnostics import (
+    Diagnostic,
+    Entry,
+    Severity,
+    list_numbers,
+    read_entries,
+)
+from tfserving.repository.lint_disk import lint_versions
+from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
+from tfserving.repository.versions import MODELS_ROOT
 from tfserving.wire import messages
 
 EXAMPLE = (
     'model_config_list { config { name: "NAME" base_path: "/models/NAME" model_platform: "tensorflow" } }'
 )
 
-_JSON_NOTE = Problem(
-    Kind.NOTE,
-    1,
-    "this is JSON, which servers do not read",
-    "it is converted here; print it as they read it: python -m tfserving.repository format --config FILE",
+_JSON_NOTE = Diagnostic(
+    Severity.NOTE, 1, "servers do not read JSON", "convert the file: tfserving format --config FILE"
 )
 
 
-def lint(text: str, disk: Disk | None = None) -> tuple[Problem, ...]:
-    """All problems of a configuration in text format or JSON, in the order of its lines.
+def lint(text: str, models_dir: Path | None = None) -> tuple[Diagnostic, ...]:
+    """All diagnostics of a configuration in text format or JSON, in the order of its lines.
 
-    Without `disk` only what the text itself tells is looked at. Of syntax errors only the first one is found.
+    Of several syntax errors, only the first one is reported.
+
+    Args:
+        text: content of the file.
+        models_dir: the model repository, `/models` in a base_path; None checks only the text.
     """
     root = text_positions.read(text)
-    json = models_config.looks_like_json(text)
-    unknown = list(_unknown_fields(root, json))
-    problems = [_JSON_NOTE, *unknown] if json else unknown
-    parse = models_config.parse_json if json else models_config.parse_message
+    json = is_json(text)
+    unknown = list(_lint_fields(root, json))
+    found = [_JSON_NOTE, *unknown] if json else unknown
     try:
-        message = parse(text, allow_unknown=bool(unknown))
+        message = read_message(text, allow_unknown=bool(unknown))
     except ConfigSyntaxError as error:
-        problems.append(_syntax_problem(error, json))
+        found.append(_syntax_error(error, json))
     else:
-        problems.extend(_list_problems(message, root))
-        models = entries(message, root, json=json)
-        problems.extend(_duplicates(models))
-        for entry in models:
-            problems.extend(_entry_problems(entry, disk))
-    return tuple(sorted(problems, key=lambda problem: problem.line))
+        found.extend(_lint_list(message, root))
+        entries = read_entries(message, root, json=json)
+        found.extend(_lint_duplicates(entries))
+        for entry in entries:
+            found.extend(_lint_entry(entry, models_dir))
+    return tuple(sorted(found, key=lambda diagnostic: diagnostic.line))
 
 
-def _syntax_problem(error: ConfigSyntaxError, json: bool) -> Problem:
-    mend = (
-        "mend the JSON there" if json else f"mend it; the file is protobuf text format, for example {EXAMPLE}"
-    )
-    where = f"column {error.column}: " if error.column else ""
-    return Problem(Kind.ERROR, max(error.line, 1), f"{where}{error.reason.rstrip('.')}", mend)
+def _syntax_error(error: ConfigSyntaxError, json: bool) -> Diagnostic:
+    hint = "fix the JSON" if json else f"fix it; the file is protobuf text format, for example {EXAMPLE}"
+    column = f"column {error.column}: " if error.column else ""
+    return Diagnostic(Severity.ERROR, max(error.line, 1), f"{column}{error.reason.rstrip('.')}", hint)
 
 
-def _unknown_fields(root: Field, json: bool) -> Iterator[Problem]:
+def _lint_fields(root: Field, json: bool) -> Iterator[Diagnostic]:
     server = messages.ModelServerConfig.DESCRIPTOR
     if not json:
-        yield from _unknown_below(root, server, json)
+        yield from _lint_fields_below(root, server, json)
         return
-    # In JSON the list of models may stand in several places, so its entries are looked for first.
+    # In JSON, the list of models can have several places, so find its entries first.
     if not root.all("config"):
         for member in root.fields:
             if text_positions.snake_case(member.name) not in server.fields_by_name:
-                yield _unknown(member, server)
-    for entry in models_config.entries_of(root):
-        yield from _unknown_below(entry, messages.ModelConfig.DESCRIPTOR, json)
+                yield _unknown_field(member, server)
+    for entry in find_entries(root):
+        yield from _lint_fields_below(entry, messages.ModelConfig.DESCRIPTOR, json)
 
 
-def _unknown_below(place: Field, descriptor: Any, json: bool) -> Iterator[Problem]:
-    for member in place.fields:
+def _lint_fields_below(parent: Field, descriptor: Any, json: bool) -> Iterator[Diagnostic]:
+    for member in parent.fields:
         name = text_positions.snake_case(member.name) if json else member.name
         field = descriptor.fields_by_name.get(name)
         if field is None:
-            if not name.startswith("["):  # the message inside an Any, which is not ours to know
-                yield _unknown(member, descriptor)
+            if not name.startswith("["):  # the message in an Any, whose fields are not known here
+                yield _unknown_field(member, descriptor)
         elif field.message_type is not None and not (json and field.message_type.GetOptions().map_entry):
             for value in (member,) if member.items is None else member.items:
-                yield from _unknown_below(value, field.message_type, json)
+                yield from _lint_fields_below(value, field.message_type, json)
 
 
-def _unknown(member: Field, descriptor: Any) -> Problem:
+def _unknown_field(member: Field, descriptor: Any) -> Diagnostic:
     known = descriptor.fields_by_name.keys()
-    near = difflib.get_close_matches(text_positions.snake_case(member.name), known, n=1)
+    similar = difflib.get_close_matches(text_positions.snake_case(member.name), known, n=1)
     if member.name in ("config", "model_config_list"):
-        mend = "close the message before it with }"
-    elif near:
-        mend = f"write {near[0]}"
+        hint = "close the message before it with }"
+    elif similar:
+        hint = f"write {similar[0]}"
     else:
-        mend = f"remove it; {descriptor.name} has {', '.join(known)}"
-    return Problem(Kind.ERROR, member.line, f"there is no field {member.name!r} in {descriptor.name}", mend)
+        hint = f"remove it; the fields of {descriptor.name} are {', '.join(known)}"
+    message = f"{descriptor.name} has no field {quote(member.name)}"
+    return Diagnostic(Severity.ERROR, member.line, message, hint)
 
 
-def _list_problems(message: Any, root: Field) -> Iterator[Problem]:
+def _lint_list(message: Any, root: Field) -> Iterator[Diagnostic]:
     if message.WhichOneof("config") == "custom_model_config":
-        yield Problem(
-            Kind.ERROR,
-            root.first("custom_model_config").line,
-            "custom_model_config needs a server that was built for it",
-            f"list the models instead: {EXAMPLE}",
-        )
+        line = root.first("custom_model_config").line
+        hint = f"list the models instead: {EXAMPLE}"
+        yield Diagnostic(Severity.ERROR, line, "custom_model_config is not supported", hint)
     elif not message.model_config_list.config:
-        yield Problem(
-            Kind.ERROR,
-            root.first("model_config_list").line,
-            "no model is listed",
-            f"write one config for each model: {EXAMPLE}",
-        )
+        line = root.first("model_config_list").line
+        hint = f"write one config for each model: {EXAMPLE}"
+        yield Diagnostic(Severity.ERROR, line, "no model is listed", hint)
 
 
-def _duplicates(models: list[Entry]) -> Iterator[Problem]:
+def _lint_duplicates(entries: list[Entry]) -> Iterator[Diagnostic]:
     lines: dict[str, int] = {}
-    for entry in models:
+    for entry in entries:
         at = entry.at.first("name")
         if entry.name and entry.name in lines:
             yield entry.error(
                 at,
-                f"the name is in use on line {lines[entry.name]}",
-                "give each model its own; several versions of one model are for its model_version_policy",
+                f"is already listed on line {lines[entry.name]}",
+                "use another name; to serve several versions of one model, use model_version_policy",
             )
         lines.setdefault(entry.name, at.line)
 
 
-def _entry_problems(entry: Entry, disk: Disk | None) -> Iterator[Problem]:
-    yield from _name_problems(entry)
-    yield from _platform_problems(entry)
-    yield from _policy_problems(entry)
-    yield from _label_problems(entry)
-    base_path_problems = list(_base_path_problems(entry))
-    yield from base_path_problems
-    if disk is not None and not errors_of(base_path_problems):
-        yield from disk_problems(entry, disk)
+def _lint_entry(entry: Entry, models_dir: Path | None) -> Iterator[Diagnostic]:
+    yield from _lint_name(entry)
+    if entry.message.model_type == TENSORFLOW_TYPE and not entry.message.model_platform:
+        hint = f'write model_platform: "{PLATFORM}" instead'
+        yield entry.note(entry.at.first("model_type"), "uses the deprecated model_type", hint)
+    yield from _lint_policy(entry)
+    yield from _lint_labels(entry)
+    faults = list(find_faults(entry.message))
+    for field, message, hint in faults:
+        yield entry.error(entry.at.first(field), message, hint)
+    base_path = list(_lint_base_path(entry))
+    yield from base_path
+    if models_dir and not base_path and all(fault.field != "base_path" for fault in faults):
+        yield from lint_versions(entry, models_dir)
 
 
-def _name_problems(entry: Entry) -> Iterator[Problem]:
+def _lint_name(entry: Entry) -> Iterator[Diagnostic]:
     if not entry.name:
-        yield entry.error(entry.at, "no request could ask for it", 'add name: "NAME"')
+        yield entry.error(entry.at, "cannot receive requests", 'add name: "NAME"')
     elif not model_names.is_name(entry.name):
-        yield entry.error(
-            entry.at.first("name"), "the name would break a path or a URL", f"use {model_names.RULE}"
-        )
+        yield entry.error(entry.at.first("name"), "has an invalid name", model_names.RULE)
 
 
-def _platform_problems(entry: Entry) -> Iterator[Problem]:
-    platform, old = entry.message.model_platform, entry.message.model_type
-    mend = f'write model_platform: "{PLATFORM}"'
-    if platform and old:
-        at = entry.at.first("model_type")
-        yield entry.error(at, "model_platform and the old model_type exclude each other", "remove model_type")
-    elif (
-        old
-        == messages.ModelConfig.DESCRIPTOR.fields_by_name["model_type"]
-        .enum_type.values_by_name["TENSORFLOW"]
-        .number
-    ):
-        yield entry.note(entry.at.first("model_type"), "model_type is deprecated", f"{mend} instead")
-    elif old:
-        yield entry.error(entry.at.first("model_type"), "this model_type is not served", f"{mend} instead")
-    elif not platform:
-        yield entry.error(entry.at, "model_platform is missing", mend)
-    elif platform != PLATFORM:
-        yield entry.error(entry.at.first("model_platform"), f"model_platform {platform!r} is unknown", mend)
-
-
-def _policy_problems(entry: Entry) -> Iterator[Problem]:
+def _lint_policy(entry: Entry) -> Iterator[Diagnostic]:
     if isinstance(entry.policy, Specific) and not entry.policy.versions:
         yield entry.error(
             entry.policy_at.first("specific"),
-            "the specific policy lists no version, so none is served",
+            "has a specific policy without versions, so none is served",
             "add versions: N, or remove model_version_policy to serve the newest",
         )
     latest = entry.message.model_version_policy.latest
     if isinstance(entry.policy, Latest) and latest.num_versions == 0:
         for policy in entry.policy_at.all("latest"):
             for written in policy.all("num_versions"):
-                yield entry.note(written, "num_versions: 0 serves one version", "write how many are wanted")
+                yield entry.note(
+                    written, "serves one version with num_versions: 0", "write how many versions to serve"
+                )
 
 
-def _label_problems(entry: Entry) -> Iterator[Problem]:
+def _lint_labels(entry: Entry) -> Iterator[Diagnostic]:
     lines: dict[str, int] = {}
     for label, at in entry.labels():
         if not label:
-            yield entry.error(at, "a label is empty", 'name it, for example key: "stable"')
+            yield entry.error(at, "has an empty label", 'name it, for example key: "stable"')
         elif label in lines:
-            yield entry.error(
-                at, f"label {label!r} is given on line {lines[label]} already", "keep one of the two"
-            )
+            yield entry.error(at, f"repeats label {quote(label)} of line {lines[label]}", "keep one of them")
         elif not model_names.is_name(label):
-            yield entry.note(at, f"label {label!r} cannot be asked for over REST", f"use {model_names.RULE}")
+            message = f"has label {quote(label)}, which REST requests cannot name"
+            yield entry.note(at, message, model_names.RULE)
         lines.setdefault(label, at.line)
 
     listed = entry.policy.versions if isinstance(entry.policy, Specific) else ()
-    for label, version, at in entry.labels_in_force():
+    for label, version, at in entry.effective_labels():
         if listed and version not in listed:
             yield entry.error(
                 at,
-                f"label {label!r} stands for version {version}, which the specific policy does not list",
-                f"add versions: {version} to it, or point the label to {either(listed)}",
+                f"has label {quote(label)} for version {version}, which the specific policy does not list",
+                f"add versions: {version} to the policy, or use a listed version ({list_numbers(listed)})",
             )
 
 
-def _base_path_problems(entry: Entry) -> Iterator[Problem]:
+def _lint_base_path(entry: Entry) -> Iterator[Diagnostic]:
+    """Base paths that tensorflow_model_server accepts, and this toolkit does not serve from."""
     base_path, at = entry.base_path, entry.at.first("base_path")
-    root = versions.MODELS_ROOT
-    mend = f'write base_path: "{root}/{entry.name if model_names.is_name(entry.name) else "NAME"}"'
-    if not base_path:
-        yield entry.error(entry.at, "base_path is missing", mend)
-    elif "://" in base_path:
-        yield entry.error(at, f"base_path {base_path!r} is a URI; models are served from {root}", mend)
+    parts = [part for part in base_path.split("/") if part not in ("", ".")]
+    if "://" in base_path:
+        message = f"which is a URI; models are read from {MODELS_ROOT}"
     elif not base_path.startswith("/"):
-        yield entry.error(at, f"base_path {base_path!r} is relative, which servers refuse", mend)
+        return  # see `find_faults`
+    elif parts[:1] != [MODELS_ROOT.strip("/")]:
+        message = f"which is not under {MODELS_ROOT}"
+    elif not parts[1:]:
+        message = "which contains all models, not the versions of one"
+    elif not all(model_names.is_name(part) for part in parts[1:]):
+        message = "which contains an invalid name"
     else:
-        parts = [part for part in base_path.split("/") if part not in ("", ".")]
-        if parts[:1] != [root.strip("/")]:
-            yield entry.error(
-                at, f"base_path {base_path!r} is not under {root}, where both engines look", mend
-            )
-        elif not parts[1:]:
-            yield entry.error(at, f"base_path {base_path!r} holds models, not the versions of one", mend)
-        elif not all(model_names.is_name(part) for part in parts[1:]):
-            yield entry.error(at, f"base_path {base_path!r} would break a path or a command", mend)
+        return
+    yield entry.error(at, f"has base_path {quote(base_path)}, {message}", base_path_hint(entry.name))

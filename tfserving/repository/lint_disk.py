@@ -1,4 +1,4 @@
-"""What is wrong with the models on disk that a models.config names."""
+"""Errors in the versions on disk of a model that a models.config lists."""
 
 from __future__ import annotations
 
@@ -6,136 +6,130 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tfserving.errors import RepositoryError
 from tfserving.repository import versions
 from tfserving.repository.config import Specific
-from tfserving.repository.diagnostics import Entry, Problem, either, export_command
+from tfserving.repository.diagnostics import Diagnostic, Entry, export_command, list_numbers
+from tfserving.repository.model_names import quote
 
-# How people name version directories that a server then ignores: v1, V2, 1.0, v1.2.3.
+# Usual names of version directories that servers ignore: v1, V2, 1.0, v1.2.3.
 _LIKE_A_VERSION = re.compile(r"[vV]?(?P<number>[0-9]+)(\.[0-9]+)*", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Disk:
-    """Where the models of a configuration are looked for.
-
-    Attributes:
-        models_dir: what `/models` of a base_path means.
-        shipped: names of the example models that quickstart.sh makes, for the mend of a missing one.
-    """
-
-    models_dir: Path
-    shipped: frozenset[str] = frozenset()
-
-
-def disk_problems(entry: Entry, disk: Disk) -> Iterator[Problem]:
-    """What keeps a model from being served out of its base_path, which is known to be well written."""
+def lint_versions(entry: Entry, models_dir: Path) -> Iterator[Diagnostic]:
+    """What prevents a server from serving the versions in a base_path, which is a valid one."""
     at = entry.at.first("base_path")
-    base = versions.resolve(entry.base_path, disk.models_dir)
+    base = versions.resolve(entry.base_path, models_dir)
+    export = export_command(entry.name, models_dir)
+    hint = f"export it: {export}"
+    if base.name != entry.name:
+        hint = f"fix base_path, or export the model to {versions.MODELS_ROOT}/{entry.name}: {export}"
     if not base.is_dir():
-        what = f"{base} is no directory" if os.path.lexists(base) else f"{base} does not exist"
-        yield entry.error(at, what, _how_to_make(entry, disk, base))
+        what = "is not a directory" if os.path.lexists(base) else "does not exist"
+        yield entry.error(at, f"has base_path {base}, which {what}", hint)
         return
     try:
         found = versions.find_versions(base)
     except RepositoryError as error:
-        yield entry.error(at, str(error), "let this user read it")
+        yield entry.error(at, f"has an unreadable base_path: {error}", "give this user read access")
         return
     if not found and versions.flaw_of(base) is None:
         yield entry.error(
             at,
-            f"{base} is a SavedModel itself, where directories of versions should be",
-            "end base_path before the number, or move the files into a directory named 1",
+            f"has base_path {base}, which is a SavedModel, not a directory of versions",
+            "remove the version from base_path, or move the files into a directory named 1",
         )
         return
-    yield from _child_problems(entry, base)
+    yield from _lint_children(entry, base)
     if not found:
-        yield entry.error(at, f"{base} has no version in it", _how_to_make(entry, disk, base))
+        yield entry.error(at, f"has no version in {base}", hint)
         return
-    yield from _half_copied(entry, found)
-    yield from _missing_versions(entry, found, disk)
-    yield from _unserved_labels(entry, found)
+    yield from _lint_completeness(entry, found)
+    if isinstance(entry.policy, Specific):
+        # lint checks its labels against its list, and the list is checked here
+        yield from _lint_listed_versions(entry, entry.policy, found, export)
+    else:
+        yield from _lint_labels(entry, found)
 
 
-def _half_copied(entry: Entry, found: dict[int, Path]) -> Iterator[Problem]:
+def _lint_completeness(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     at = entry.at.first("base_path")
     served = entry.policy.select(found)
     for version, path in found.items():
         flaw = versions.flaw_of(path)
-        mend = f"copy or export it again, or remove {shlex.quote(str(path))}"
+        hint = f"copy or export it again, or remove {shlex.quote(str(path))}"
         if flaw is not None and version in served:
-            yield entry.error(at, f"{path} {flaw}", mend)
+            yield entry.error(at, f"has an incomplete version: {path} {flaw}", hint)
         elif flaw is not None:
-            yield entry.note(at, f"{path} {flaw}, but is not served", mend)
+            yield entry.note(at, f"has an incomplete version, which is not served: {path} {flaw}", hint)
 
 
-def _missing_versions(entry: Entry, found: dict[int, Path], disk: Disk) -> Iterator[Problem]:
-    if not isinstance(entry.policy, Specific):
-        return
-    make = export_command(entry.name, disk.models_dir)
-    policy = entry.policy_at.first("specific")
-    places = policy.all("versions")
-    for index, version in enumerate(entry.policy.versions):
+def _lint_listed_versions(
+    entry: Entry, policy: Specific, found: dict[int, Path], export: str
+) -> Iterator[Diagnostic]:
+    policy_at = entry.policy_at.first("specific")
+    positions = policy_at.all("versions")
+    for index, version in enumerate(policy.versions):
         if version not in found:
             yield entry.error(
-                places[index] if index < len(places) else policy,
-                f"version {version} is not on disk",
-                f"list one that is ({either(found)}), or make it: {make} --version {version}",
+                positions[index] if index < len(positions) else policy_at,
+                f"has no version {version} on disk (found {list_numbers(found)})",
+                f"remove it from the policy or export it: {export} --version {version}",
             )
 
 
-def _unserved_labels(entry: Entry, found: dict[int, Path]) -> Iterator[Problem]:
-    if isinstance(entry.policy, Specific):
-        return  # its list has been compared with the labels, and with the disk
+def _lint_labels(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     served = entry.policy.select(found)
-    for label, version, at in entry.labels_in_force():
-        what = f"label {label!r} stands for version {version}, which is not"
+    for label, version, at in entry.effective_labels():
+        what = f"has label {quote(label)} for version {version}, which is not"
+        hint = f"assign it to another version ({list_numbers(served)})"
         if version not in found:
-            yield entry.error(at, f"{what} on disk", f"point it to {either(served)}")
+            yield entry.error(at, f"{what} on disk", hint)
         elif version not in served:
             yield entry.error(
                 at,
                 f"{what} among the newest that the policy serves",
-                f"point it to {either(served)}, or serve it: model_version_policy {{ all {{}} }}",
+                f"{hint}, or serve it: model_version_policy {{ all {{}} }}",
             )
 
 
-def _child_problems(entry: Entry, base: Path) -> Iterator[Problem]:
-    """Children that a server passes over, or takes for something else than their maker did."""
+def _lint_children(entry: Entry, base: Path) -> Iterator[Diagnostic]:
+    """Names in a base_path that servers ignore, or read otherwise than they look."""
     at = entry.at.first("base_path")
     by_version: dict[int, list[Path]] = {}
     for path in sorted(base.iterdir()):
         version = versions.parse_version(path.name)
         if version is None:
-            if path.is_dir() and _meant_as_version(path):
-                what = f"{path} is ignored: its name is no integer of 64 bits"
-                yield entry.note(at, what, _rename(path, _free_number(path)))
+            if path.is_dir() and _looks_like_version(path):
+                message = f"has {path}, which servers ignore: the name is not a 64-bit integer"
+                yield entry.note(at, message, _rename_hint(path, _unused_number(path)))
         elif path.is_dir():
             by_version.setdefault(version, []).append(path)
         else:
-            what = f"{path} is no directory, and the real server tries to load it as version {version}"
-            yield entry.error(at, what, "remove or rename it")
+            message = f"has {path}, which is not a directory; tensorflow_model_server loads it as a version"
+            yield entry.error(at, message, "remove or rename it")
     for version, paths in by_version.items():
         if len(paths) > 1:
-            which = " and ".join(map(str, paths))
-            yield entry.error(at, f"{which} are both version {version}", "give each its own number")
+            names = " and ".join(map(str, paths))
+            yield entry.error(at, f"has {names}, both version {version}", "give each its own number")
         elif version < 0:
-            what = f"version {version} cannot be asked for over REST"
-            yield entry.note(at, what, _rename(paths[0], versions.next_version(base)))
+            message = f"has version {version}, which REST requests cannot name"
+            yield entry.note(at, message, _rename_hint(paths[0], versions.next_version(base)))
         elif paths[0].name != str(version):
-            yield entry.note(at, f"{paths[0]} is served as version {version}", _rename(paths[0], version))
+            yield entry.note(
+                at, f"has {paths[0]}, served as version {version}", _rename_hint(paths[0], version)
+            )
 
 
-def _meant_as_version(path: Path) -> bool:
+def _looks_like_version(path: Path) -> bool:
     if path.name.startswith("."):
-        return False  # an export under way
+        return False  # an unfinished export
     return bool(_LIKE_A_VERSION.fullmatch(path.name)) or versions.flaw_of(path) is None
 
 
-def _free_number(path: Path) -> int:
+def _unused_number(path: Path) -> int:
     match = _LIKE_A_VERSION.fullmatch(path.name)
     number = int(match["number"]) if match else versions.MAX_VERSION + 1
     if number <= versions.MAX_VERSION and not os.path.lexists(path.parent / str(number)):
@@ -143,14 +137,5 @@ def _free_number(path: Path) -> int:
     return versions.next_version(path.parent)
 
 
-def _rename(path: Path, number: int) -> str:
+def _rename_hint(path: Path, number: int) -> str:
     return f"rename it: mv {shlex.quote(str(path))} {shlex.quote(str(path.parent / str(number)))}"
-
-
-def _how_to_make(entry: Entry, disk: Disk, base: Path) -> str:
-    export = export_command(entry.name, disk.models_dir)
-    if entry.name in disk.shipped:
-        return f"bash quickstart.sh makes the example models; one of your own is made by {export}"
-    if base.name != entry.name:
-        return f"mend base_path or put a model there; {export} makes {versions.MODELS_ROOT}/{entry.name}"
-    return f"make it: {export}"

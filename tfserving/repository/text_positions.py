@@ -1,7 +1,7 @@
-"""Where the fields of a configuration file stand: names, values and lines of protobuf text format or JSON.
+"""Positions of the fields in a configuration file in protobuf text format or JSON.
 
-protobuf's Python parser says where a syntax error is, but not where a field came from. This reader says the
-latter and nothing else: it takes any text, complains about none, and is right about what a parser accepts.
+protobuf's Python parser reports the position of a syntax error, but not those of the fields. This reader does
+only that: it accepts any text, and its result is correct for a text that the parser accepts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 _PIECE = re.compile(r"[^\\]+|\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{1,2}|[0-7]{1,3}|.)?", re.DOTALL)
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
-# A ModelServerConfig is less deep; what is deeper is read as if it stood beside, so that no text is too deep.
+# More than a ModelServerConfig has. Deeper levels are read as siblings, so that any depth is accepted.
 _DEPTH = 50
 
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
@@ -34,12 +34,11 @@ class Field:
     """A field of a message or a member of a JSON object.
 
     Attributes:
-        name: as written, without quotes; "" for the whole text and for what stands in a list.
-        line: line of the name, counted from 1.
-        column: column of the name, counted from 1.
+        name: as written, without quotes; "" for the whole text and for an item of a list.
+        line, column: position of the name, counted from 1.
         value: the scalar, a string without its quotes and escapes; None for anything else.
-        fields: what stands between braces, in order.
-        items: what stands between brackets, in order; None where there are no brackets.
+        fields: the fields between braces, in order.
+        items: the items between brackets, in order; None without brackets.
     """
 
     name: str
@@ -50,7 +49,7 @@ class Field:
     items: tuple[Field, ...] | None = None
 
     def all(self, name: str) -> tuple[Field, ...]:
-        """The fields called `name`, in snake case; of a list its items. JSON's camel case is found too."""
+        """The fields with this name in snake case, also if written in camel case; the items of a list."""
         found: list[Field] = []
         for member in self.fields:
             if snake_case(member.name) == name:
@@ -58,36 +57,35 @@ class Field:
         return tuple(found)
 
     def first(self, name: str) -> Field:
-        """The first field called `name`; this field, the next best place to point to, where there is none."""
+        """The first field with this name; if there is none, this field, whose position comes closest."""
         found = self.all(name)
         return found[0] if found else self
 
     def walk(self) -> Iterator[Field]:
-        """This field and all below it, in order."""
+        """Yield this field and all below it, in order."""
         yield self
         for member in (*self.fields, *(self.items or ())):
             yield from member.walk()
 
 
 def read(text: str) -> Field:
-    """The whole text as one field without a name; a JSON text that is a list has `items`."""
+    """The whole text as a field without a name; it has `items` if the text is a JSON list."""
     tokens = _Tokens(text)
     if tokens.kind == "[":
-        items = _read_items(tokens)
-        return Field("", 1, 1, items=items)
+        return Field("", 1, 1, items=_read_items(tokens))
     if tokens.kind == "{":
         tokens.take()
     return Field("", 1, 1, fields=_read_fields(tokens, "}"))
 
 
 def snake_case(name: str) -> str:
-    """`modelConfigList` as `model_config_list`; what is in snake case stays as it is."""
+    """`modelConfigList` as `model_config_list`; a name in snake case does not change."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
 
 
 @dataclass
 class _Tokens:
-    """The tokens of a text, one at a time: `kind` is "string", "word", "end" or the mark itself."""
+    """The tokens of a text, one at a time; `kind` is "string", "word", "end" or a punctuation mark."""
 
     text: str
     kind: str = ""
@@ -138,7 +136,7 @@ def _read_fields(tokens: _Tokens, closing: str) -> tuple[Field, ...]:
 
 
 def _read_extension(tokens: _Tokens) -> Field:
-    """`[type.googleapis.com/package.Message] { … }`, the text of an Any."""
+    """`[type.googleapis.com/package.Message] { … }`, an Any in text format."""
     line, column = tokens.line, tokens.column
     name = "".join(item.value or "" for item in _read_items(tokens))
     while tokens.kind == ":":
@@ -191,7 +189,7 @@ def _unquoted(literal: str) -> str:
     body = literal[1:-1] if len(literal) > 1 and literal[-1] == literal[0] else literal[1:]
     if "\\" not in body:
         return body
-    # Text format escapes bytes of UTF-8, JSON escapes units of UTF-16: both come together in bytes of UTF-8.
+    # Text format escapes bytes of UTF-8, JSON units of UTF-16; decode both from bytes of UTF-8.
     data = b"".join(_unescaped(match[0]) for match in _PIECE.finditer(body))
     try:
         units = data.decode("utf-8", "surrogatepass")

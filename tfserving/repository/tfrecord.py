@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow: the framing that TensorFlow Serving's warmup requests are kept in.
+"""TFRecord files without TensorFlow, the file format of warmup requests.
 
 A record is `length (uint64) · masked CRC-32C of the length (uint32) · data · masked CRC-32C of the data
 (uint32)`, little-endian (tensorflow/core/lib/io/record_writer.h).
@@ -19,26 +19,22 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
 
-def write_records(path: Path, records: Iterable[bytes]) -> int:
-    """Writes `records` to `path`, replacing what is there; returns how many there were."""
-    count = 0
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Write `records` to `path`; an existing file is replaced."""
     with path.open("wb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
             file.write(length + _FOOTER.pack(masked_crc32c(length)))
-            file.write(record)
-            file.write(_FOOTER.pack(masked_crc32c(record)))
-            count += 1
-    return count
+            file.write(record + _FOOTER.pack(masked_crc32c(record)))
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """Yields the records of `path`.
+    """Yield the records of `path`.
 
     Raises:
-        ProtocolError: the file ends inside a record, or a checksum does not fit. TensorFlow Serving takes
-            either for an error as well (tensorflow/core/lib/io/record_reader.cc).
-        OSError: the file cannot be read.
+        ProtocolError: the file ends within a record, or a checksum does not match. Both are errors in
+            TensorFlow Serving as well (tensorflow/core/lib/io/record_reader.cc).
+        OSError: the file is not readable.
     """
     with path.open("rb") as file:
         number = 0
@@ -48,16 +44,18 @@ def read_records(path: Path) -> Iterator[bytes]:
             where = f"{path}: record {number}"
             remaining -= len(header) + _FOOTER.size
             if len(header) < _HEADER.size:
-                raise ProtocolError(f"{where} is cut off: write the file again")
+                raise ProtocolError(f"{where} is truncated; write the file again")
             length, checksum = _HEADER.unpack(header)
             if masked_crc32c(header[:8]) != checksum:
-                raise ProtocolError(f"{where} has a wrong checksum: not a TFRecord file, or a damaged one")
+                raise ProtocolError(
+                    f"{where} has a wrong checksum; the file is damaged or not a TFRecord file"
+                )
             if length > remaining:
-                raise ProtocolError(f"{where} is cut off: write the file again")
+                raise ProtocolError(f"{where} is truncated; write the file again")
             remaining -= length
             data, footer = file.read(length), file.read(_FOOTER.size)
             if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
-                raise ProtocolError(f"{where} has a wrong checksum: the file is damaged, write it again")
+                raise ProtocolError(f"{where} has a wrong checksum; the file is damaged, write it again")
             yield data
 
 

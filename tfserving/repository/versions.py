@@ -1,7 +1,7 @@
-"""Versions on disk: which directories are versions, which are complete, and how a new one comes to be.
+"""Versions on disk: which directories are versions, which are complete, and how to publish a new one.
 
-A version is `BASE_PATH/INTEGER/`, a SavedModel. A server loads it as soon as it sees it, so a new version is
-written under a name that is no integer and gets its number by one rename.
+A version is a SavedModel in `BASE_PATH/INTEGER/`. Servers load it as soon as it appears, so a new version is
+written to a staging directory, whose name is not an integer, and then renamed to its number.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tfserving.errors import RepositoryError
+from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.repository.model_names import quote
 
-# Where the official image keeps its models, and so what base_path begins with in a models.config.
+# The model repository in the official image, and so the beginning of each base_path in a models.config.
 MODELS_ROOT = "/models"
 
 MAX_VERSION = 2**63 - 1
 
-# A staging directory in which nothing changed for so long belongs to an export that was killed.
-LEFTOVER_SECONDS = 24 * 60 * 60.0
+# A staging directory without a change for this long belongs to an export that was killed.
+_LEFTOVER_SECONDS = 24 * 60 * 60.0
 
-# absl::SimpleAtoi, with which file_system_storage_path_source.cc of TensorFlow Serving 2.20 reads the names.
+# What absl::SimpleAtoi accepts, which file_system_storage_path_source.cc of TensorFlow Serving 2.20 uses.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 
 _SHARD = re.compile(r"(?P<prefix>.+)\.data-[0-9]{5}-of-(?P<count>[0-9]{5})", re.ASCII)
@@ -37,20 +38,20 @@ _AT_FDCWD = -100
 
 
 def resolve(base_path: str, models_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The directory that `base_path` of a models.config means on this machine.
+    """The directory on this machine for a base_path of a models.config.
 
-    `/models` and what is under it is looked up under `models_dir`; every other path, and every path when
-    there is no `models_dir`, is itself. `..` is resolved first and by name, so no path leaves `models_dir`.
+    `/models` stands for `models_dir`. Other paths do not change, nor does any path without a `models_dir`.
+    `..` is resolved first and by name, so no path leaves `models_dir`.
 
     Raises:
-        RepositoryError: a path that is relative or a URI, which no engine of ours can serve.
+        RepositoryError: the path is relative or a URI, which neither engine supports.
     """
     if "://" in base_path:
         raise RepositoryError(
-            f"base_path {base_path!r} is a URI: copy the model to {MODELS_ROOT}/NAME and name that"
+            f"base_path {quote(base_path)} is a URI; copy the model to {MODELS_ROOT}/NAME and write that"
         )
     if not base_path.startswith("/"):
-        raise RepositoryError(f"base_path {base_path!r} is relative: write {MODELS_ROOT}/NAME")
+        raise RepositoryError(f"base_path {quote(base_path)} is relative; write {MODELS_ROOT}/NAME")
     path = PurePosixPath("/" + os.path.normpath(base_path).lstrip("/"))
     if models_dir is None or not path.is_relative_to(MODELS_ROOT):
         return Path(path)
@@ -58,9 +59,9 @@ def resolve(base_path: str, models_dir: str | os.PathLike[str] | None = None) ->
 
 
 def parse_version(name: str) -> int | None:
-    """The version that a directory's name stands for, None for a name that TensorFlow Serving ignores.
+    """The version of a directory with this name, None for a name that tensorflow_model_server ignores.
 
-    As the real server does: `7`, `007` and ` 7` are 7; `v7`, `7.0` and integers beyond 64 bits are ignored.
+    `7`, `007` and ` 7` are version 7; `v7`, `7.0` and integers that do not fit into 64 bits are ignored.
     """
     match = _INTEGER.fullmatch(name)
     if match is None:
@@ -70,13 +71,13 @@ def parse_version(name: str) -> int | None:
 
 
 def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
-    """The versions under `base_path` and their directories, ascending; a symbolic link to a directory counts.
+    """The versions in `base_path` and their directories, in ascending order; links to directories count.
 
-    Where two names stand for one number (`1` and `01`) the last one in the order of names is taken, as the
-    real server does.
+    Of two names for one number (`1` and `01`), the last in alphabetical order wins, as in
+    tensorflow_model_server.
 
     Raises:
-        RepositoryError: `base_path` is no directory or cannot be read. An empty one is no error.
+        RepositoryError: `base_path` is not a directory or not readable. An empty directory is no error.
     """
     found: dict[int, Path] = {}
     for path in _children(base_path):
@@ -87,75 +88,78 @@ def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
 
 
 def list_versions(base_path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """The versions under `base_path`, ascending. Raises as `find_versions` does."""
+    """The versions in `base_path` in ascending order; raises as `find_versions` does."""
     return tuple(find_versions(base_path))
 
 
 def next_version(base_path: str | os.PathLike[str]) -> int:
-    """One more than the largest number in use under `base_path`, 1 where there is none or no such directory.
+    """One more than the largest number in use in `base_path`; 1 if there is none, or no such directory.
 
     Raises:
-        RepositoryError: `base_path` cannot be read, or the largest number is the largest that there is.
+        RepositoryError: `base_path` is not readable, or the largest possible number is in use.
     """
     if not os.path.lexists(base_path):
         return 1
-    # Files count as well: a file named 3 is no version, but it stands where version 3 would go.
+    # Files count as well: a file named 3 is not a version, but version 3 could not be published.
     numbers = [version for path in _children(base_path) if (version := parse_version(path.name)) is not None]
     largest = max(numbers, default=0)
     if largest >= MAX_VERSION:
         raise RepositoryError(
-            f"{os.fspath(base_path)}: no version follows {largest}: choose a number yourself"
+            f"{os.fspath(base_path)} has version {largest}, the largest possible; choose an unused number"
         )
     return max(largest, 0) + 1
 
 
 def check_version_dir(path: str | os.PathLike[str]) -> None:
-    """Makes sure that `path` holds a whole SavedModel, as far as the names and sizes of its files tell.
+    """Check by names and sizes of files that `path` is a complete SavedModel.
 
     Raises:
-        RepositoryError: no directory, no or an empty saved_model.pb, or variables of which a part is missing.
+        RepositoryError: it is not a directory, saved_model.pb is missing or empty, or a file of the variables
+            is missing.
     """
     flaw = flaw_of(path)
     if flaw is not None:
-        raise RepositoryError(f"{os.fspath(path)} {flaw}: copy or export the model again")
+        raise RepositoryError(f"{os.fspath(path)} {flaw}; copy or export the model again")
 
 
 def flaw_of(path: str | os.PathLike[str]) -> str | None:
-    """What makes `path` no whole SavedModel, as the end of a sentence about it; None when nothing does."""
+    """Why `path` is not a complete SavedModel, as the end of a sentence about it; None if it is one."""
     path = Path(path)
     try:
         if not path.is_dir():
-            return "is no directory"
+            return "is not a directory"
         if not (path / "saved_model.pb").is_file():
             return "has no saved_model.pb"
         if (path / "saved_model.pb").stat().st_size == 0:
             return "has an empty saved_model.pb"
         return _flaw_of_variables(path / "variables")
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-
-
-def staging_dir(base_path: str | os.PathLike[str]) -> Path:
-    """Makes an empty directory in which to write a version that `publish` will then give its number.
-
-    It lies under `base_path`, which is made when missing, so that publishing is a rename within one file
-    system; its name begins with a dot, so servers ignore it. What killed exports left there is removed.
-
-    Raises:
-        RepositoryError: the directory cannot be made.
-    """
-    staging = _staging_path(base_path)
-    _make_staging(staging)
-    return staging
+        return f"is not readable ({error.strerror})"
 
 
 @contextlib.contextmanager
 def staged(base_path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A `staging_dir` that is gone when the block ends without having published it, Ctrl-C included."""
-    staging = _staging_path(base_path)
-    # Named before it is made, so that an interrupt right after it is made finds it.
+    """An empty directory to write a version into; removed at the end of the block unless it was published.
+
+    It is in `base_path`, which is created if necessary, so that publishing is a rename within one file
+    system. Its name begins with a dot, so servers ignore it. Leftovers of killed exports are removed.
+
+    Raises:
+        RepositoryError: the directory cannot be created.
+    """
+    base = Path(base_path)
+    staging = base / f"{_staging_prefix(base)}{secrets.token_hex(4)}"
+    # The name is known before the directory is created, so an interrupt in between leaves nothing behind.
     try:
-        _make_staging(staging)
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(base)
+            # tempfile.mkdtemp would set mode 0700, and the user in a container could not read the version.
+            staging.mkdir()
+        except OSError as error:
+            raise RepositoryError(
+                f"cannot write to {base}: {error.strerror}; choose another directory"
+            ) from error
         yield staging
     finally:
         _discard(staging)
@@ -164,19 +168,20 @@ def staged(base_path: str | os.PathLike[str]) -> Iterator[Path]:
 def publish(
     staging: str | os.PathLike[str], base_path: str | os.PathLike[str], version: int | None = None
 ) -> Path:
-    """Makes what was written in `staging` version `version` of `base_path`, by one rename; returns its path.
+    """Rename `staging` to version `version` of `base_path`, by default the next one; returns its path.
 
-    Files are on disk before the version is seen. A version that exists is never overwritten, not even an
-    empty directory, nor when two writers publish at the same time. With no `version` it becomes the next one.
+    The files are synced to disk before the rename. A version is never overwritten: not if it is an empty
+    directory, nor if two processes publish at the same time.
 
     Raises:
-        RepositoryError: the version exists, `staging` is no whole SavedModel, or the disk refuses. Whatever
-            is raised, `staging` is removed.
+        InvalidInputError: `version` is out of range.
+        RepositoryError: it exists, `staging` is not a complete SavedModel, or the rename fails.
+        After any error, `staging` is removed.
     """
     staging, base = Path(staging), Path(base_path)
     try:
-        if version is not None and not 0 <= version <= MAX_VERSION:
-            raise RepositoryError(f"version {version} is out of range: choose one from 0 to {MAX_VERSION}")
+        if version is not None:
+            _check_range(version)
         check_version_dir(staging)
         _sync_tree(staging)
         while True:
@@ -186,31 +191,41 @@ def publish(
                 break
             except FileExistsError as error:
                 if version is not None:
-                    raise RepositoryError(
-                        f"{target} exists and versions are never overwritten: "
-                        f"publish it as another one, the next is {next_version(base)}"
-                    ) from error
+                    raise _already_exists(base, version) from error
         _sync(base)
         return target
     except OSError as error:
-        raise RepositoryError(f"{base}: cannot publish ({error.strerror}): {staging} was removed") from error
+        raise RepositoryError(f"cannot publish to {base}: {error.strerror}; {staging} was removed") from error
     finally:
         _discard(staging)
 
 
-def remove_leftovers(
-    base_path: str | os.PathLike[str],
-    *,
-    older_than: float = LEFTOVER_SECONDS,
-    now: float | None = None,
-) -> tuple[Path, ...]:
-    """Removes the staging directories of `base_path` in which nothing changed for `older_than` seconds.
+def check_unused(base_path: str | os.PathLike[str], version: int) -> None:
+    """Check that `version` can be published in `base_path`, before the work of writing it.
 
-    `now` is in seconds since the epoch, as `time.time()` gives it. Returns what was removed.
+    Raises:
+        InvalidInputError: it is out of range.
+        RepositoryError: it exists.
     """
-    base = Path(base_path)
-    limit = (time.time() if now is None else now) - older_than
-    removed = []
+    _check_range(version)
+    if os.path.lexists(os.path.join(base_path, str(version))):
+        raise _already_exists(Path(base_path), version)
+
+
+def _check_range(version: int) -> None:
+    if not 0 <= version <= MAX_VERSION:
+        raise InvalidInputError(f"version {version} is out of range (0-{MAX_VERSION})")
+
+
+def _already_exists(base: Path, version: int) -> RepositoryError:
+    return RepositoryError(
+        f"{base / str(version)} exists, and versions are never overwritten; "
+        f"publish another version, the next is {next_version(base)}"
+    )
+
+
+def _remove_leftovers(base: Path) -> None:
+    limit = time.time() - _LEFTOVER_SECONDS
     for path in _children(base):
         if (
             path.name.startswith(_staging_prefix(base))
@@ -218,26 +233,6 @@ def remove_leftovers(
             and _last_change(path) < limit
         ):
             shutil.rmtree(path, ignore_errors=True)
-            removed.append(path)
-    return tuple(removed)
-
-
-def _staging_path(base_path: str | os.PathLike[str]) -> Path:
-    base = Path(base_path)
-    return base / f"{_staging_prefix(base)}{secrets.token_hex(4)}"
-
-
-def _make_staging(staging: Path) -> None:
-    base = staging.parent
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(base)
-        # Not tempfile.mkdtemp: its mode 0700 would keep a container's user from reading the version.
-        staging.mkdir()
-    except OSError as error:
-        raise RepositoryError(
-            f"{base}: cannot be written ({error.strerror}): choose another directory"
-        ) from error
 
 
 def _staging_prefix(base: Path) -> str:
@@ -249,31 +244,31 @@ def _children(base_path: str | os.PathLike[str]) -> list[Path]:
         return [Path(base_path, name) for name in sorted(os.listdir(base_path))]
     except OSError as error:
         raise RepositoryError(
-            f"{os.fspath(base_path)}: cannot be listed ({error.strerror}): a directory of versions is needed"
+            f"cannot list {os.fspath(base_path)}: {error.strerror}; expected a directory of versions"
         ) from error
 
 
 def _flaw_of_variables(variables: Path) -> str | None:
     if not variables.is_dir():
-        return None  # a model without variables has none
+        return None  # a model without variables has no such directory
     names = {path.name for path in variables.iterdir()}
     shards = {name: match for name in names if (match := _SHARD.fullmatch(name))}
     indexes = {name.removesuffix(".index") for name in names if name.endswith(".index")}
     for match in shards.values():
         if match["prefix"] not in indexes:
-            return f"lacks variables/{match['prefix']}.index"
+            return f"has no variables/{match['prefix']}.index"
     for prefix in sorted(indexes):
         counts = {match["count"] for match in shards.values() if match["prefix"] == prefix}
         count = max(counts, default="00001")
         for number in range(int(count)):
             name = f"{prefix}.data-{number:05d}-of-{count}"
             if name not in names:
-                return f"lacks variables/{name}"
+                return f"has no variables/{name}"
     return None
 
 
 def _last_change(path: Path) -> float:
-    """The newest modification time in a tree, in seconds since the epoch; of now where it cannot be told."""
+    """The newest modification time in a tree in seconds since the epoch; infinity if it is not readable."""
     try:
         newest = path.stat().st_mtime
         for directory, _, files in os.walk(path):
@@ -286,7 +281,7 @@ def _last_change(path: Path) -> float:
 
 def _discard(staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
-    # The base path too when nothing else is in it: the failed export made it.
+    # The base path as well if it is empty: the failed export created it.
     with contextlib.suppress(OSError):
         staging.parent.rmdir()
 
@@ -305,7 +300,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network and FUSE file systems sync no directories: the rename holds all the same.
+        # Some network and FUSE file systems cannot sync directories; the rename is atomic without it.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -313,10 +308,10 @@ def _sync(path: Path) -> None:
 
 
 def _rename_new(source: Path, target: Path) -> None:
-    """Renames a directory, failing with FileExistsError when `target` exists in any form."""
+    """Rename a directory; FileExistsError if `target` exists as anything."""
     if _rename_no_replace(source, target):
         return
-    # Without the system call: rename(2) still refuses anything but an empty directory.
+    # rename(2) itself only replaces an empty directory.
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     try:
@@ -328,7 +323,7 @@ def _rename_new(source: Path, target: Path) -> None:
 
 
 def _rename_no_replace(source: Path, target: Path) -> bool:
-    """renameat2(2) with RENAME_NOREPLACE; False where C library, kernel or file system has no such call."""
+    """renameat2(2) with RENAME_NOREPLACE; False if C library, kernel or file system does not support it."""
     import ctypes
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
-from tfserving.repository.warmup_records import asked, read_warmup
+from tfserving.repository.warmup_records import read_warmup, unpack_requests
 from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
@@ -133,7 +133,7 @@ class SavedModel:
         count = 0
         context = RequestContext()
         for record in records:
-            for name, inputs, outputs in asked(record):
+            for name, inputs, outputs in unpack_requests(record):
                 signature = self.signatures.get(name)
                 if signature is None:
                     raise InvalidInputError(

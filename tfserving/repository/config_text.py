@@ -1,0 +1,133 @@
+"""The syntax of models.config: protobuf text format of `tensorflow.serving.ModelServerConfig`, or JSON.
+
+Servers read text format only. The tools read JSON as well, since many configurations are written that way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from google.protobuf import json_format, text_format
+
+from tfserving.errors import ConfigError
+from tfserving.repository import text_positions
+from tfserving.repository.model_names import quote
+from tfserving.repository.text_positions import Field
+from tfserving.wire import messages
+
+# tensorflow_model_server's message begins like this.
+_TEXT_ERROR = "Error parsing text-format tensorflow.serving.ModelServerConfig: "
+_JSON_ERROR = "Error parsing JSON of tensorflow.serving.ModelServerConfig: "
+
+
+class ConfigSyntaxError(ConfigError):
+    """A text that is not a ModelServerConfig.
+
+    Attributes:
+        reason: what is wrong, without the position.
+        line, column: the position, counted from 1; 0 if the parser does not report it.
+    """
+
+    def __init__(self, reason: str, line: int, column: int, kind: str, origin: str = "") -> None:
+        super().__init__(f"{kind}{line}:{column}: {reason}" + (f" ({origin})" if origin else ""))
+        self.reason = reason
+        self.line = line
+        self.column = column
+
+
+def is_json(text: str) -> bool:
+    """Whether a configuration is written in JSON: in text format, it begins with the name of a field."""
+    return text.lstrip()[:1] in ("{", "[")
+
+
+def read_message(text: str, *, allow_unknown: bool = False) -> Any:
+    """The ModelServerConfig message in a text of either format; `allow_unknown` skips unknown fields.
+
+    Raises:
+        ConfigSyntaxError: the text does not parse.
+    """
+    return (_parse_json if is_json(text) else parse_text_format)(text, allow_unknown=allow_unknown)
+
+
+def parse_text_format(text: str, *, origin: str = "", allow_unknown: bool = False) -> Any:
+    """The ModelServerConfig message in text format; see `read_message`. `origin` names the file in errors."""
+    message = messages.ModelServerConfig()
+    try:
+        return text_format.Parse(text, message, allow_unknown_field=allow_unknown)
+    except text_format.ParseError as error:
+        line, column = error.GetLine() or 0, error.GetColumn() or 0
+        reason = re.sub(r"^\d+(:\d+)? : ", "", str(error))
+        quoted = f"'{text.split(chr(10))[line - 1]}': " if line else ""  # the whole line, which may be long
+        reason = reason.removeprefix(quoted)
+        if is_json(text):
+            reason += " The file is JSON; convert it: tfserving format --config FILE"
+        raise ConfigSyntaxError(reason, line, column, _TEXT_ERROR, origin) from error
+    except RecursionError as error:
+        raise ConfigSyntaxError("Messages are nested too deeply.", 0, 0, _TEXT_ERROR, origin) from error
+
+
+def format_message(message: Any) -> str:
+    """A ModelServerConfig message in text format."""
+    return text_format.MessageToString(message, as_utf8=True)
+
+
+def find_entries(root: Field) -> tuple[Field, ...]:
+    """The fields that hold one model each, in the order of the message."""
+    if root.items is not None:  # a JSON list of models
+        return root.items
+    entries: list[Field] = []
+    for models in (*root.all("model_config_list"), root):
+        # If model_config_list is a JSON list of models, each of its items is a model.
+        entries.extend(models.all("config") or ([models] if models.name == "" and models is not root else []))
+    return tuple(entries)
+
+
+def _parse_json(text: str, *, allow_unknown: bool) -> Any:
+    """The ModelServerConfig message in proto3 JSON, with names in snake case or camel case.
+
+    The list of models may also be the whole text, or the value of `model_config_list`.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigSyntaxError(error.msg, error.lineno, error.colno, _JSON_ERROR) from error
+    except RecursionError as error:
+        raise ConfigSyntaxError("values are nested too deeply", 0, 0, _JSON_ERROR) from error
+    root = text_positions.read(text)
+    _reject_repeated_members(root)
+    try:
+        return json_format.ParseDict(
+            _with_model_config_list(value), messages.ModelServerConfig(), ignore_unknown_fields=allow_unknown
+        )
+    except json_format.ParseError as error:
+        entry = re.search(r"\bconfig\[(\d+)\]", str(error))
+        entries = find_entries(root)
+        line = entries[int(entry[1])].line if entry and int(entry[1]) < len(entries) else 1
+        raise ConfigSyntaxError(str(error), line, 1, _JSON_ERROR) from error
+
+
+def _reject_repeated_members(root: Field) -> None:
+    """Reject a name that occurs twice in one JSON object: parsers drop one of the two silently."""
+    for container in root.walk():
+        seen = set()
+        for member in container.fields:
+            if member.name in seen:
+                reason = f"{quote(member.name)} occurs twice in one object"
+                raise ConfigSyntaxError(reason, member.line, member.column, _JSON_ERROR)
+            seen.add(member.name)
+
+
+def _with_model_config_list(value: Any) -> Any:
+    """Move a list of models to where the message has it."""
+    if isinstance(value, list):
+        return {"model_config_list": {"config": value}}
+    if set(value) == {"config"}:
+        return {"model_config_list": value}
+    return {
+        name: {"config": models}
+        if isinstance(models, list) and text_positions.snake_case(name) == "model_config_list"
+        else models
+        for name, models in value.items()
+    }
