@@ -1,4 +1,7 @@
-"""When an answer agrees with the recorded one. Needs neither TensorFlow nor a server."""
+"""Compares responses with recorded ones. Needs neither TensorFlow nor a server.
+
+An `Answer` is a response as JSON: `code` and `answer` or `message` (gRPC), or `status` and `answer` (REST).
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ GOLDEN_BATCHING = Path(__file__).with_name("golden_batching.json")
 
 
 def load(path: Path) -> dict[str, Answer]:
-    """Answers by the name of their case."""
+    """Load answers by the name of their case."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def save(path: Path, answers: dict[str, Answer]) -> None:
-    """Writes answers so that two recordings can be compared line by line."""
+    """Write answers, sorted and indented, so that two recordings can be compared with diff."""
     path.write_text(
         json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
     )
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal, numbers up to what float32 can tell apart; NaN equals NaN."""
+    """Whether two JSON values are equal, numbers with the precision of float32; NaN equals NaN."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
@@ -39,7 +42,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def message_of(answer: Answer) -> str | None:
-    """The wording of a refusal, None for what is no refusal."""
+    """Return the error message of a rejection, None for a successful response."""
     if "code" in answer:
         return None if answer["code"] == "OK" else answer["message"]
     if answer["status"] == 200:
@@ -49,7 +52,7 @@ def message_of(answer: Answer) -> str | None:
 
 
 def kept(answer: Answer) -> Answer:
-    """What of an answer is recorded: all of it, but of a refusal only its code and that it has a message."""
+    """Return what is recorded: all of a success; of a rejection, its code and that it has a message."""
     message = message_of(answer)
     if message is None:
         return answer
@@ -59,7 +62,7 @@ def kept(answer: Answer) -> Answer:
 
 
 def agree(golden: Answer, answer: Answer) -> bool:
-    """Whether `answer` is what was recorded; the wording of a refusal is free, but there must be one."""
+    """Whether `answer` agrees with the recorded one; a rejection needs a message, with any wording."""
     head = "code" if "code" in golden else "status"
     if golden[head] != answer.get(head):
         return False
