@@ -143,18 +143,16 @@ def nested_values(draw):
 
 def test_responses_parse_as_the_same_arrays():
     def check(example):
-        value, dtype = example
-        body = b'{"inputs": {"x": %s}}' % _json(value)
+        values, dtype = example
+        body = b'{"inputs": {"x": %s}}' % json.dumps(values).encode()
         value, error = value_or_error(read_predict_body, body, make_signature(x=dtype))
         if error is not None or not value[2]:
             return
-        text, rejected = value_or_error(responses.predictions, {"x": value[2]["x"]}, Format.COLUMN)
-        if rejected is not None:
-            assert isinstance(rejected, InvalidInputError)
+        text, error = value_or_error(responses.predictions, {"x": value[2]["x"]}, Format.COLUMN)
+        if error is not None:
+            assert isinstance(error, InvalidInputError)
             return
         again = b'{"inputs": %s' % text.removeprefix(b'{"outputs":')
-        if dtype is DType.DT_STRING and b"\\u" in _json(value):
-            return  # it may have half of a surrogate pair
         if value[2]["x"].size:
             assert_same_arrays(read_predict_body(again, make_signature(x=dtype))[2], value[2])
 
@@ -164,10 +162,6 @@ def test_responses_parse_as_the_same_arrays():
         ),
         check,
     )
-
-
-def _json(value):
-    return json.dumps(value).encode()
 
 
 def test_parses_or_rejects_bodies_with_examples():
