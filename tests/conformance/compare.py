@@ -1,6 +1,6 @@
 """Compares responses with recorded ones. Needs neither TensorFlow nor a server.
 
-An `Answer` is a response as JSON: `code` and `answer` or `message` (gRPC), or `status` and `answer` (REST).
+A `Response` is JSON: `code` and `answer` or `message` for gRPC, `status` and `answer` for REST.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 from pathlib import Path
 from typing import Any
 
-Answer = dict[str, Any]
+Response = dict[str, Any]
 
 GOLDEN = Path(__file__).with_name("golden.json")
 GOLDEN_BATCHING = Path(__file__).with_name("golden_batching.json")
 
 
-def load(path: Path) -> dict[str, Answer]:
-    """Load answers by the name of their case."""
+def load(path: Path) -> dict[str, Response]:
+    """Load responses by the name of their case."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def save(path: Path, answers: dict[str, Answer]) -> None:
-    """Write answers, sorted and indented, so that two recordings can be compared with diff."""
+def save(path: Path, responses: dict[str, Response]) -> None:
+    """Write responses, sorted and indented, so that two recordings can be compared with diff."""
     path.write_text(
-        json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+        json.dumps(responses, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
     )
 
 
@@ -41,31 +41,31 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def message_of(answer: Answer) -> str | None:
+def message_of(response: Response) -> str | None:
     """Return the error message of a rejection, None for a successful response."""
-    if "code" in answer:
-        return None if answer["code"] == "OK" else answer["message"]
-    if answer["status"] == 200:
+    if "code" in response:
+        return None if response["code"] == "OK" else response["message"]
+    if response["status"] == 200:
         return None
-    body = answer["answer"]
+    body = response["answer"]
     return body.get("error", "") if isinstance(body, dict) else ""
 
 
-def kept(answer: Answer) -> Answer:
+def kept(response: Response) -> Response:
     """Return what is recorded: all of a success; of a rejection, its code and that it has a message."""
-    message = message_of(answer)
+    message = message_of(response)
     if message is None:
-        return answer
-    if "code" in answer:
-        return {"code": answer["code"]}
-    return {"status": answer["status"], "error": bool(message)}
+        return response
+    if "code" in response:
+        return {"code": response["code"]}
+    return {"status": response["status"], "error": bool(message)}
 
 
-def agree(golden: Answer, answer: Answer) -> bool:
-    """Whether `answer` agrees with the recorded one; a rejection needs a message, with any wording."""
+def agree(golden: Response, response: Response) -> bool:
+    """Whether `response` agrees with the recorded one; a rejection needs a message, with any wording."""
     head = "code" if "code" in golden else "status"
-    if golden[head] != answer.get(head):
+    if golden[head] != response.get(head):
         return False
     if "answer" in golden:
-        return same(golden["answer"], answer["answer"])
-    return bool(message_of(answer)) or golden.get("error") is False
+        return same(golden["answer"], response["answer"])
+    return bool(message_of(response)) or golden.get("error") is False

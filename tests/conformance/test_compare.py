@@ -43,13 +43,13 @@ REST_REJECTED = {"status": 404, "content_type": "application/json", "answer": {"
 REST_WITHOUT_MESSAGE = {"status": 405, "content_type": None, "answer": {"text": ""}}
 
 
-@pytest.mark.parametrize("answer", [OK, REJECTED, REST_OK, REST_REJECTED, REST_WITHOUT_MESSAGE])
-def test_an_answer_agrees_with_its_recording(answer: compare.Answer) -> None:
-    assert compare.agree(compare.kept(answer), answer)
+@pytest.mark.parametrize("response", [OK, REJECTED, REST_OK, REST_REJECTED, REST_WITHOUT_MESSAGE])
+def test_a_response_agrees_with_its_recording(response: compare.Response) -> None:
+    assert compare.agree(compare.kept(response), response)
 
 
 @pytest.mark.parametrize(
-    ("golden", "answer"),
+    ("golden", "response"),
     [
         (OK, REJECTED),
         (OK, {"code": "OK", "answer": {"y": 2}}),
@@ -63,8 +63,8 @@ def test_an_answer_agrees_with_its_recording(answer: compare.Answer) -> None:
         (REST_REJECTED, REST_OK),
     ],
 )
-def test_different_responses_do_not_agree(golden: compare.Answer, answer: compare.Answer) -> None:
-    assert not compare.agree(compare.kept(golden), answer)
+def test_different_responses_do_not_agree(golden: compare.Response, response: compare.Response) -> None:
+    assert not compare.agree(compare.kept(golden), response)
 
 
 def test_ignores_the_wording_of_a_rejection() -> None:
@@ -72,9 +72,9 @@ def test_ignores_the_wording_of_a_rejection() -> None:
 
 
 def test_loads_what_it_saved(tmp_path: Path) -> None:
-    answers: dict[str, compare.Answer] = {"b": OK, "a": {"status": 200, "answer": {"y": [1.5, "ö"]}}}
-    compare.save(tmp_path / "answers.json", answers)
-    assert compare.load(tmp_path / "answers.json") == answers
+    responses: dict[str, compare.Response] = {"b": OK, "a": {"status": 200, "answer": {"y": [1.5, "ö"]}}}
+    compare.save(tmp_path / "responses.json", responses)
+    assert compare.load(tmp_path / "responses.json") == responses
 
 
 def test_the_recordings_have_all_cases() -> None:

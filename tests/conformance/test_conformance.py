@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import compare
-from tests.conformance.compare import Answer
+from tests.conformance.compare import Response
 from tests.embedded import ROOT, embedded
 
 pytestmark = [pytest.mark.conformance, pytest.mark.tensorflow]
@@ -33,44 +33,46 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plain(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    """The embedded server's answers by the name of the case."""
-    return fetch_answers(zoo, tmp_path_factory.mktemp("plain"))
+def plain(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Response]:
+    """The embedded server's responses by the name of the case."""
+    return fetch_responses(zoo, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")
-def batching(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+def batching(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Response]:
     """The same with batching."""
     flags = ["--enable_batching=true", f"--batching_parameters_file={BATCHING_PARAMETERS}"]
-    return fetch_answers(zoo, tmp_path_factory.mktemp("batching"), *flags)
+    return fetch_responses(zoo, tmp_path_factory.mktemp("batching"), *flags)
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_response_agrees_with_the_recorded_one(name: str, plain: dict[str, Answer]) -> None:
+def test_response_agrees_with_the_recorded_one(name: str, plain: dict[str, Response]) -> None:
     assert_agrees(PLAIN[name], plain[name])
 
 
 @pytest.mark.parametrize("name", BATCHING)
-def test_response_with_batching_agrees_with_the_recorded_one(name: str, batching: dict[str, Answer]) -> None:
+def test_response_with_batching_agrees_with_the_recorded_one(
+    name: str, batching: dict[str, Response]
+) -> None:
     assert_agrees(BATCHING[name], batching[name])
 
 
-def test_responds_to_an_empty_batch_with_batching_as_without(batching: dict[str, Answer]) -> None:
+def test_responds_to_an_empty_batch_with_batching_as_without(batching: dict[str, Response]) -> None:
     name = "grpc: predict empty batch"  # with batching, the recorded server hangs
     assert_agrees(PLAIN[name], batching[name])
 
 
-def test_every_recorded_case_was_sent(plain: dict[str, Answer]) -> None:
+def test_every_recorded_case_was_sent(plain: dict[str, Response]) -> None:
     assert plain.keys() == PLAIN.keys()
 
 
-def assert_agrees(golden: Answer, answer: Answer) -> None:
-    assert compare.agree(golden, answer), f"\nrecorded {golden}\ngot      {answer}"
+def assert_agrees(golden: Response, response: Response) -> None:
+    assert compare.agree(golden, response), f"\nrecorded {golden}\ngot      {response}"
 
 
-def fetch_answers(zoo: Path, directory: Path, *flags: str) -> dict[str, Answer]:
+def fetch_responses(zoo: Path, directory: Path, *flags: str) -> dict[str, Response]:
     """Send all cases to a new embedded server."""
-    file = directory / "answers.json"
+    file = directory / "responses.json"
     with embedded(
         directory / "server.log",
         f"--model_config_file={zoo / 'models.config'}",
