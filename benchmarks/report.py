@@ -1,4 +1,4 @@
-"""What a benchmark says: rows with a ratio and its limit, as a table, as JSON, as a picture."""
+"""Reports benchmarks: rows with a ratio and its limit, as a table, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -13,38 +13,52 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# One-minute load average above which figures are not worth much.
-_QUIET = 0.5
+# One-minute load average above which the results are unreliable.
+_IDLE_LOAD = 0.5
 
 
 def arguments_of(program: str, about: str, measures: Sequence[str] = ()) -> argparse.Namespace:
-    """A benchmark's command line: quick, out and measures.
+    """Parse the command line of a benchmark: quick, out and measures.
 
     Args:
-        program: the module's name.
+        program: the name of the module.
         about: its docstring.
-        measures: names of those that can be chosen, if they can.
+        measures: the names from which the user can choose.
     """
     parser = argparse.ArgumentParser(prog=program, description=about.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a moment for each: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="measure briefly, only to check that it runs")
     here = Path(__file__).parent
-    parser.add_argument("--out", type=Path, default=here, metavar="DIR", help="where to write (benchmarks)")
+    parser.add_argument(
+        "--out", type=Path, default=here, metavar="DIR", help="where to write (default: benchmarks)"
+    )
     if measures:
         choice = f"only these of {', '.join(measures)}"
         parser.add_argument("measures", nargs="*", metavar="MEASURE", help=choice)
     arguments = parser.parse_args()
     unknown = set(arguments.measures) - set(measures) if measures else ()
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(measures)}")
+        parser.error(f"unknown measure {', '.join(sorted(unknown))} (choose from {', '.join(measures)})")
     busy = os.getloadavg()[0]
-    if busy > _QUIET and not arguments.quick:
-        print(f"{program}: the load average is {busy:.2f}: figures of a busy machine", file=sys.stderr)
+    if busy > _IDLE_LOAD and not arguments.quick:
+        print(
+            f"{program}: the load average is {busy:.2f}; results are reliable only below {_IDLE_LOAD}",
+            file=sys.stderr,
+        )
     return arguments
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; ratio and limit are None where there is nothing to divide, or nothing to hold."""
+    """A row of the table.
+
+    Attributes:
+        what: what is measured.
+        baseline: what it is compared with.
+        measured: the measured values, as text.
+        ratio: the measured value divided by the baseline, if there is one.
+        limit: the largest ratio allowed, or the smallest one with `at_least`.
+        at_least: a higher ratio is better.
+    """
 
     what: str
     baseline: str
@@ -55,27 +69,27 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the ratio is on the right side of the limit."""
+        """Whether the ratio is within the limit."""
         if self.ratio is None or self.limit is None:
             return True
         return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
 
     def as_json(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the row as JSON values."""
         return {**self.__dict__, "holds": self.holds}
 
 
 def compared(what: str, baseline: str, ours: float, theirs: float, limit: float | None = None) -> Row:
-    """A row from two times in seconds."""
+    """Make a row from two times in seconds."""
     return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
 
 
 def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object]) -> None:
-    """Print the rows as they come; then write them to `path` with .md, .json and .png.
+    """Print each row when it is measured; then write all rows to `path` with .md, .json and .png.
 
     Args:
-        page: of the .md, with {table}, {machine} and the names of the facts.
-        facts: about the run.
+        page: the content of the .md, with {table}, {machine} and the names of the facts.
+        facts: values about the run.
     """
     machine = {
         "python": platform.python_version(),
@@ -100,7 +114,7 @@ def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object
 
 
 def table(rows: Sequence[Row]) -> str:
-    """In Markdown."""
+    """Format rows as a table in Markdown."""
     lines = ["| what | baseline | measured | ratio | limit |", "|---|---|---|---|---|"]
     for row in rows:
         sign = "≥" if row.at_least else "≤"
@@ -111,7 +125,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """How much of its limit each ratio takes."""
+    """Draw a bar for each row with a limit: the share of the limit that its ratio uses."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -132,7 +146,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def time_text(seconds: float) -> str:
-    """Three digits and a unit."""
+    """Format a time with three digits and a unit."""
     units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
     unit, size = next((one for one in units if seconds >= one[1]), units[-1])
     return f"{seconds / size:.3g} {unit}"

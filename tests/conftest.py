@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and settings for all tests."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import pytest
 from hypothesis import settings
 
 from tests.embedded import ROOT
-from tests.soak.models import Times
+from tests.versioned_model import VersionedModel
 
-# Machines that are busy with other things are slow, and that is no failure.
+# A slow example does not fail on a busy machine.
 settings.register_profile("tfserving", deadline=None)
 settings.load_profile("tfserving")
 
 
 @pytest.fixture(scope="session")
 def eventually():
-    """Waits for something that another thread or process brings about; fails after 30 s without it."""
+    """A function that polls a condition until it is true, and fails after 30 s."""
 
     def wait(condition):
         deadline = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < deadline, "did not come about within 30 s"
+            assert time.monotonic() < deadline, "the condition was not true within 30 s"
             time.sleep(0.002)
 
     return wait
 
 
 @pytest.fixture(scope="session")
-def times(tmp_path_factory):
-    """Makes models that tell which version answered."""
+def versioned_model(tmp_path_factory):
+    """A `VersionedModel`, whose predictions reveal the version that made them."""
     directory = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-m", "tests.soak.models", directory], cwd=ROOT, check=True)
-    return Times(directory)
+    subprocess.run([sys.executable, "-m", "tests.versioned_model", directory], cwd=ROOT, check=True)
+    return VersionedModel(directory)

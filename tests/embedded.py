@@ -1,4 +1,4 @@
-"""The embedded server in a process of its own, on ports of 127.0.0.1."""
+"""Runs the embedded server in a subprocess on free ports of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# Seconds. Generous: machines that are busy with other things are slow.
+# Timeouts in seconds, long enough for a busy machine.
 START = 180.0
 STOP = 30.0
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A server that listens, with all its models in service."""
+    """A server that listens and has loaded all its models."""
 
     process: subprocess.Popen[bytes]
     grpc_port: int
@@ -30,23 +30,23 @@ class Embedded:
 
     @property
     def grpc(self) -> str:
-        """Address of the gRPC API."""
+        """HOST:PORT of the gRPC API."""
         return f"127.0.0.1:{self.grpc_port}"
 
     @property
     def rest(self) -> str:
-        """Address of the REST API."""
+        """HOST:PORT of the REST API."""
         return f"127.0.0.1:{self.rest_port}"
 
     @property
     def tail(self) -> str:
-        """The end of its log."""
+        """The last 40 lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
 
 @contextmanager
 def embedded(log: Path, *flags: str) -> Iterator[Embedded]:
-    """Serves as long as the context lasts; must then end with code 0 when told to stop."""
+    """Run a server for the duration of the context; assert that SIGTERM then ends it with exit code 0."""
     ports = _free_ports()
     command = [
         sys.executable,
@@ -64,20 +64,20 @@ def embedded(log: Path, *flags: str) -> Iterator[Embedded]:
         _wait_until_listening(server)
         yield server
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP) == 0, f"the server ended with {process.returncode}\n{server.tail}"
+        assert process.wait(STOP) == 0, f"the server exited with code {process.returncode}\n{server.tail}"
     finally:
         process.kill()
         process.wait()
 
 
 def _wait_until_listening(server: Embedded) -> None:
-    """The server listens when every model is available."""
+    """Wait for both ports: the server listens once every model is available."""
     deadline = time.monotonic() + START
     for port in (server.grpc_port, server.rest_port):
         while True:
             code = server.process.poll()
-            assert code is None, f"the server ended with {code}\n{server.tail}"
-            assert time.monotonic() < deadline, f"the server does not listen\n{server.tail}"
+            assert code is None, f"the server exited with code {code}\n{server.tail}"
+            assert time.monotonic() < deadline, f"the server does not listen after {START:g} s\n{server.tail}"
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break

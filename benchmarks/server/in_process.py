@@ -1,7 +1,6 @@
-"""Calls of a model without a server: python -m benchmarks.server.in_process NAME SAVED_MODEL
+"""Runs a model without a server: python -m benchmarks.server.in_process NAME SAVED_MODEL
 
-For each line on standard input, a number of calls, prints the median seconds of so many: of a session's
-callable, as the naive server calls the model, and of the embedded server's own way.
+Reads a number of calls from each line of standard input, and prints the median time of a call in seconds.
 """
 
 from __future__ import annotations
@@ -11,48 +10,33 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.server.models import INPUTS
+from benchmarks.server.benchmark_models import INPUTS
 from benchmarks.server.servers import ROOT
 
 
 def main(name: str, path: str) -> None:
-    """Answers line by line."""
+    """Measure calls until standard input ends."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfserving.server.options import RuntimeOptions
-    from tfserving.server.runtime.saved_model import load
+    from benchmarks.minimal_server import load_callable  # it imports TensorFlow
 
-    alias, shape = INPUTS[name]
+    _, shape = INPUTS[name]
     array = np.random.default_rng(0).random(shape, np.float32)
-    model = load(name, 1, Path(path), options=RuntimeOptions())
-    signature = model.signatures["serving_default"]
-    outputs = tuple(signature.outputs)
-    session = model._session.make_callable(
-        [signature.outputs[output].tensor_name for output in outputs], [signature.inputs[alias].tensor_name]
-    )
-    ways: list[Callable[[], object]] = [
-        lambda: session(array),
-        lambda: model.run(signature, {alias: array}, outputs),
-    ]
+    function, _, _ = load_callable(path)
     for line in sys.stdin:
-        print(*(_median_seconds(way, int(line)) for way in ways), flush=True)
-
-
-def _median_seconds(call: Callable[[], object], count: int) -> float:
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        times = []
+        for _ in range(int(line)):
+            began = time.perf_counter()
+            function(array)
+            times.append(time.perf_counter() - began)
+        print(statistics.median(times), flush=True)
 
 
 class InProcess:
-    """That program, and its figures."""
+    """A process that runs a model, and the time of its calls."""
 
     def __init__(self, name: str, path: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.server.in_process", name, str(path)]
@@ -65,17 +49,16 @@ class InProcess:
             text=True,
         )
 
-    def seconds(self, calls: int) -> tuple[float, float]:
-        """Median seconds of a call: of the session's callable, and of the embedded server's way."""
+    def measure(self, calls: int) -> float:
+        """Return the median time in seconds of a number of calls."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{calls}\n")
         self._process.stdin.flush()
-        session, own = map(float, self._process.stdout.readline().split())
-        return session, own
+        return float(self._process.stdout.readline())
 
     def __enter__(self) -> InProcess:
-        self.seconds(3)
+        self.measure(3)
         return self
 
     def __exit__(self, *_: object) -> None:

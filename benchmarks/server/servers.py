@@ -1,4 +1,4 @@
-"""Servers in processes of their own, and requests for them as h2load sends them."""
+"""Runs servers in subprocesses, and makes requests for h2load."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ import grpc
 import numpy as np
 import orjson
 
-from benchmarks.server.models import INPUTS
+from benchmarks.server.benchmark_models import INPUTS
 from tfserving.wire import predict, services
 from tfserving.wire.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 
-# Seconds that a server may take to start, or to go over to another version.
-_PATIENCE = 300.0
+# Seconds in which a server must start or load a version.
+_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that listens. The naive and the bare one have no REST port: 0."""
+    """A server that listens. `rest_port` is 0 if it has no REST API."""
 
     process: subprocess.Popen[bytes]
     grpc_port: int
     rest_port: int = 0
 
     def wait_until_serving(self, model: str, version: int) -> None:
-        """Until this version answers and the others are gone."""
-        deadline = time.monotonic() + _PATIENCE
+        """Wait until this version is available and all others are unloaded."""
+        deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline:
-            states = self._states(model)
+            states = self._fetch_states(model)
             if {number: state for number, state in states.items() if state != "END"} == {
                 version: "AVAILABLE"
             }:
                 return
             time.sleep(0.05)
-        raise TimeoutError(f"{model} version {version} did not come into service: {states}")
+        raise TimeoutError(f"{model} version {version} is not available after {_TIMEOUT:g} s: {states}")
 
-    def _states(self, model: str) -> dict[int, str]:
+    def _fetch_states(self, model: str) -> dict[int, str]:
         with contextlib.closing(HTTPConnection("127.0.0.1", self.rest_port, timeout=60)) as connection:
             connection.request("GET", f"/v1/models/{model}")
             found = json.loads(connection.getresponse().read())
@@ -58,7 +58,7 @@ class Server:
 
 @contextlib.contextmanager
 def embedded(*flags: str) -> Iterator[Server]:
-    """The embedded server, with its models in service."""
+    """Run the embedded server; all its models are loaded."""
     ports = _free_port(), _free_port()
     command = [
         "-m",
@@ -73,17 +73,17 @@ def embedded(*flags: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def naive(saved_model: Path) -> Iterator[Server]:
-    """The server that anybody would write first."""
+def minimal(saved_model: Path) -> Iterator[Server]:
+    """Run `benchmarks.minimal_server`."""
     port = _free_port()
-    with _running(["-m", "benchmarks.naive_server", str(saved_model), str(port)]) as process:
+    with _running(["-m", "benchmarks.minimal_server", str(saved_model), str(port)]) as process:
         _wait_until_listening(process, port)
         yield Server(process, port)
 
 
 @contextlib.contextmanager
-def bare(seconds: float = 0.0) -> Iterator[Server]:
-    """A server that always answers the same, after so many seconds in which it was busy."""
+def empty_handler(seconds: float = 0.0) -> Iterator[Server]:
+    """Run `benchmarks.bare_server`, which uses the CPU for some seconds before each response."""
     port = _free_port()
     with _running(["-m", "benchmarks.bare_server", str(port), str(seconds)]) as process:
         _wait_until_listening(process, port)
@@ -92,46 +92,53 @@ def bare(seconds: float = 0.0) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Request:
-    """What h2load sends: a URL, headers and a file with the body; `answer` is how long the answer must be."""
+    """A request for h2load.
+
+    Attributes:
+        body: a file.
+        http1: use HTTP/1.1 instead of HTTP/2.
+        response_bytes: the size of the body of a successful response.
+    """
 
     url: str
     headers: tuple[str, ...]
     body: Path
     http1: bool
-    answer: int
+    response_bytes: int
 
 
 def grpc_request(server: Server, model: str, directory: Path) -> Request:
-    """A Predict over gRPC; its body is written into the directory."""
+    """Make a Predict request over gRPC; write its body into the directory."""
     name, shape = INPUTS[model]
     data = predict.encode_request(ModelSpec(model), {name: _random(shape)})
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        answer = channel.unary_unary(services.PREDICT.path)(data, timeout=_PATIENCE)
+        response = channel.unary_unary(services.PREDICT.path)(data, timeout=_TIMEOUT)
     body = directory / f"{model}.grpc"
     body.write_bytes(b"\0" + struct.pack(">I", len(data)) + data)
     url = f"http://127.0.0.1:{server.grpc_port}{services.PREDICT.path}"
-    return Request(url, ("content-type: application/grpc", "te: trailers"), body, False, len(answer) + 5)
+    return Request(url, ("content-type: application/grpc", "te: trailers"), body, False, len(response) + 5)
 
 
 def rest_request(server: Server, model: str, directory: Path, *, short: bool = False) -> Request:
-    """A predict over HTTP, its numbers in JSON; its body is written into the directory.
+    """Make a predict request over HTTP with JSON; write its body into the directory.
 
-    `short`: with the digits that tell a float32 from its neighbours, as `TfRestClient` writes them, and not
-    those that Python shows of the float64 of the same value.
+    Args:
+        short: write the fewest digits that identify a float32, like `TfRestClient`, instead of the digits of
+            the same value as a float64, like `json.dumps`.
     """
     _, shape = INPUTS[model]
     values = {"instances": _random(shape) if short else _random(shape).tolist()}
     text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode() if short else json.dumps(values)
     path = f"/v1/models/{model}:predict"
-    with contextlib.closing(HTTPConnection("127.0.0.1", server.rest_port, timeout=_PATIENCE)) as connection:
+    with contextlib.closing(HTTPConnection("127.0.0.1", server.rest_port, timeout=_TIMEOUT)) as connection:
         connection.request("POST", path, text)
         response = connection.getresponse()
-        answer = response.read()
-        assert response.status == 200, answer
+        content = response.read()
+        assert response.status == 200, content
     body = directory / f"{model}{'-short' * short}.json"
     body.write_text(text, encoding="utf-8")
     url = f"http://127.0.0.1:{server.rest_port}{path}"
-    return Request(url, ("content-type: application/json",), body, True, len(answer))
+    return Request(url, ("content-type: application/json",), body, True, len(content))
 
 
 def _random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -153,13 +160,13 @@ def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+        assert process.poll() is None, f"{process.args} exited with code {process.returncode}"
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    raise TimeoutError(f"{process.args} does not listen")
+    raise TimeoutError(f"{process.args} does not listen after {_TIMEOUT:g} s")
 
 
 def _free_port() -> int:

@@ -1,4 +1,7 @@
-"""When an answer agrees with the recorded one. Needs neither TensorFlow nor a server."""
+"""Compares responses with recorded ones. Needs neither TensorFlow nor a server.
+
+A `Response` is JSON: `code` and `answer` or `message` for gRPC, `status` and `answer` for REST.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,26 @@ import math
 from pathlib import Path
 from typing import Any
 
-Answer = dict[str, Any]
+Response = dict[str, Any]
 
 GOLDEN = Path(__file__).with_name("golden.json")
 GOLDEN_BATCHING = Path(__file__).with_name("golden_batching.json")
 
 
-def load(path: Path) -> dict[str, Answer]:
-    """Answers by the name of their case."""
+def load(path: Path) -> dict[str, Response]:
+    """Load responses by the name of their case."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def save(path: Path, answers: dict[str, Answer]) -> None:
-    """Writes answers so that two recordings can be compared line by line."""
+def save(path: Path, responses: dict[str, Response]) -> None:
+    """Write responses, sorted and indented, so that two recordings can be compared with diff."""
     path.write_text(
-        json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+        json.dumps(responses, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
     )
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal, numbers up to what float32 can tell apart; NaN equals NaN."""
+    """Whether two JSON values are equal, numbers with the precision of float32; NaN equals NaN."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
@@ -38,31 +41,31 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def message_of(answer: Answer) -> str | None:
-    """The wording of a refusal, None for what is no refusal."""
-    if "code" in answer:
-        return None if answer["code"] == "OK" else answer["message"]
-    if answer["status"] == 200:
+def message_of(response: Response) -> str | None:
+    """Return the error message of a rejection, None for a successful response."""
+    if "code" in response:
+        return None if response["code"] == "OK" else response["message"]
+    if response["status"] == 200:
         return None
-    body = answer["answer"]
+    body = response["answer"]
     return body.get("error", "") if isinstance(body, dict) else ""
 
 
-def kept(answer: Answer) -> Answer:
-    """What of an answer is recorded: all of it, but of a refusal only its code and that it has a message."""
-    message = message_of(answer)
+def kept(response: Response) -> Response:
+    """Return what is recorded: all of a success; of a rejection, its code and that it has a message."""
+    message = message_of(response)
     if message is None:
-        return answer
-    if "code" in answer:
-        return {"code": answer["code"]}
-    return {"status": answer["status"], "error": bool(message)}
+        return response
+    if "code" in response:
+        return {"code": response["code"]}
+    return {"status": response["status"], "error": bool(message)}
 
 
-def agree(golden: Answer, answer: Answer) -> bool:
-    """Whether `answer` is what was recorded; the wording of a refusal is free, but there must be one."""
+def agree(golden: Response, response: Response) -> bool:
+    """Whether `response` agrees with the recorded one; a rejection needs a message, with any wording."""
     head = "code" if "code" in golden else "status"
-    if golden[head] != answer.get(head):
+    if golden[head] != response.get(head):
         return False
     if "answer" in golden:
-        return same(golden["answer"], answer["answer"])
-    return bool(message_of(answer)) or golden.get("error") is False
+        return same(golden["answer"], response["answer"])
+    return bool(message_of(response)) or golden.get("error") is False

@@ -1,13 +1,16 @@
-"""Asks a server the conformance cases.
+"""Sends the conformance cases to a server. Run it from the root of the checkout.
 
-    python zoo.py DIR                                      export the models and DIR/models.config
+    python -m tests.conformance.zoo DIR            export the models and DIR/models.config
     SERVER --port=8500 --rest_api_port=8501 --model_config_file=DIR/models.config
-    python conformance.py check --grpc 127.0.0.1:8500 --rest 127.0.0.1:8501      exits 1 on any difference
-    python conformance.py record --grpc … --rest … --golden FILE                 writes what must agree later
-    python conformance.py ask --grpc … --rest … --answers FILE                   writes the answers, messages too
+    python -m tests.conformance.conformance check --grpc 127.0.0.1:8500 --rest 127.0.0.1:8501
+                                                   exit 1 if a response differs from the recorded one
+    python -m tests.conformance.conformance record --grpc … --rest … --golden FILE
+                                                   record the responses
+    python -m tests.conformance.conformance ask --grpc … --rest … --answers FILE
+                                                   write the responses with their error messages
 
-compare.py says what must agree. Start the server with --allow_version_labels_for_unavailable_models=true and
---grpc_max_threads=64, as the recorded one was.
+compare.py defines what has to agree. Start the server with --allow_version_labels_for_unavailable_models=true and
+--grpc_max_threads=64, like the recorded one.
 """
 import argparse
 import http.client
@@ -23,8 +26,7 @@ import tensorflow as tf  # noqa: E402
 from google.protobuf import json_format  # noqa: E402
 from tensorflow_serving.apis import (get_model_metadata_pb2, model_service_pb2_grpc, prediction_service_pb2_grpc)  # noqa: E402,F401
 
-import cases  # noqa: E402
-import compare  # noqa: E402
+from tests.conformance import cases, compare  # noqa: E402
 
 
 def tensor(proto):

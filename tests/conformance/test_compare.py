@@ -1,4 +1,4 @@
-"""When an answer agrees with the recorded one."""
+"""Which responses agree with recorded ones, and that the recordings are complete."""
 
 from __future__ import annotations
 
@@ -31,53 +31,53 @@ from tests.conformance import compare
         ({}, [], False),
     ],
 )
-def test_same(a: Any, b: Any, equal: bool) -> None:
+def test_compares_json_values_with_the_precision_of_float32(a: Any, b: Any, equal: bool) -> None:
     assert compare.same(a, b) is equal
     assert compare.same(b, a) is equal
 
 
 OK = {"code": "OK", "answer": {"y": 1}}
-REFUSED = {"code": "NOT_FOUND", "message": "no such model"}
+REJECTED = {"code": "NOT_FOUND", "message": "no such model"}
 REST_OK = {"status": 200, "content_type": "application/json", "answer": {"predictions": [1]}}
-REST_REFUSED = {"status": 404, "content_type": "application/json", "answer": {"error": "no such model"}}
-REST_SILENT = {"status": 405, "content_type": None, "answer": {"text": ""}}
+REST_REJECTED = {"status": 404, "content_type": "application/json", "answer": {"error": "no such model"}}
+REST_WITHOUT_MESSAGE = {"status": 405, "content_type": None, "answer": {"text": ""}}
 
 
-@pytest.mark.parametrize("answer", [OK, REFUSED, REST_OK, REST_REFUSED, REST_SILENT])
-def test_every_answer_agrees_with_its_recording(answer: compare.Answer) -> None:
-    assert compare.agree(compare.kept(answer), answer)
+@pytest.mark.parametrize("response", [OK, REJECTED, REST_OK, REST_REJECTED, REST_WITHOUT_MESSAGE])
+def test_a_response_agrees_with_its_recording(response: compare.Response) -> None:
+    assert compare.agree(compare.kept(response), response)
 
 
 @pytest.mark.parametrize(
-    ("golden", "answer"),
+    ("golden", "response"),
     [
-        (OK, REFUSED),
+        (OK, REJECTED),
         (OK, {"code": "OK", "answer": {"y": 2}}),
-        (REFUSED, OK),
-        (REFUSED, {"code": "INVALID_ARGUMENT", "message": "no such model"}),
-        (REFUSED, {"code": "NOT_FOUND", "message": ""}),
-        (REST_OK, REST_REFUSED),
+        (REJECTED, OK),
+        (REJECTED, {"code": "INVALID_ARGUMENT", "message": "no such model"}),
+        (REJECTED, {"code": "NOT_FOUND", "message": ""}),
+        (REST_OK, REST_REJECTED),
         (REST_OK, {**REST_OK, "answer": {"predictions": [2]}}),
-        (REST_REFUSED, {**REST_REFUSED, "status": 400}),
-        (REST_REFUSED, {**REST_REFUSED, "answer": {"text": "no such model"}}),
-        (REST_REFUSED, REST_OK),
+        (REST_REJECTED, {**REST_REJECTED, "status": 400}),
+        (REST_REJECTED, {**REST_REJECTED, "answer": {"text": "no such model"}}),
+        (REST_REJECTED, REST_OK),
     ],
 )
-def test_what_does_not_agree(golden: compare.Answer, answer: compare.Answer) -> None:
-    assert not compare.agree(compare.kept(golden), answer)
+def test_different_responses_do_not_agree(golden: compare.Response, response: compare.Response) -> None:
+    assert not compare.agree(compare.kept(golden), response)
 
 
-def test_the_wording_of_a_refusal_is_free() -> None:
-    assert compare.agree(compare.kept(REFUSED), {"code": "NOT_FOUND", "message": "other words"})
+def test_ignores_the_wording_of_a_rejection() -> None:
+    assert compare.agree(compare.kept(REJECTED), {"code": "NOT_FOUND", "message": "other wording"})
 
 
-def test_answers_are_saved_as_they_are_loaded(tmp_path: Path) -> None:
-    answers: dict[str, compare.Answer] = {"b": OK, "a": {"status": 200, "answer": {"y": [1.5, "ö"]}}}
-    compare.save(tmp_path / "answers.json", answers)
-    assert compare.load(tmp_path / "answers.json") == answers
+def test_loads_what_it_saved(tmp_path: Path) -> None:
+    responses: dict[str, compare.Response] = {"b": OK, "a": {"status": 200, "answer": {"y": [1.5, "ö"]}}}
+    compare.save(tmp_path / "responses.json", responses)
+    assert compare.load(tmp_path / "responses.json") == responses
 
 
-def test_the_recordings_are_whole() -> None:
+def test_the_recordings_have_all_cases() -> None:
     plain, batching = compare.load(compare.GOLDEN), compare.load(compare.GOLDEN_BATCHING)
     assert len(plain) == 165
     assert plain.keys() - batching.keys() == {"grpc: predict empty batch"}

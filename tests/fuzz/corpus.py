@@ -1,4 +1,4 @@
-"""What is right: requests of both APIs, from which others are made."""
+"""Valid messages, bodies and requests of both APIs, for `mutations` to change."""
 
 from __future__ import annotations
 
@@ -30,63 +30,63 @@ ARRAYS = [
 
 
 def _predict_requests() -> list[bytes]:
-    found = []
+    requests = []
     for array in ARRAYS:
         name = DType.of(array.dtype).label
         spec = ModelSpec("types", 1, signature="float16" if name == "half" else name)
-        found.append(predict.encode_request(spec, {"x": array}))
+        requests.append(predict.encode_request(spec, {"x": array}))
         for tensor_content in (True, False):
             message = messages.PredictRequest(model_spec=spec.to_message(), output_filter=["y"])
             message.inputs["x"].CopyFrom(tensors.to_proto(array, tensor_content=tensor_content))
-            found.append(message.SerializeToString())
+            requests.append(message.SerializeToString())
     for spec in (
         ModelSpec("half_plus_two"),
         ModelSpec("shapes"),
         ModelSpec("shapes", signature="matrix"),
         ModelSpec("chosen", label="canary"),
     ):
-        found.append(predict.encode_request(spec, {"x": ARRAYS[1]}))
-    both = {"a": np.ones((2, 3), np.float32), "b": np.array([1, 2])}
-    found.append(predict.encode_request(ModelSpec("multi"), both, ["sum"]))
-    found.append(predict.encode_request(ModelSpec("text"), {"s": ARRAYS[10]}))
-    return found
+        requests.append(predict.encode_request(spec, {"x": ARRAYS[1]}))
+    inputs = {"a": np.ones((2, 3), np.float32), "b": np.array([1, 2])}
+    requests.append(predict.encode_request(ModelSpec("multi"), inputs, ["sum"]))
+    requests.append(predict.encode_request(ModelSpec("text"), {"s": ARRAYS[10]}))
+    return requests
 
 
-def _input(context: bool) -> object:
+def _make_input(context: bool) -> object:
     message = messages.Input()
-    into = message.example_list_with_context if context else message.example_list
-    example = into.examples.add()
+    examples = message.example_list_with_context if context else message.example_list
+    example = examples.examples.add()
     example.features.feature["x"].float_list.value.append(80.0)
     if context:
-        into.context.features.feature["x2"].float_list.value.append(1.0)
+        message.example_list_with_context.context.features.feature["x2"].float_list.value.append(1.0)
     return message
 
 
-def _others() -> list[tuple[str, bytes]]:
+def _other_calls() -> list[tuple[str, bytes]]:
     spec = {"name": "half_plus_two", "signature_name": "regress_x_to_y"}
     classify = spec | {"signature_name": "classify_labels"}
-    both = [
+    tasks = [
         {"model_spec": spec, "method_name": "tensorflow/serving/regress"},
         {"model_spec": classify, "method_name": "tensorflow/serving/classify"},
     ]
-    found = [
+    calls = [
         (services.GET_MODEL_METADATA, {"model_spec": spec, "metadata_field": ["signature_def"]}),
         (services.GET_MODEL_STATUS, {"model_spec": spec}),
         (services.GET_MODEL_STATUS, {"model_spec": {"name": "every", "version": {"value": 3}}}),
     ]
     for context in (False, True):
-        found += [
-            (services.REGRESS, {"model_spec": spec, "input": _input(context)}),
-            (services.CLASSIFY, {"model_spec": classify, "input": _input(context)}),
-            (services.MULTI_INFERENCE, {"tasks": both, "input": _input(context)}),
+        calls += [
+            (services.REGRESS, {"model_spec": spec, "input": _make_input(context)}),
+            (services.CLASSIFY, {"model_spec": classify, "input": _make_input(context)}),
+            (services.MULTI_INFERENCE, {"tasks": tasks, "input": _make_input(context)}),
         ]
-    return [(method.path, method.request(**fields).SerializeToString()) for method, fields in found]
+    return [(method.path, method.request(**fields).SerializeToString()) for method, fields in calls]
 
 
 PREDICT_REQUESTS = _predict_requests()
 
-# Path and serialized request, of every call that does not change what is served.
-CALLS = [(services.PREDICT.path, data) for data in PREDICT_REQUESTS] + _others()
+# Method path and serialized request of each RPC except HandleReloadConfigRequest.
+CALLS = [(services.PREDICT.path, data) for data in PREDICT_REQUESTS] + _other_calls()
 
 PREDICT_RESPONSES = [
     predict.encode_response(
@@ -147,7 +147,7 @@ EXAMPLE_BODIES = [
     )
 ]
 
-WORDS = [
+JSON_TOKENS = [
     *(
         b"[",
         b"]",
@@ -179,7 +179,7 @@ WORDS = [
 ]
 
 
-def _http(line: str, body: bytes = b"", *headers: str) -> bytes:
+def _http_request(line: str, body: bytes = b"", *headers: str) -> bytes:
     lines = [f"{line} HTTP/1.1", "Host: x", *headers]
     if body or line.startswith("POST"):
         lines.append(f"Content-Length: {len(body)}")
@@ -190,21 +190,21 @@ _PREDICT = "POST /v1/models/half_plus_two:predict"
 _BODY = b'{"instances": [[1.0], [2.0]]}'
 
 HTTP_REQUESTS = [
-    _http(_PREDICT, _BODY),
-    _http("POST /v1/models/multi:predict", BODIES[2]),
-    _http("POST /v1/models/text/versions/1:predict", BODIES[3]),
-    _http("POST /v1/models/half_plus_two:regress", EXAMPLE_BODIES[0]),
-    _http(_PREDICT, gzip.compress(_BODY, mtime=0), "Content-Encoding: gzip"),
-    _http(_PREDICT, _BODY, "Expect: 100-continue", "Accept-Encoding: gzip"),
-    _http("GET /v1/models/every"),
-    _http("GET /v1/models/chosen/labels/canary/metadata", b"", "Connection: keep-alive"),
-    _http("GET /v1/models/half_plus_two") + _http(_PREDICT, _BODY),
-    _http("OPTIONS *"),
+    _http_request(_PREDICT, _BODY),
+    _http_request("POST /v1/models/multi:predict", BODIES[2]),
+    _http_request("POST /v1/models/text/versions/1:predict", BODIES[3]),
+    _http_request("POST /v1/models/half_plus_two:regress", EXAMPLE_BODIES[0]),
+    _http_request(_PREDICT, gzip.compress(_BODY, mtime=0), "Content-Encoding: gzip"),
+    _http_request(_PREDICT, _BODY, "Expect: 100-continue", "Accept-Encoding: gzip"),
+    _http_request("GET /v1/models/every"),
+    _http_request("GET /v1/models/chosen/labels/canary/metadata", b"", "Connection: keep-alive"),
+    _http_request("GET /v1/models/half_plus_two") + _http_request(_PREDICT, _BODY),
+    _http_request("OPTIONS *"),
     f"{_PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     + b"%x\r\n%s\r\n0\r\n\r\n" % (len(_BODY), _BODY),
 ]
 
-HTTP_WORDS = [
+HTTP_TOKENS = [
     *(
         b"\r\n",
         b"\n",
@@ -222,20 +222,26 @@ HTTP_WORDS = [
     *(b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n"),
     *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"Connection: upgrade\r\n"),
     *(b"Upgrade: h2c\r\n", b"Content-Encoding: deflate\r\n", b"Expect: nothing\r\n", b"ffffffffffffffff\r\n"),
-    *(b"/versions/99999999999999999999", b"/labels/", b":predict", b"A: " + b"b" * 9000 + b"\r\n", *WORDS),
+    *(
+        b"/versions/99999999999999999999",
+        b"/labels/",
+        b":predict",
+        b"A: " + b"b" * 9000 + b"\r\n",
+        *JSON_TOKENS,
+    ),
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes, length: int | None = None) -> bytes:
-    """An HTTP/2 frame; `length` where it shall lie about its payload."""
+    """Encode an HTTP/2 frame; `length` overrides the length of the payload."""
     size = len(payload) if length is None else length
     return struct.pack(">I", size & 0xFFFFFF)[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
 def header_block(path: str) -> bytes:
-    """What gRPC sends ahead of a message, in HPACK without compression."""
+    """Encode the headers of a gRPC call in HPACK without compression."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -251,7 +257,7 @@ def header_block(path: str) -> bytes:
 
 
 def grpc_message(data: bytes) -> bytes:
-    """A message as it lies in DATA frames."""
+    """Add the length prefix of gRPC to a message."""
     return b"\0" + struct.pack(">I", len(data)) + data
 
 
@@ -259,7 +265,7 @@ SETTINGS, HEADERS, DATA = 4, 1, 0
 
 
 def grpc_call(path: str, data: bytes) -> bytes:
-    """All that a client sends to make one call on a new connection."""
+    """Encode everything that a client sends for one call on a new connection."""
     return (
         PREFACE
         + frame(SETTINGS, 0, 0, b"")

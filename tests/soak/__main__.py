@@ -1,7 +1,6 @@
-"""python -m tests.soak --seconds 600: the embedded server under everything at once; exit code 1 for faults.
+"""Soak test of the embedded server: load, malformed clients and changes of models at once.
 
-Good and bad calls over both APIs, garbage and half-open sockets, new, broken and removed versions, edited
-config files and reloads, all in parallel. Every answer is checked, and what the server holds.
+Exits with code 1 if a response, the status or the memory of the server is wrong. See tests/soak/README.md.
 """
 
 from __future__ import annotations
@@ -16,25 +15,24 @@ from tests.soak.soak import Options, soak
 
 
 def main() -> int:
-    """The command; see --help."""
-    parser = argparse.ArgumentParser(prog="tests.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long (default: 600)")
-    parser.add_argument("--seed", type=int, default=None, help="of what is done (default: another each time)")
-    parser.add_argument("--callers", type=int, default=4, help="of each API (default: 4)")
+    """Run the command; see --help."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="length of the run (default: 600)")
+    parser.add_argument("--seed", type=int, help="seed of all random choices (default: a random one)")
+    parser.add_argument("--load-generators", type=int, default=4, help="number for each API (default: 4)")
     parser.add_argument("--batching", action="store_true", help="serve with --enable_batching")
-    parser.add_argument("--directory", type=Path, help="keep models and logs there; must not exist yet")
+    parser.add_argument("--directory", type=Path, help="new directory in which to keep models and logs")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        directory = arguments.directory or Path(temporary) / "soak"
+        directory = (arguments.directory or Path(temporary) / "soak").absolute()
         directory.mkdir(parents=True)
-        faults = soak(
-            Options(directory.absolute(), arguments.seconds, seed, arguments.callers, arguments.batching)
-        )
-    for fault in faults:
-        print(f"tests.soak: {fault}", file=sys.stderr)
-    return 1 if faults else 0
+        options = Options(directory, arguments.seconds, seed, arguments.load_generators, arguments.batching)
+        failures = soak(options)
+    for failure in failures:
+        print(f"tests.soak: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,112 +1,112 @@
-"""Those who change what is served: new versions, removed ones, edited config files, reloads."""
+"""Operators: publish, remove and roll back versions, edit the config file, and reload it."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf import text_format
 
-from tests.soak.actors import Actor
-from tests.soak.callers import TIMEOUT, connected
-from tests.soak.models import Times
-from tests.soak.record import Record
-from tests.soak.wishes import Wish, Wishes
-from tfserving.repository.config import (
-    All,
-    Latest,
-    ModelConfig,
-    ServerConfig,
-    Specific,
-    VersionPolicy,
-    to_message,
-    to_text,
-)
+from tests.soak.expectations import Expectations, Served
+from tests.soak.load_generators import TIMEOUT, connect
+from tests.soak.results import Results
+from tests.soak.workers import Worker
+from tests.versioned_model import VersionedModel
 from tfserving.server.core.servable_state import State
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 
-# Seconds in which a server must have gone over to what is wanted.
-_PATIENCE = 90.0
-# Seconds in which it looks at least once at the config file and at the versions (it does each second).
-_POLLS = 2.5
+# Seconds in which the server must carry out a change.
+_CHANGE_TIMEOUT = 90.0
+# Seconds in which the server, which polls once a second, reads the config file and the base paths.
+_POLLED = 2.5
+
+# Versions on disk of the model "edited", and of the model "optional".
+EDITED_VERSIONS = range(1, 6)
+OPTIONAL_VERSION = 7
 
 
-class Operator(Actor):
-    """Makes changes, and waits after each until the server has gone over to what is then wanted."""
+def model_config(name: str, base_path: Path | str, **fields: object) -> Any:
+    """Make an entry of models.config."""
+    return messages.ModelConfig(name=name, base_path=str(base_path), model_platform="tensorflow", **fields)
 
-    def __init__(self, name: str, record: Record, seed: int, grpc_address: str) -> None:
-        super().__init__(name, record, seed)
+
+def server_config(models: Iterable[Any]) -> Any:
+    """Make a models.config from its entries."""
+    return messages.ModelServerConfig(model_config_list={"config": models})
+
+
+class Operator(Worker):
+    """Makes one change a step, and waits until the server has carried it out."""
+
+    def __init__(self, name: str, results: Results, seed: int, grpc_address: str) -> None:
+        super().__init__(name, results, seed)
         self._grpc = grpc_address
 
     def open(self) -> None:
-        self._channel = connected(self._grpc)
+        self._channel = connect(self._grpc)
 
-    def act(self) -> None:
-        move = self.random.choice(self.moves())
-        move()
-        self.record.count(f"{self.name.partition(' ')[0]}: {move.__name__.strip('_').replace('_', ' ')}")
+    def step(self) -> None:
+        change = self.rng.choice(self.changes())
+        change()
+        self.results.count(f"{self.kind}: {change.__name__.strip('_').replace('_', ' ')}")
 
-    def moves(self) -> list[Callable[[], None]]:
-        """What can be done now."""
+    def changes(self) -> list[Callable[[], None]]:
+        """Return the changes that are possible now; one that occurs twice is twice as likely."""
         raise NotImplementedError
 
     def close(self) -> None:
         self._channel.close()
 
-    def goes_over(self, model: str, wishes: Wishes) -> None:
-        """Waits until the server does what was wished last."""
-        wish = wishes.now
-        self.until(lambda: self._does(model, wish), f"{model} to be {wish}")
-        wishes.settled()
+    def wait_until_served(self, model: str, expectations: Expectations) -> None:
+        """Wait until the server serves what is expected last, then allow nothing else."""
+        served = expectations.latest
+        self.wait_until(lambda: self._is_served(model, served), f"{model} to serve {served}")
+        expectations.finish_change()
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Waits for a condition.
+    def wait_until(self, condition: Callable[[], bool], description: str) -> None:
+        """Poll a condition.
 
         Raises:
-            TimeoutError: it did not come about.
+            TimeoutError: it did not become true in time.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CHANGE_TIMEOUT
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {_PATIENCE:g} s in vain for {what}")
+                raise TimeoutError(f"waited {_CHANGE_TIMEOUT:g} s for {description}")
             time.sleep(0.05)
 
-    def states(self, model: str) -> dict[int, tuple[int, str]]:
-        """State and error of each version; empty for a model that is not known."""
+    def fetch_states(self, model: str) -> dict[int, tuple[int, str]]:
+        """Return the state and the error message of each version; empty if the server has no such model."""
         request = messages.GetModelStatusRequest(model_spec={"name": model})
         call = self._channel.unary_unary(services.GET_MODEL_STATUS.path)
         try:
-            answer = messages.GetModelStatusResponse.FromString(
-                call(request.SerializeToString(), timeout=TIMEOUT)
-            )
+            data = call(request.SerializeToString(), timeout=TIMEOUT)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return {}
             raise
-        return {
-            status.version: (status.state, status.status.error_message)
-            for status in answer.model_version_status
-        }
+        statuses = messages.GetModelStatusResponse.FromString(data).model_version_status
+        return {status.version: (status.state, status.status.error_message) for status in statuses}
 
-    def _does(self, model: str, wish: Wish) -> bool:
-        states = self.states(model)
-        served = {version for version, (now, _) in states.items() if now == State.AVAILABLE}
-        if served != wish.versions or any(
-            now not in (State.AVAILABLE, State.END) for now, _ in states.values()
-        ):
+    def _is_served(self, model: str, served: Served) -> bool:
+        states = {version: state for version, (state, _) in self.fetch_states(model).items()}
+        available = {version for version, state in states.items() if state == State.AVAILABLE}
+        if available != served.versions or not set(states.values()) <= {State.AVAILABLE, State.END}:
             return False
-        # labels show in no status, so they are tried
-        asked = [ModelSpec(model, label=label) for label in ("stable", "canary")]
-        return all(self._answered(one) == wish.answering(one) for one in asked)
+        # GetModelStatus does not report labels.
+        specs = [ModelSpec(model, label=label) for label in ("stable", "canary")]
+        return all(self._resolve(spec) == served.resolve(spec) for spec in specs)
 
-    def _answered(self, asked: ModelSpec) -> int | str | None:
-        request = predict.encode_request(asked, {"x": np.ones(1, np.float32)})
+    def _resolve(self, spec: ModelSpec) -> int | str | None:
+        """Return the version that responds to a request, or the status that rejects it."""
+        request = predict.encode_request(spec, {"x": np.ones(1, np.float32)})
         try:
             data = self._channel.unary_unary(services.PREDICT.path)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
@@ -115,259 +115,270 @@ class Operator(Actor):
 
 
 class Publisher(Operator):
-    """Changes the versions under the base path of a model that serves its newest one."""
+    """Changes the versions under the base path of a model with the default policy, latest 1."""
 
     def __init__(
         self,
         name: str,
-        record: Record,
+        results: Results,
         seed: int,
         grpc_address: str,
-        times: Times,
+        model: VersionedModel,
         base_path: Path,
-        wishes: Wishes,
+        expectations: Expectations,
     ) -> None:
-        super().__init__(name, record, seed, grpc_address)
-        self._times = times
-        self._base = base_path
-        self._wishes = wishes
-        self._there = set(wishes.now.versions)
-        self._next = max(self._there) + 1
+        super().__init__(name, results, seed, grpc_address)
+        self._model = model
+        self._base_path = base_path
+        self._expectations = expectations
+        self._on_disk = set(expectations.latest.versions)
+        self._last = max(self._on_disk) + 1
 
-    def moves(self) -> list[Callable[[], None]]:
-        """What can be done with the versions that are there."""
-        moves = [self.swap, self.swap, self.swap, self._copy_slowly, self._broken, self._base_path_away]
-        if len(self._there) > 1:
-            moves += [self._roll_back, self._roll_back]
-        if self.random.random() < 0.3:
-            moves += [self._gone_and_back]
-        return moves
+    def changes(self) -> list[Callable[[], None]]:
+        """Return the changes that are possible with the versions on disk."""
+        changes = [*[self.swap_version] * 3, self._copy_slowly, self._publish_broken, self._move_base_path]
+        if len(self._on_disk) > 1:
+            changes += [self._roll_back] * 2
+        if self.rng.random() < 0.3:
+            changes += [self._remove_all_versions]
+        return changes
 
-    def swap(self) -> None:
-        """A new version; the old directories go when it serves, or stay for a while."""
-        version = self._new()
-        self._wishes.changing(Wish(frozenset({version})))
-        self._times.publish(self._base, version)
-        self._there.add(version)
-        self.goes_over(self._base.name, self._wishes)
-        if self.random.random() < 0.5:
-            self._remove(self._there - {version})
+    def swap_version(self) -> None:
+        """Publish a version; half of the time, remove the older ones once it is available."""
+        version = self._next_version()
+        self._expect({version})
+        self._model.publish(self._base_path, version)
+        self._on_disk.add(version)
+        self._wait_until_served()
+        if self.rng.random() < 0.5:
+            self._remove(self._on_disk - {version})
 
     def _copy_slowly(self) -> None:
-        """The directory is there long before its graph, which must not count until it is complete."""
-        version = self._new()
-        path = self._base / str(version)
+        """Copy saved_model.pb last: the version must not be loaded before."""
+        version = self._next_version()
+        path = self._base_path / str(version)
         path.mkdir()
         for number in range(4):
             (path / f"part-{number}").write_bytes(b"x" * 1000)
             time.sleep(0.4)
-        self._wishes.changing(Wish(frozenset({version})))
-        (path / "saved_model.pb").write_bytes(self._times.graph(version))
-        self._there.add(version)
-        self.goes_over(self._base.name, self._wishes)
+        self._expect({version})
+        (path / "saved_model.pb").write_bytes(self._model.graph(version))
+        self._on_disk.add(version)
+        self._wait_until_served()
 
-    def _broken(self) -> None:
-        """A version that cannot be loaded: what serves goes on serving."""
-        version = self._new()
-        path = self._times.publish_broken(self._base, version)
-        name = self._base.name
-        self.until(
-            lambda: bool(self.states(name).get(version, (0, ""))[1]), f"an error of {name} version {version}"
-        )
+    def _publish_broken(self) -> None:
+        """Publish a version that cannot be loaded: the server must keep the current one."""
+        version = self._next_version()
+        path = self._model.publish_broken(self._base_path, version)
+        name = self._base_path.name
+
+        def has_error() -> bool:
+            return bool(self.fetch_states(name).get(version, (0, ""))[1])
+
+        self.wait_until(has_error, f"an error of {name} version {version}")
         shutil.rmtree(path)
-        self.goes_over(name, self._wishes)
+        self._wait_until_served()
 
     def _roll_back(self) -> None:
-        newest = max(self._there)
-        self._wishes.changing(Wish(frozenset({max(self._there - {newest})})))
+        """Remove the newest version: the server must go back to the one before it."""
+        newest = max(self._on_disk)
+        self._expect({max(self._on_disk - {newest})})
         self._remove({newest})
-        self.goes_over(self._base.name, self._wishes)
+        self._wait_until_served()
 
-    def _gone_and_back(self) -> None:
-        """All versions are removed, and one comes back."""
-        self._wishes.changing(Wish())
-        self._remove(set(self._there))
-        self.goes_over(self._base.name, self._wishes)
-        self.swap()
+    def _remove_all_versions(self) -> None:
+        """Remove all versions, then publish one."""
+        self._expect(set())
+        self._remove(set(self._on_disk))
+        self._wait_until_served()
+        self.swap_version()
 
-    def _base_path_away(self) -> None:
-        """Where the base path vanishes, what is served stays served."""
-        away = self._base.with_name(f"{self._base.name} away")
-        self._base.rename(away)
-        time.sleep(_POLLS)
-        away.rename(self._base)
-        self.goes_over(self._base.name, self._wishes)
+    def _move_base_path(self) -> None:
+        """Move the base path away and back: the server must keep what it serves."""
+        elsewhere = self._base_path.with_name(f"{self._base_path.name} moved")
+        self._base_path.rename(elsewhere)
+        time.sleep(_POLLED)
+        elsewhere.rename(self._base_path)
+        self._wait_until_served()
 
-    def _new(self) -> int:
-        self._next += self.random.randint(1, 3)
-        return self._next
+    def _next_version(self) -> int:
+        self._last += self.rng.randint(1, 3)
+        return self._last
+
+    def _expect(self, versions: set[int]) -> None:
+        self._expectations.begin_change(Served(frozenset(versions)))
+
+    def _wait_until_served(self) -> None:
+        self.wait_until_served(self._base_path.name, self._expectations)
 
     def _remove(self, versions: set[int]) -> None:
         for version in versions:
-            shutil.rmtree(self._base / str(version))
-        self._there -= versions
+            shutil.rmtree(self._base_path / str(version))
+        self._on_disk -= versions
 
 
-class Editor(Operator):
-    """Owns the config file: edits it, breaks it, and sends the same by HandleReloadConfigRequest.
+class Swapper(Publisher):
+    """Swaps versions a number of times, then sets `done`."""
 
-    Of two models it changes what is served: "edited", with versions 1 to 5 on disk, and "guest", which comes
-    and goes.
+    def __init__(self, *args: Any, swaps: int) -> None:
+        super().__init__(*args)
+        self._swaps = swaps
+        self.done = threading.Event()
+
+    def step(self) -> None:
+        if self._swaps:
+            self._swaps -= 1
+            self.swap_version()
+        if not self._swaps:
+            self.done.set()
+            self.pause(60)
+
+
+class ConfigEditor(Operator):
+    """Edits the config file, breaks it, and sends configurations with HandleReloadConfigRequest.
+
+    It changes what is served of two models: "edited", with versions 1 to 5 on disk, and "optional", which it
+    adds and removes.
     """
 
     def __init__(
         self,
         name: str,
-        record: Record,
+        results: Results,
         seed: int,
         grpc_address: str,
         file: Path,
-        config: ServerConfig,
-        wishes: dict[str, Wishes],
+        config: Any,
+        expectations: dict[str, Expectations],
     ) -> None:
-        super().__init__(name, record, seed, grpc_address)
+        super().__init__(name, results, seed, grpc_address)
         self._file = file
-        self._config = config
-        self._wishes = wishes
+        self._models = {model.name: model for model in config.model_config_list.config}
+        self._expectations = expectations
+        self._optional = model_config("optional", file.parent / "optional")
 
-    def moves(self) -> list[Callable[[], None]]:
-        """What can be done at any time."""
+    def changes(self) -> list[Callable[[], None]]:
+        """Return all changes."""
         return [
-            *[self._other_versions] * 4,
-            *[self._guest] * 2,
-            self._same_again,
-            self._unreadable,
-            self._file_away,
-            self._reload_what_cannot_be,
-            self._reload_for_a_while,
+            *[self._change_policy_and_labels] * 4,
+            *[self._add_or_remove_a_model] * 2,
+            self._reorder_models,
+            self._break_file,
+            self._move_file,
+            self._send_impossible_reload,
+            self._send_reload_that_the_file_reverts,
         ]
 
-    def _other_versions(self) -> None:
-        """Another version policy, and labels."""
-        there = range(1, 6)
-        policies: list[VersionPolicy] = [Latest(1), Latest(2), All()]
-        policies += [Specific(tuple(sorted(self.random.sample(there, size)))) for size in (1, 2, 3)]
-        policy = self.random.choice(policies)
-        served = policy.select(there)
-        before = self._wishes["edited"].now
+    def _change_policy_and_labels(self) -> None:
+        every = tuple(EDITED_VERSIONS)
+        samples = [tuple(sorted(self.rng.sample(every, size))) for size in (1, 2, 3)]
+        policies: list[tuple[dict[str, object], tuple[int, ...]]] = [
+            ({"latest": {"num_versions": 1}}, every[-1:]),
+            ({"latest": {"num_versions": 2}}, every[-2:]),
+            ({"all": {}}, every),
+            *(({"specific": {"versions": sample}}, sample) for sample in samples),
+        ]
+        policy, versions = self.rng.choice(policies)
+        before = self._expectations["edited"].latest
         labels = {}
         for label in ("stable", "canary"):
-            # one in use moves only to a version that is in service already
-            found = [
-                version for version in served if label not in before.labels or version in before.versions
-            ]
-            if found and self.random.random() < 0.7:
-                labels[label] = self.random.choice(found)
-        self._wishes["edited"].changing(Wish(frozenset(served), labels))
-        self._change(
-            replace(model, policy=policy, labels=labels) if model.name == "edited" else model
-            for model in self._config.models
+            # A label in use can move only to a version that is available already.
+            possible = [one for one in versions if label not in before.labels or one in before.versions]
+            if possible and self.rng.random() < 0.7:
+                labels[label] = self.rng.choice(possible)
+        self._expectations["edited"].begin_change(Served(frozenset(versions), labels))
+        self._models["edited"] = model_config(
+            "edited", self._models["edited"].base_path, model_version_policy=policy, version_labels=labels
         )
-        self.goes_over("edited", self._wishes["edited"])
+        self._apply()
+        self.wait_until_served("edited", self._expectations["edited"])
 
-    def _guest(self) -> None:
-        """A model comes, or goes."""
-        wishes = self._wishes["guest"]
-        others = [model for model in self._config.models if model.name != "guest"]
-        if wishes.now.versions:
-            wishes.changing(Wish())
-            self._change(others)
+    def _add_or_remove_a_model(self) -> None:
+        expectations = self._expectations["optional"]
+        if expectations.latest.versions:
+            expectations.begin_change(Served())
+            del self._models["optional"]
         else:
-            wishes.changing(Wish(frozenset({7})))
-            self._change([*others, ModelConfig("guest", str(self._file.parent / "guest"))])
-        self.goes_over("guest", wishes)
+            expectations.begin_change(Served(frozenset({OPTIONAL_VERSION})))
+            self._models["optional"] = self._optional
+        self._apply()
+        self.wait_until_served("optional", expectations)
 
-    def _same_again(self) -> None:
-        """The same configuration in another order changes nothing."""
-        models = list(self._config.models)
-        self.random.shuffle(models)
-        self._change(models)
+    def _reorder_models(self) -> None:
+        """Write the same models in another order: nothing must change."""
+        names = list(self._models)
+        self.rng.shuffle(names)
+        self._models = {name: self._models[name] for name in names}
+        self._apply()
 
-    def _unreadable(self) -> None:
-        """A file that does not parse, half-written, empty or of other bytes: the old configuration stays."""
-        text = to_text(self._config)
-        bad = [text[: len(text) // 2], "", "\n# nothing\n", "{", "\xff\0", '{"model_config_list": {}}']
-        bad += ['model_config_list { config { name: "edited" base_path: "relative" } }']
-        self._file.write_text(self.random.choice(bad), encoding="latin-1")
-        time.sleep(_POLLS)
+    def _break_file(self) -> None:
+        """Write a file that is invalid, truncated or empty: the server must keep the last configuration."""
+        text = self._text()
+        invalid = [text[: len(text) // 2], "", "\n# nothing\n", "{", "\xff\0", '{"model_config_list": {}}']
+        invalid += ['model_config_list { config { name: "edited" base_path: "relative" } }']
+        self._file.write_text(self.rng.choice(invalid), encoding="latin-1")
+        time.sleep(_POLLED)
         self._write()
 
-    def _file_away(self) -> None:
-        away = self._file.with_name("away.config")
-        self._file.rename(away)
-        time.sleep(_POLLS)
-        away.rename(self._file)
+    def _move_file(self) -> None:
+        """Move the file away and back: nothing must change."""
+        elsewhere = self._file.with_name("moved.config")
+        self._file.rename(elsewhere)
+        time.sleep(_POLLED)
+        elsewhere.rename(self._file)
 
-    def _reload_what_cannot_be(self) -> None:
-        """Refused, or never fulfilled; what the file says is in force again at its next reading."""
-        models = self._config.models
-        ghost = ModelConfig("ghost", str(self._file.parent / "nowhere"))
-        name, bad = self.random.choice(
+    def _send_impossible_reload(self) -> None:
+        """Send a reload that the server must reject or cannot complete; its next poll restores the file's."""
+        models = list(self._models.values())
+        missing, relative = self._file.parent / "missing", "missing"
+        moved = model_config(models[0].name, "/other")
+        expected, config = self.rng.choice(
             [
-                ("DEADLINE_EXCEEDED", ServerConfig((*models, ghost))),
-                ("INVALID_ARGUMENT", ServerConfig((*models, replace(ghost, base_path="nowhere")))),
-                ("INVALID_ARGUMENT", ServerConfig((*models, replace(models[0], base_path="/other")))),
+                ("DEADLINE_EXCEEDED", server_config([*models, model_config("missing", missing)])),
+                ("INVALID_ARGUMENT", server_config([*models, model_config("missing", relative)])),
+                ("INVALID_ARGUMENT", server_config([*models, moved])),
             ]
         )
-        code = self._reload(bad, timeout=1.0)
-        if code != name:
-            self.record.wrong(f"a reload that cannot be was answered with {code}, not {name}")
-        time.sleep(_POLLS)
+        status = self._reload(config, timeout=1.0)
+        if status != expected:
+            self.results.fail(f"an impossible reload returned {status}, expected is {expected}")
+        time.sleep(_POLLED)
 
-    def _reload_for_a_while(self) -> None:
-        """What a reload changes, the file changes back when it is read again."""
-        wishes = self._wishes["guest"]
-        before = wishes.now
+    def _send_reload_that_the_file_reverts(self) -> None:
+        """Add a model with a reload only: the next poll of the file must remove it."""
+        expectations = self._expectations["optional"]
+        before = expectations.latest
         if before.versions:
             return
-        wishes.changing(Wish(frozenset({7})))
-        guest = ModelConfig("guest", str(self._file.parent / "guest"))
-        code = self._reload(ServerConfig((*self._config.models, guest)))
-        if code not in ("OK", "DEADLINE_EXCEEDED"):
-            self.record.wrong(f"a reload was answered with {code}")
-        wishes.changing(before)
-        time.sleep(_POLLS)
-        self.goes_over("guest", wishes)
+        expectations.begin_change(Served(frozenset({OPTIONAL_VERSION})))
+        status = self._reload(server_config([*self._models.values(), self._optional]))
+        if status not in ("OK", "DEADLINE_EXCEEDED"):
+            self.results.fail(f"a reload returned {status}")
+        expectations.begin_change(before)
+        time.sleep(_POLLED)
+        self.wait_until_served("optional", expectations)
 
-    def _change(self, models) -> None:
-        """By the file, and half of the time by a call as well, which takes effect at once."""
-        self._config = ServerConfig(tuple(models))
+    def _apply(self) -> None:
+        """Write the file and, half of the time, send a reload as well, which takes effect immediately."""
         self._write()
-        if self.random.random() < 0.5:
-            code = self._reload(self._config)
-            if code != "OK":
-                self.record.wrong(f"a reload of {to_text(self._config)} was answered with {code}")
+        if self.rng.random() < 0.5:
+            status = self._reload(server_config(self._models.values()))
+            if status != "OK":
+                self.results.fail(f"a reload of {self._text()} returned {status}")
+
+    def _text(self) -> str:
+        return text_format.MessageToString(server_config(self._models.values()))
 
     def _write(self) -> None:
         staging = self._file.with_name("next.config")
-        staging.write_text(to_text(self._config), encoding="utf-8")
+        staging.write_text(self._text(), encoding="utf-8")
         staging.rename(self._file)
 
-    def _reload(self, config: ServerConfig, timeout: float = TIMEOUT) -> str:
-        request = messages.ReloadConfigRequest(config=to_message(config))
+    def _reload(self, config: Any, timeout: float = TIMEOUT) -> str | int:
+        request = messages.ReloadConfigRequest(config=config)
         call = self._channel.unary_unary(services.RELOAD_CONFIG.path)
         try:
-            answer = messages.ReloadConfigResponse.FromString(
-                call(request.SerializeToString(), timeout=timeout)
-            )
+            data = call(request.SerializeToString(), timeout=timeout)
         except grpc.RpcError as error:
             return error.code().name
-        return "OK" if not answer.status.error_code else answer.status.error_code
-
-
-class Swapper(Publisher):
-    """Publishes one new version after the other, and removes the old ones."""
-
-    def __init__(self, *args, rounds: int) -> None:
-        super().__init__(*args)
-        self._rounds = rounds
-        self.done = threading.Event()
-
-    def act(self) -> None:
-        """One round; then `done`."""
-        if self._rounds:
-            self._rounds -= 1
-            self.swap()
-        if not self._rounds:
-            self.done.set()
-            self.rest(60)
+        return messages.ReloadConfigResponse.FromString(data).status.error_code or "OK"

@@ -1,4 +1,4 @@
-"""A minute of the soak; TFSERVING_SOAK_SECONDS says how long, TFSERVING_SOAK_SEED what exactly."""
+"""One minute of the soak; set TFSERVING_SOAK_SECONDS and TFSERVING_SOAK_SEED for another length and seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED = os.environ.get("TFSERVING_SOAK_SEED")
 
 @pytest.mark.soak
 @pytest.mark.tensorflow
-def test_nothing_goes_wrong_when_everything_happens_at_once():
+def test_responses_and_memory_stay_correct_under_load_changes_and_malformed_clients():
     command = [sys.executable, "-m", "tests.soak", f"--seconds={SECONDS}"]
     if SEED:
         command.append(f"--seed={SEED}")

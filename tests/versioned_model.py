@@ -1,8 +1,8 @@
-"""Models whose answers tell which version gave them: version v answers x * v.
+"""A model whose predictions reveal the version that made them: version v returns y = x * v.
 
-    python -m tests.soak.models DIR        writes DIR/times/ and DIR/slow/, with TensorFlow
+    python -m tests.versioned_model DIR        exports DIR/template/ and DIR/slow/1/ with TensorFlow
 
-A version of any number is made of DIR/times without TensorFlow: the factor in its graph is replaced.
+`VersionedModel` makes any version from DIR/template without TensorFlow: it replaces the factor in the graph.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from pathlib import Path
 
 from tfserving.repository import versions
 
-# The factor in the exported graph; its bytes occur there once.
-_MARK = struct.pack("<f", 1234.5678)
+# The factor in the exported graph. Its bytes occur there once.
+_FACTOR = struct.pack("<f", 1234.5678)
 
 
-class Times:
-    """Makes versions: x (float32, any length) times the version's number is y."""
+class VersionedModel:
+    """Publishes versions of the model: x and y are float32 of shape (n,), and y is x times the version."""
 
     def __init__(self, directory: Path) -> None:
-        self._graph = (directory / "times" / "saved_model.pb").read_bytes()
-        assert self._graph.count(_MARK) == 1, "the factor cannot be told from the rest of the graph"
+        self._template = (directory / "template" / "saved_model.pb").read_bytes()
+        assert self._template.count(_FACTOR) == 1, "the bytes of the factor occur more than once in the graph"
 
     def graph(self, version: int) -> bytes:
-        """The bytes of a version's saved_model.pb."""
-        return self._graph.replace(_MARK, struct.pack("<f", version))
+        """Return the content of saved_model.pb of a version."""
+        return self._template.replace(_FACTOR, struct.pack("<f", version))
 
     def publish(self, base_path: Path, version: int) -> Path:
-        """Puts a version under a base path, whole and at once."""
+        """Publish a complete version with one rename."""
         return self._publish(base_path, version, self.graph(version))
 
     def publish_broken(self, base_path: Path, version: int) -> Path:
-        """Puts a version there that no server can load."""
+        """Publish a version that no server can load."""
         return self._publish(base_path, version, b"\xff" + self.graph(version)[::-1])
 
     def _publish(self, base_path: Path, version: int, graph: bytes) -> Path:
@@ -44,7 +44,7 @@ class Times:
 
 
 def export(directory: Path, seconds: float = 0.05) -> None:
-    """Writes what `Times` needs, and slow/1, which takes twice `seconds` for x * 1, call after call."""
+    """Export the template, and slow/1, which returns x after sleeping for twice `seconds`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     import tensorflow as tf
@@ -52,12 +52,12 @@ def export(directory: Path, seconds: float = 0.05) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None], name="x")
-        y = tf.multiply(x, tf.constant(struct.unpack("<f", _MARK)[0]), name="y")
+        y = tf.multiply(x, tf.constant(struct.unpack("<f", _FACTOR)[0]), name="y")
         info = v1.saved_model.build_tensor_info
         signature = v1.saved_model.signature_def_utils.build_signature_def(
             {"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"
         )
-        builder = v1.saved_model.Builder(str(directory / "times"))
+        builder = v1.saved_model.Builder(str(directory / "template"))
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
 

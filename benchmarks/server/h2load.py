@@ -1,4 +1,4 @@
-"""Load by h2load, a tool that is not ours (Debian's package nghttp2-client)."""
+"""Generates load with h2load (Debian: nghttp2-client)."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _DATA = re.compile(r"\((\d+)\) data")
 
 @dataclass(frozen=True)
 class Load:
-    """Calls per second, and the seconds that each call took, in the order of their ends."""
+    """Requests per second, and the latency of each request in seconds, in the order of their start."""
 
     rate: float
-    seconds: Sequence[float]
+    latencies: Sequence[float]
 
 
-def for_seconds(request: Request, seconds: float, callers: int) -> Load:
-    """What so many callers get done, each with one call at a time on a connection of its own."""
-    return _run(request, callers, "-D", f"{seconds * 1e3:.0f}ms", f"--warm-up-time={seconds * 200:.0f}ms")
+def run_for_seconds(request: Request, seconds: float, clients: int) -> Load:
+    """Send requests for some seconds; each client has a connection, and one request at a time."""
+    return _run(request, clients, "-D", f"{seconds * 1e3:.0f}ms", f"--warm-up-time={seconds * 200:.0f}ms")
 
 
-def for_calls(request: Request, calls: int, callers: int = 1) -> Load:
-    """So many calls."""
-    return _run(request, callers, "-n", str(calls))
+def run_requests(request: Request, count: int) -> Load:
+    """Send a number of requests, one after the other."""
+    return _run(request, 1, "-n", str(count))
 
 
-def _run(request: Request, callers: int, *how: str) -> Load:
-    """Raises RuntimeError when calls failed."""
+def _run(request: Request, clients: int, *options: str) -> Load:
+    """Run h2load; raise RuntimeError if a request failed."""
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "log"
         command = [
             "h2load",
-            *how,
+            *options,
             "-c",
-            str(callers),
+            str(clients),
             "-m",
             "1",
             "-d",
@@ -56,9 +56,9 @@ def _run(request: Request, callers: int, *how: str) -> Load:
         lines = sorted(line.split() for line in log.read_text().splitlines())
     finished, requests, data = (pattern.search(done.stdout) for pattern in (_FINISHED, _REQUESTS, _DATA))
     if not finished or not requests or not data:
-        raise RuntimeError(f"h2load said: {done.stdout}{done.stderr}")
+        raise RuntimeError(f"unexpected output of h2load: {done.stdout}{done.stderr}")
     count, succeeded, *failed = map(int, requests.groups())
-    # a call that gRPC refuses succeeds in HTTP, but has no message
-    if succeeded != count or any(failed) or not count or int(data[1]) < count * request.answer:
-        raise RuntimeError(f"calls failed: {done.stdout}")
+    # A gRPC error is a success for HTTP, but has no message.
+    if succeeded != count or any(failed) or not count or int(data[1]) < count * request.response_bytes:
+        raise RuntimeError(f"requests failed: {done.stdout}")
     return Load(float(finished[1]), [int(line[2]) / 1e6 for line in lines])

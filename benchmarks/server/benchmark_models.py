@@ -1,4 +1,4 @@
-"""The models that are called: python -m benchmarks.server.models DIR writes each as DIR/NAME/1."""
+"""Exports the models of the benchmarks as DIR/NAME/1: python -m benchmarks.server.benchmark_models DIR"""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import sys
 import time
 from pathlib import Path
 
-# What each is called with: the input's name and its shape.
+# The input name and its shape in requests, by model.
 INPUTS = {
     "trivial": ("x", (3,)),
     "mobilenet": ("image", (1, 224, 224, 3)),
     "dense": ("x", (1, 4096)),
     "slow": ("x", (1,)),
 }
-# Seconds that a call of "slow" takes.
+# The time of a request to "slow" in seconds.
 SLOW_SECONDS = 1.0
 
 
 def export(directory: Path) -> None:
-    """Writes the models.
+    """Export the models.
 
-    trivial: y = x / 2 + 2. mobilenet: MobileNetV2 with random weights. dense: rows of 4096 times a
-    matrix of 64 MB, which for one row takes the time that memory needs to give the matrix.
-    slow: products of matrices for
-    about SLOW_SECONDS of all cores.
+    trivial: y = x / 2 + 2. mobilenet: MobileNetV2 with random weights. dense: x times a matrix of 64 MB; for
+    one row, reading the matrix from memory takes longer than the multiplication. slow: matrix products that
+    use all CPUs for about SLOW_SECONDS.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -36,9 +35,8 @@ def export(directory: Path) -> None:
     def save(name: str, function, shape: tuple[int | None, ...], variables: object = None) -> None:
         module = tf.Module()
         module.variables_ = variables
-        alias = INPUTS[name][0]
         module.function = tf.function(
-            function, input_signature=[tf.TensorSpec(shape, tf.float32, name=alias)]
+            function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUTS[name][0])]
         )
         path = str(directory / name / "1")
         tf.saved_model.save(module, path, signatures={"serving_default": module.function})

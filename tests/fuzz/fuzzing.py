@@ -1,7 +1,8 @@
-"""Fuzzing for a time: hypothesis in rounds, each with a seed of its own, until the time is over.
+"""Runs Hypothesis for a given time instead of a given number of examples.
 
-TFSERVING_FUZZ_SECONDS says for how long in all (default: 60), TFSERVING_FUZZ_SEED where the seeds begin
-(default: anywhere). What fails says its seed; with it the same comes again, and at once.
+TFSERVING_FUZZ_SECONDS is the time of all tests together (default: 60), TFSERVING_FUZZ_SEED the first seed
+(default: a random one). A test runs round after round, each with the next seed. A failure prints the seed of
+its round; a run that starts with this seed fails in its first round.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from hypothesis.strategies import SearchStrategy
 SECONDS = float(os.environ.get("TFSERVING_FUZZ_SECONDS") or 60)
 SEED = int(os.environ.get("TFSERVING_FUZZ_SEED") or random.randrange(10**9))
 
-# The tests that share the time.
+# The number of tests that share the time.
 TESTS = 12
-_EXAMPLES = 200
 
-_SETTINGS = settings(
-    max_examples=_EXAMPLES,
+_ROUND = settings(
+    max_examples=200,
     deadline=None,
     database=None,
     print_blob=False,
@@ -35,14 +35,14 @@ _SETTINGS = settings(
 def fuzz(
     strategy: SearchStrategy[Any], check: Callable[[Any], None], seconds: float = SECONDS / TESTS
 ) -> None:
-    """Checks examples of the strategy, round after round; at least one round, whatever the time."""
+    """Check examples of the strategy for some seconds, and for at least one round."""
     end = time.monotonic() + seconds
     number = SEED
     while True:
         try:
-            seed(number)(_SETTINGS(given(strategy)(lambda example: check(example))))()
+            seed(number)(_ROUND(given(strategy)(lambda example: check(example))))()
         except BaseException:
-            print(f"in the round of TFSERVING_FUZZ_SEED={number}")
+            print(f"failed in the round with TFSERVING_FUZZ_SEED={number}")
             raise
         number += 1
         if time.monotonic() > end:
