@@ -32,7 +32,7 @@ check_image_settings() {
   check_models_dir
 }
 
-check_verbose() { check_choice VERBOSE 'VERBOSE value' '' 0 1; }
+check_verbose() { check_choice VERBOSE value '' 0 1; }
 
 add_version() { # NAME VERSION SOURCE TARGET
   local unsupported

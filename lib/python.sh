@@ -80,8 +80,14 @@ install_requirements() {
 # installed stays.
 install_command() {
   local file=$VENV/bin/tfserving mark='# Runs the checkout of quickstart.sh.' text
-  text=$(printf '#!/bin/sh\n%s\nexec env PYTHONPATH=%s"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1 %s -m tfserving "$@"' \
-    "$mark" "$(quoted "$ROOT")" "$(quoted "$PYTHON")")
+  text=$(
+    cat <<END
+#!/bin/sh
+$mark
+exec env PYTHONPATH=$(quoted "$ROOT")"\${PYTHONPATH:+:\$PYTHONPATH}" PYTHONSAFEPATH=1 \\
+  $(quoted "$PYTHON") -m tfserving "\$@"
+END
+  )
   if [[ -e $file ]]; then
     [[ $(cat "$file") == *"$mark"* && $(cat "$file") != "$text" ]] || return 0
   fi
