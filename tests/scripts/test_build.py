@@ -35,8 +35,8 @@ def labelled(command: list[str]) -> str:
 class TestCommand:
     def test_exactly(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        done = checkout.run("build.sh")
-        assert (done.code, done.out) == (0, "")
+        result = checkout.run("build.sh")
+        assert (result.code, result.out) == (0, "")
         ((*command, directory),) = checkout.calls("build")
         assert command == [
             *("build", "--tag", "tfserving-digits"),
@@ -89,11 +89,11 @@ class TestCommand:
     def test_a_build_that_fails(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.change(build="fails")
-        done = checkout.run("build.sh")
-        assert done.code == 1
-        assert done.err.splitlines()[-2:] == [
+        result = checkout.run("build.sh")
+        assert result.code == 1
+        assert result.err.splitlines()[-2:] == [
             "unable to find image",
-            "build.sh: error: docker build failed (exit code 1); its message is above",
+            "build.sh: error: docker build failed (exit code 1); its output is above",
         ]
         assert list(checkout.tmp.iterdir()) == []
 
@@ -103,9 +103,9 @@ class TestCommand:
         tools.mkdir()
         for tool in ("bash", "dirname", "find", "head", "sort", "tail", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
-        done = checkout.run("build.sh", PATH=str(tools))
-        assert done.code == 1
-        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in done.err
+        result = checkout.run("build.sh", PATH=str(tools))
+        assert result.code == 1
+        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in result.err
 
 
 class TestVersions:
@@ -145,7 +145,7 @@ class TestContext:
         checkout.add_config()
         checkout.run("build.sh")
         assert list(context(checkout)) == [
-            *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "models/digits/2/saved_model.pb")
+            *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "model_server.sh", "models/digits/2/saved_model.pb")
         ]
         assert list(checkout.tmp.iterdir()) == []
 
@@ -188,7 +188,7 @@ class TestContext:
         assert list(checkout.tmp.iterdir()) == []
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize(
         "name",
         [
@@ -211,30 +211,30 @@ class TestRefuses:
         ],
     )
     def test_names(self, checkout: Any, name: str) -> None:
-        done = checkout.run("build.sh", MODEL_NAME=name)
+        result = checkout.run("build.sh", MODEL_NAME=name)
         assert (
-            "is no model name: use letters" in done.refusal or "contains a control character" in done.refusal
+            "is not a valid model name (letters" in result.rejection or "contains a control character" in result.rejection
         )
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
         ("variables", "message"),
         [
-            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is no directory; make one with python export"),
+            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory; create it with python export"),
             ({"MODEL_NAME": "flowers"}, "no model flowers: "),
-            ({"MODEL_NAME": "empty"}, "holds no version: a version is a directory whose name is an integer"),
-            ({"MODEL_NAME": "bare"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
-            ({"MODEL_NAME": "hollow"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
-            ({"MODEL_NAME": "dangling"}, "neither a file nor a directory, or a link that leads nowhere"),
-            ({"MODEL_NAME": "pipe"}, "neither a file nor a directory, or a link that leads nowhere"),
+            ({"MODEL_NAME": "empty"}, "has no version (a directory whose name is an integer)"),
+            ({"MODEL_NAME": "bare"}, "is not a SavedModel: saved_model.pb is missing or empty"),
+            ({"MODEL_NAME": "hollow"}, "is not a SavedModel: saved_model.pb is missing or empty"),
+            ({"MODEL_NAME": "dangling"}, "contains a special file or a broken link"),
+            ({"MODEL_NAME": "pipe"}, "contains a special file or a broken link"),
             ({"MODEL_VERSIONS": "1,3"}, "no version 3 of digits in "),
-            ({"MODEL_VERSIONS": "one"}, "is no list of versions; give integers such as 1,2"),
-            ({"MODEL_VERSIONS": "-1"}, "MODEL_VERSIONS=-1 is no list of versions"),
-            ({"MODEL_VERSIONS": "1;id"}, "MODEL_VERSIONS='1;id' is no list of versions"),
-            ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is no list of versions"),
-            ({"MODEL_VERSIONS": "99999999999999999999"}, "is more than a version can be"),
-            ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is known only after the build"),
-            ({"DOCKER_ARGS": "--label 'a"}, "has a quote without its partner"),
+            ({"MODEL_VERSIONS": "one"}, "is not a valid list of versions (integers such as 1,2)"),
+            ({"MODEL_VERSIONS": "-1"}, "MODEL_VERSIONS=-1 is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "1;id"}, "MODEL_VERSIONS='1;id' is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "99999999999999999999"}, "is not a valid version (0-9223372036854775807)"),
+            ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is unknown before the build"),
+            ({"DOCKER_ARGS": "--label 'a"}, "has an unclosed quote"),
         ],
     )
     def test_what_cannot_be_built(self, checkout: Any, variables: dict[str, str], message: str) -> None:
@@ -244,28 +244,28 @@ class TestRefuses:
         (checkout.add_version("hollow", 1) / "1" / "saved_model.pb").write_bytes(b"")
         (checkout.add_version("dangling", 1) / "1" / "assets").symlink_to("nowhere")
         os.mkfifo(checkout.add_version("pipe", 1) / "1" / "assets")
-        assert message in checkout.run("build.sh", **variables).refusal
+        assert message in checkout.run("build.sh", **variables).rejection
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
 
     def test_says_how_to_make_a_missing_model(self, checkout: Any, tmp_path: Path) -> None:
-        refusal = checkout.run("build.sh").refusal
-        assert "python export_saved_model.py SOURCE --name digits, or bash quickstart.sh" in refusal
+        rejection = checkout.run("build.sh").rejection
+        assert "python export_saved_model.py SOURCE --name digits, or bash quickstart.sh" in rejection
         (tmp_path / "my models").mkdir()
-        refusal = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).refusal
-        assert f"--name digits --models-dir '{tmp_path}/my models'" in refusal
+        rejection = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).rejection
+        assert f"--name digits --models-dir '{tmp_path}/my models'" in rejection
 
     @pytest.mark.parametrize("argument", ["digits", "--force", "-x", "", "--dry-run=yes", "; id"])
     def test_arguments(self, checkout: Any, argument: str) -> None:
-        assert "unknown argument" in checkout.run("build.sh", argument).refusal
+        assert "unknown argument" in checkout.run("build.sh", argument).rejection
 
     @pytest.mark.parametrize("reference", ["Digits", "a;b", "--tag", "a@sha256:12"])
     @pytest.mark.parametrize("variable", ["IMAGE_NAME", "TF_SERVING_IMAGE"])
     def test_image_references(self, checkout: Any, variable: str, reference: str) -> None:
         checkout.add_version("digits", 1)
-        refusal = checkout.run("build.sh", **{variable: reference}).refusal
-        assert refusal.startswith(f"build.sh: error: {variable}=")
-        assert "is no image reference: use [HOST[:PORT]/]NAME[:TAG]" in refusal
+        rejection = checkout.run("build.sh", **{variable: reference}).rejection
+        assert rejection.startswith(f"build.sh: error: {variable}=")
+        assert "is not a valid image reference ( [HOST[:PORT]/]NAME[:TAG]" in rejection
         assert checkout.calls() == []
 
 
@@ -289,9 +289,9 @@ def test_the_grammar_of_image_references(checkout: Any, locale: str) -> None:
     source "$ROOT/lib/common.sh"
     for reference; do
       if is_image_reference "$reference"; then printf "%s\\0" "$reference"; fi
-    done
+    result
     """
-    environment = {**checkout.environment, "ROOT": str(ROOT), "DOOR": "test", "LC_ALL": locale}
+    environment = {**checkout.environment, "ROOT": str(ROOT), "SCRIPT": "test", "LC_ALL": locale}
     command = ["bash", "-c", script, "bash", *GOOD_REFERENCES, *BAD_REFERENCES]
     good = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     assert good.split("\0")[:-1] == GOOD_REFERENCES

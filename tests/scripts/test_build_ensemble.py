@@ -28,9 +28,9 @@ def baked(checkout: Any) -> list[str]:
 
 
 def test_exactly(models: Any) -> None:
-    done = models.run("build_ensemble.sh")
-    assert (done.code, done.out) == (0, "")
-    assert done.err.endswith("next: bash run_tf_serving.sh multi\n")
+    result = models.run("build_ensemble.sh")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.endswith("next: bash run_tf_serving.sh multi\n")
     ((*command, _),) = models.calls("build")
     assert command == [
         *("build", "--tag", "tfserving-ensemble"),
@@ -39,7 +39,7 @@ def test_exactly(models: Any) -> None:
         *("--build-arg", "MODELS=digits:2 half:1,3"),
     ]
     assert baked(models) == [
-        *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
+        *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "model_server.sh"),
         *(f"models/{name}/saved_model.pb" for name in ("digits/2", "half/1", "half/3")),
         "models/models.config",
     ]
@@ -58,9 +58,9 @@ def test_dry_run_is_the_same_and_runs_nothing(models: Any) -> None:
 def test_json_is_converted_with_a_note(models: Any) -> None:
     config = {"name": "digits", "base_path": "/models/digits", "model_platform": "tensorflow"}
     models.add_config(json.dumps({"model_config_list": {"config": [config]}}))
-    done = models.run("build_ensemble.sh")
-    assert done.code == 0
-    assert "is JSON" in done.err
+    result = models.run("build_ensemble.sh")
+    assert result.code == 0
+    assert "is JSON" in result.err
     assert 'name: "digits"' in (models.world / "context/models/models.config").read_text()
     assert "models/digits/2/saved_model.pb" in baked(models)
 
@@ -74,8 +74,8 @@ def test_two_models_of_one_base_path(models: Any) -> None:
                    model_version_policy { all {} } }
         }"""
     )
-    done = models.run("build_ensemble.sh")
-    assert done.code == 0, done.err
+    result = models.run("build_ensemble.sh")
+    assert result.code == 0, result.err
     assert [name for name in baked(models) if "saved_model" in name] == [
         *("models/digits/1/saved_model.pb", "models/digits/2/saved_model.pb")
     ]
@@ -85,19 +85,19 @@ def test_two_models_of_one_base_path(models: Any) -> None:
 def test_other_places(models: Any, tmp_path: Path) -> None:
     models.models.rename(tmp_path / "-m's dir")
     (tmp_path / "-m's dir" / "models.config").rename(tmp_path / "-c;id")
-    done = models.run("build_ensemble.sh", cwd=tmp_path, MODELS_DIR="-m's dir", MODELS_CONFIG="-c;id")
-    assert done.code == 0, done.err
+    result = models.run("build_ensemble.sh", cwd=tmp_path, MODELS_DIR="-m's dir", MODELS_CONFIG="-c;id")
+    assert result.code == 0, result.err
     assert "models/half/3/saved_model.pb" in baked(models)
 
 
-class TestRefuses:
+class TestRejects:
     def test_missing_models_all_of_them(self, checkout: Any) -> None:
         checkout.add_config()
-        done = checkout.run("build_ensemble.sh")
-        assert "bash quickstart.sh" in done.refusal
-        assert "digits" in done.err.splitlines()[0]
-        assert "half" in done.err.splitlines()[1]
-        assert "export_saved_model.py" in done.err
+        result = checkout.run("build_ensemble.sh")
+        assert "bash quickstart.sh" in result.rejection
+        assert "digits" in result.err.splitlines()[0]
+        assert "half" in result.err.splitlines()[1]
+        assert "export_saved_model.py" in result.err
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ class TestRefuses:
     )
     def test_configs_with_their_line(self, models: Any, config: str, message: str) -> None:
         models.add_config(config)
-        done = models.run("build_ensemble.sh")
-        assert done.refusal.startswith("build_ensemble.sh: error: ")
-        assert message in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection.startswith("build_ensemble.sh: error: ")
+        assert message in result.err
         assert models.calls() == []
 
     def test_a_half_copied_version(self, models: Any) -> None:
         (models.models / "digits" / "2" / "saved_model.pb").unlink()
-        done = models.run("build_ensemble.sh")
-        assert done.refusal
-        assert "has no saved_model.pb" in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection
+        assert "has no saved_model.pb" in result.err
 
     def test_models_outside_of_the_directory(self, models: Any, tmp_path: Path) -> None:
         (tmp_path / "a" / "1").mkdir(parents=True)
@@ -135,21 +135,21 @@ class TestRefuses:
         models.add_config(
             f"model_config_list {{ config {{ {TENSORFLOW} name: 'a' base_path: '{tmp_path}/a' }} }}"
         )
-        done = models.run("build_ensemble.sh")
-        assert done.refusal
-        assert f"{tmp_path}/a" in done.err
-        assert "/models/a" in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection
+        assert f"{tmp_path}/a" in result.err
+        assert "/models/a" in result.err
 
     def test_no_config(self, models: Any) -> None:
-        refusal = models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").refusal
-        assert "git checkout models/models.config" in refusal
+        rejection = models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").rejection
+        assert "git checkout models/models.config" in rejection
 
     def test_no_python(self, models: Any) -> None:
         tools = models.tmp.parent / "tools"
         tools.mkdir()
         for tool in ("bash", "dirname", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
-        done = models.run("build_ensemble.sh", PATH=str(tools))
-        assert done.code == 1
+        result = models.run("build_ensemble.sh", PATH=str(tools))
+        assert result.code == 1
         mend = "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
-        assert mend in done.err
+        assert mend in result.err

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-ENTRYPOINT = Path(__file__).parents[2] / "deploy" / "embedded" / "tf_serving_entrypoint.sh"
+ENTRYPOINT = Path(__file__).parents[2] / "docker" / "embedded" / "tf_serving_entrypoint.sh"
 
 
 def test_the_server_is_what_gets_the_signals(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ENTRYPOINT = Path(__file__).parents[2] / "lib" / "entrypoint.sh"
+ENTRYPOINT = Path(__file__).parents[2] / "docker" / "entrypoint.sh"
 DEADLINE = 30.0
 
 # Tells what it was started with, then what signal reaches it. ON_TERM: "die" has no handler, as the real one.
@@ -189,7 +189,7 @@ class TestCommand:
         assert entrypoint.ended() == (5, "")
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize("seconds", ["", "-1", "1.5", "ten", "1 2", "999999", "$(id)"])
     def test_drain_seconds(self, run: Run, seconds: str) -> None:
         code, said = run(DRAIN_SECONDS=seconds).ended()
@@ -200,9 +200,9 @@ class TestRefuses:
         ("settings", "message"),
         [
             ({"MODE": ""}, "MODE is empty"),
-            ({"MODE": "both"}, "MODE=both is unknown; it is single (one model) or multi"),
+            ({"MODE": "both"}, "MODE=both is not a valid mode (single, multi)"),
             ({"MODEL_NAME": ""}, "MODEL_NAME is empty"),
-            ({"MODE": "multi"}, "no models.config at"),
+            ({"MODE": "multi"}, "{models}/models.config does not exist; mount a models.config"),
         ],
     )
     def test_settings(self, run: Run, settings: dict[str, str], message: str) -> None:

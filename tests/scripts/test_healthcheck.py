@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
-HEALTHCHECK = Path(__file__).parents[2] / "lib" / "healthcheck.sh"
+HEALTHCHECK = Path(__file__).parents[2] / "docker" / "healthcheck.sh"
 DEADLINE = 30.0
 
 AVAILABLE, LOADING, END = "AVAILABLE", "LOADING", "END"
@@ -82,16 +82,16 @@ def check(tmp_path: Path, rest: Rest) -> Check:
 
 
 def run_healthcheck(state: Path, *args: str, **environment: str) -> tuple[int, str]:
-    done = subprocess.run(
+    result = subprocess.run(
         [str(HEALTHCHECK), *args],
         env={"PATH": os.environ["PATH"], "STATE_DIR": str(state), **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
     )
-    assert done.stderr == ""
-    assert done.stdout.count("\n") == 1
-    return done.returncode, done.stdout.rstrip("\n")
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 1
+    return result.returncode, result.stdout.rstrip("\n")
 
 
 class TestOneModel:
@@ -118,7 +118,7 @@ class TestOneModel:
 
     def test_unknown_to_the_server(self, check: Check, rest: Rest) -> None:
         rest.bodies.clear()
-        assert check() == (1, "unhealthy: model digits: the server answers 404 Not Found")
+        assert check() == (1, "unhealthy: model digits: the server responds 404 Not Found")
 
     def test_the_last_flag_counts(self, check: Check, rest: Rest) -> None:
         rest.bodies["other"] = status(AVAILABLE)
@@ -129,7 +129,7 @@ class TestOneModel:
             taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
             port = taken.getsockname()[1]
             code, line = check(f"--rest_api_port={port}")
-        assert (code, line) == (1, f"unhealthy: no answer from port {port} (REST) about model digits")
+        assert (code, line) == (1, f"unhealthy: no response from port {port} (REST) for model digits")
 
     @pytest.mark.parametrize("port", ["0", "", "x[$(id)]", "80/../.."])
     def test_no_port(self, check: Check, port: str) -> None:
@@ -158,10 +158,10 @@ class TestOneModel:
 class TestNotServing:
     def test_draining(self, check: Check, tmp_path: Path) -> None:
         (tmp_path / "draining").touch()
-        assert check() == (1, "unhealthy: draining: a stop signal has arrived")
+        assert check() == (1, "unhealthy: draining: received a stop signal")
 
     def test_nothing_started(self, tmp_path: Path) -> None:
-        assert run_healthcheck(tmp_path) == (1, "unhealthy: no server has been started here")
+        assert run_healthcheck(tmp_path) == (1, "unhealthy: no server was started in this container")
 
     def test_arguments(self, tmp_path: Path) -> None:
         assert run_healthcheck(tmp_path, "digits")[0] == 1
@@ -169,7 +169,7 @@ class TestNotServing:
     def test_a_server_that_never_answers(self, check: Check) -> None:
         with socket.create_server(("127.0.0.1", 0)) as frozen:
             code, line = check(f"--rest_api_port={frozen.getsockname()[1]}", HEALTHCHECK_SECONDS="0.5")
-        assert (code, line) == (1, "unhealthy: no answer within 0.5 s")
+        assert (code, line) == (1, "unhealthy: no response within 0.5 s")
 
     def test_a_server_that_hangs_up(self, check: Check) -> None:
         with socket.create_server(("127.0.0.1", 0)) as rude:
@@ -250,7 +250,7 @@ class TestConfig:
         (tmp_path / "models.config").write_text(text)
         assert check("--model_config_file=/gone") == (
             1,
-            "unhealthy: the models.config in use names no model",
+            "unhealthy: the active models.config names no model",
         )
 
     def test_an_empty_flag_means_one_model(self, check: Check) -> None:

@@ -1,4 +1,4 @@
-"""lib/venv.sh with a fake Python that notes what it is asked for."""
+"""lib/python.sh with a fake Python that logs its calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
 
-# `-m venv DIR` copies the fake into DIR, as a real one links itself; `-m pip` does as the file `pip` says.
+# `-m venv DIR` copies the fake into DIR; `-m pip` exits with PIP_EXIT.
 FAKE_PYTHON = """#!/bin/bash
 here=$(dirname "$0")
 case "$1 ${2:-}" in
   "-c "*import*) [[ ! -e $here/unfit ]] ;;
   "-c ") ;;
+  "-m tfserving") echo "tfserving ${*:3} with $PYTHONPATH" ;;
   --version*) echo "Python 3.12.0" ;;
   "-m venv") echo "venv $3" >>"$LOG"; mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
   "-m pip") echo "pip in $here: ${*: -1}" >>"$LOG"; exit "${PIP_EXIT:-0}" ;;
@@ -25,14 +26,14 @@ case "$1 ${2:-}" in
 esac
 """
 
-SCRIPT = """
-DOOR=door ROOT=$1
+MAKE_VENV = """
+SCRIPT=script ROOT=$1
 source "$ROOT/lib/common.sh"
-source "$ROOT/lib/venv.sh"
+source "$ROOT/lib/python.sh"
 make_venv
 echo "$PYTHON"
 """
-TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "find", "mkdir", "rm", "touch", "tr")
+TOOLS = ("bash", "cat", "chmod", "cksum", "cp", "dirname", "env", "find", "mkdir", "rm", "touch", "tr")
 
 
 class Machine:
@@ -57,23 +58,23 @@ class Machine:
             (self.bin / tool).symlink_to(path)
 
     def make(self, **environment: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr of make_venv; what the fake was asked for is in `asked`."""
+        """Runs make_venv; returns its exit code, stdout and stderr. `calls` has the calls of Python."""
         self.log.write_text("")
-        done = subprocess.run(
-            ["/bin/bash", "-Eeuo", "pipefail", "-c", SCRIPT, "x", str(self.root)],
+        result = subprocess.run(
+            ["/bin/bash", "-Eeuo", "pipefail", "-c", MAKE_VENV, "x", str(self.root)],
             env={"PATH": str(self.bin), "LOG": str(self.log), **environment},
             capture_output=True,
             text=True,
             timeout=DEADLINE,
         )
-        return done.returncode, done.stdout.strip(), done.stderr
+        return result.returncode, result.stdout.strip(), result.stderr
 
     @property
-    def asked(self) -> list[str]:
+    def calls(self) -> list[str]:
         return self.log.read_text().splitlines()
 
-    def asked_to_make(self, venv: Path) -> bool:
-        return self.asked == [f"venv {venv}", f"pip in {venv}/bin: {self.requirements}"]
+    def created(self, venv: Path) -> bool:
+        return self.calls == [f"venv {venv}", f"pip in {venv}/bin: {self.requirements}"]
 
 
 @pytest.fixture
@@ -81,87 +82,147 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_makes_it_then_leaves_it(machine: Machine) -> None:
-    code, python, said = machine.make()
+def test_creates_the_environment_once(machine: Machine) -> None:
+    code, python, err = machine.make()
     assert (code, python) == (0, f"{machine.venv}/bin/python")
-    assert "making the virtual environment" in said
-    assert machine.asked_to_make(machine.venv)
+    assert "creating the virtual environment" in err
+    assert machine.created(machine.venv)
 
     assert machine.make() == (0, f"{machine.venv}/bin/python", "")
-    assert machine.asked == []
+    assert machine.calls == []
 
 
-def test_other_requirements_are_installed_into_it(machine: Machine) -> None:
+def test_installs_changed_requirements(machine: Machine) -> None:
     machine.make()
     machine.requirements.write_text("tensorflow==2.21.0\n")
     assert machine.make()[0] == 0
-    assert machine.asked == [f"pip in {machine.venv}/bin: {machine.requirements}"]
+    assert machine.calls == [f"pip in {machine.venv}/bin: {machine.requirements}"]
 
 
-def test_one_that_was_broken_off_is_made_afresh(machine: Machine) -> None:
-    code, _, said = machine.make(PIP_EXIT="1")
+def test_recreates_an_environment_after_an_interrupted_install(machine: Machine) -> None:
+    code, _, err = machine.make(PIP_EXIT="1")
     assert code == 1
     assert (
-        said.splitlines()[-1] == "door: error: pip could not install requirements.txt; its message is above"
+        err.splitlines()[-1] == "script: error: pip install failed; its output is above"
     )
     (machine.venv / "half").touch()
 
     assert machine.make()[0] == 0
-    assert machine.asked_to_make(machine.venv)
+    assert machine.created(machine.venv)
     assert not (machine.venv / "half").exists()
     assert machine.make() == (0, f"{machine.venv}/bin/python", "")
 
 
-def test_one_whose_python_is_gone_is_made_afresh(machine: Machine) -> None:
+def test_recreates_an_environment_whose_python_is_missing(machine: Machine) -> None:
     machine.make()
     (machine.venv / "bin" / "python").unlink()
     assert machine.make()[0] == 0
-    assert machine.asked_to_make(machine.venv)
+    assert machine.created(machine.venv)
 
 
-def test_one_in_the_usual_place_that_nobody_finished(machine: Machine) -> None:
+def test_recreates_an_unmarked_environment_in_the_default_place(machine: Machine) -> None:
     (machine.venv / "bin").mkdir(parents=True)
     assert machine.make()[0] == 0
-    assert machine.asked_to_make(machine.venv)
+    assert machine.created(machine.venv)
 
 
-def test_venv_names_another_place(machine: Machine, tmp_path: Path) -> None:
+def test_creates_the_environment_that_venv_names(machine: Machine, tmp_path: Path) -> None:
     venv = tmp_path / "with space" / "venv"
     assert machine.make(VENV=str(venv))[1] == f"{venv}/bin/python"
-    assert machine.asked_to_make(venv)
+    assert machine.created(venv)
     assert not machine.venv.exists()
 
 
-def test_somebody_elses_is_added_to(machine: Machine, tmp_path: Path) -> None:
+def test_installs_into_an_existing_environment_and_keeps_its_files(machine: Machine, tmp_path: Path) -> None:
     venv = tmp_path / "theirs"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").write_text(FAKE_PYTHON)
     (venv / "bin" / "python").chmod(0o755)
     (venv / "mine").touch()
     assert machine.make(VENV=str(venv))[0] == 0
-    assert machine.asked == [f"pip in {venv}/bin: {machine.requirements}"]
+    assert machine.calls == [f"pip in {venv}/bin: {machine.requirements}"]
     assert (venv / "mine").exists()
 
 
-def test_what_is_no_environment_is_left_alone(machine: Machine, tmp_path: Path) -> None:
+def test_rejects_a_directory_that_is_not_an_environment(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").touch()
-    code, _, said = machine.make(VENV=str(tmp_path / "data"))
+    code, _, err = machine.make(VENV=str(tmp_path / "data"))
     assert code == 2
-    assert "exists and is no virtual environment" in said
+    assert "exists and is not a virtual environment" in err
     assert os.listdir(tmp_path / "data") == ["mine"]
 
 
-def test_no_python_that_fits(machine: Machine) -> None:
+def test_fails_without_a_supported_python(machine: Machine) -> None:
     (machine.bin / "unfit").touch()
-    code, _, said = machine.make()
+    code, _, err = machine.make()
     assert code == 1
-    assert "needs Python 3.10 to 3.13 with venv and ensurepip" in said
-    assert f"found {machine.bin}/python3 (Python 3.12.0);" in said
+    assert "no Python 3.10 to 3.13 with venv and ensurepip" in err
+    assert f"(found {machine.bin}/python3 (Python 3.12.0));" in err
     assert not machine.venv.exists()
 
 
-def test_takes_the_next_python(machine: Machine) -> None:
+def test_finds_a_python_with_a_version_in_its_name(machine: Machine) -> None:
     os.rename(machine.bin / "python3", machine.bin / "python3.11")
     assert machine.make()[0] == 0
-    assert machine.asked_to_make(machine.venv)
+    assert machine.created(machine.venv)
+
+
+def run_command(machine: Machine, venv: Path, **environment: str) -> str:
+    """Output of `tfserving check --help` in the environment."""
+    return subprocess.run(
+        [venv / "bin" / "tfserving", "check", "--help"],
+        env={"PATH": str(machine.bin), **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    ).stdout
+
+
+class TestCommand:
+    def test_runs_the_checkout(self, machine: Machine) -> None:
+        machine.make()
+        assert run_command(machine, machine.venv) == f"tfserving check --help with {machine.root}\n"
+        with_path = run_command(machine, machine.venv, PYTHONPATH="/mine")
+        assert with_path == f"tfserving check --help with {machine.root}:/mine\n"
+
+    def test_is_added_to_an_environment_that_is_complete(self, machine: Machine) -> None:
+        machine.make()
+        (machine.venv / "bin" / "tfserving").unlink()
+        assert machine.make() == (0, f"{machine.venv}/bin/python", "")
+        assert machine.calls == []
+        assert str(machine.root) in run_command(machine, machine.venv)
+
+    def test_runs_the_last_of_two_checkouts_that_share_an_environment(
+        self, machine: Machine, tmp_path: Path
+    ) -> None:
+        venv = tmp_path / "shared"
+        machine.make(VENV=str(venv))
+        first = machine.root
+        machine.root = tmp_path / "second"
+        first.rename(machine.root)
+        assert machine.make(VENV=str(venv))[0] == 0
+        assert machine.calls == []
+        assert run_command(machine, venv) == f"tfserving check --help with {machine.root}\n"
+
+    def test_keeps_a_command_that_pip_installed(self, machine: Machine) -> None:
+        machine.make()
+        command = machine.venv / "bin" / "tfserving"
+        command.write_text("#!/bin/sh\necho installed\n")
+        machine.make()
+        assert run_command(machine, machine.venv) == "installed\n"
+
+    def test_writes_nothing_into_the_checkout(self, machine: Machine) -> None:
+        before = sorted(machine.root.iterdir())
+        machine.make()
+        assert sorted(machine.root.iterdir()) == [machine.venv, *before]
+
+    def test_a_command_that_cannot_be_written_is_reported(self, machine: Machine) -> None:
+        machine.make()
+        command = machine.venv / "bin" / "tfserving"
+        command.unlink()
+        command.symlink_to("/nowhere/tfserving")
+        code, _, err = machine.make()
+        assert code == 0
+        assert err == f"script: {command} is not writable; use python -m tfserving in {machine.root} instead\n"

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
 IMAGE = "tensorflow/serving:2.20.0"
 
-# Each door notes its call in $LOG, with the settings that it was given.
-FAKE_DOOR = """#!/bin/bash
+# Each script notes its call in $LOG, with the settings that it was given.
+FAKE_SCRIPT = """#!/bin/bash
 name=${0##*/}
 ports="GRPC_PORT=$GRPC_PORT REST_PORT=$REST_PORT BIND_ADDRESS=$BIND_ADDRESS"
 printf '%s\\n' "$name $* ENGINE=$ENGINE $ports" >>"$LOG"
@@ -54,7 +54,7 @@ esac
 
 
 class Demo:
-    """A checkout with quickstart.sh, whose other doors, Python and docker are fakes."""
+    """A checkout with quickstart.sh, whose other scripts, Python and docker are fakes."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a checkout"
@@ -63,8 +63,8 @@ class Demo:
         shutil.copy(ROOT / "quickstart.sh", self.root)
         shutil.copy(ROOT / "requirements.txt", self.root)
         shutil.copytree(ROOT / "lib", self.root / "lib")
-        for door in ("build_ensemble.sh", "run_tf_serving.sh"):
-            (self.root / door).write_text(FAKE_DOOR)
+        for script in ("build_ensemble.sh", "run_tf_serving.sh"):
+            (self.root / script).write_text(FAKE_SCRIPT)
         self.venv = self.root / ".venv"
         (self.venv / "bin").mkdir(parents=True)
         (self.venv / "bin" / "python").write_text(FAKE_PYTHON)
@@ -109,7 +109,7 @@ class Demo:
 
 
 def complete(venv: Path) -> None:
-    """Makes lib/venv.sh take a virtual environment for complete."""
+    """Makes lib/python.sh take a virtual environment for complete."""
     requirements = ROOT / "requirements.txt"
     with requirements.open() as file:
         checksum = subprocess.run(["cksum"], stdin=file, capture_output=True, text=True, check=True).stdout
@@ -152,11 +152,11 @@ def test_help_names_every_variable_and_makes_nothing(demo):
     ("arguments", "variables", "message"),
     [
         (["--fast"], {}, "unknown argument --fast"),
-        ([], {"ENGINE": "podman"}, "ENGINE=podman is unknown"),
-        ([], {"GRPC_PORT": "eighty"}, "GRPC_PORT=eighty is no port"),
+        ([], {"ENGINE": "podman"}, "ENGINE=podman is not a valid engine"),
+        ([], {"GRPC_PORT": "eighty"}, "GRPC_PORT=eighty is not a valid port"),
         ([], {"GRPC_PORT": "1", "REST_PORT": "1"}, "are both 1"),
-        ([], {"PULL_TIMEOUT": "soon"}, "PULL_TIMEOUT=soon is no whole number of seconds"),
-        ([], {"TF_SERVING_IMAGE": "a b;c"}, "is no image reference"),
+        ([], {"PULL_TIMEOUT": "soon"}, "PULL_TIMEOUT=soon is not a valid number of seconds"),
+        ([], {"TF_SERVING_IMAGE": "a b;c"}, "is not a valid image reference"),
         ([], {"MODELS_DIR": "a\nb"}, "control character"),
     ],
 )
@@ -180,7 +180,7 @@ class TestEmbedded:
             f"run_tf_serving.sh stop ENGINE=embedded {ports}",
         ]
         assert demo.calls(".docker") == []
-        assert "embedded: as ENGINE says" in result.stdout
+        assert "embedded (set by ENGINE)" in result.stdout
         for number in range(1, 6):
             assert f"[{number}/5] " in result.stdout
         assert "ENGINE=embedded bash run_tf_serving.sh multi" in result.stdout
@@ -196,20 +196,20 @@ class TestEmbedded:
     def test_where_docker_does_not_answer(self, demo):
         result = demo.run()
         assert result.returncode == 0, result.stderr
-        assert "embedded: since docker info says" in result.stdout
+        assert "embedded (docker info failed" in result.stdout
         assert "run_tf_serving.sh multi ENGINE=embedded" in demo.calls()[1]
 
     def test_where_the_image_cannot_be_pulled(self, demo):
         result = demo.run(ENGINE_ANSWERS="yes", PULL_EXIT="1")
         assert result.returncode == 0, result.stderr
         assert f"pulling {IMAGE}" in result.stdout
-        assert f"embedded: since {IMAGE} could not be pulled; docker's message is above" in result.stdout
+        assert f"embedded (cannot pull {IMAGE}; docker's output is above)" in result.stdout
 
     def test_where_pulling_takes_too_long(self, demo):
         result = demo.run(ENGINE_ANSWERS="yes", PULL_HANGS="yes", PULL_TIMEOUT="1")
         assert result.returncode == 0, result.stderr
         assert (
-            "embedded: since tensorflow/serving:2.20.0 could not be pulled within PULL_TIMEOUT=1 s"
+            "embedded (cannot pull tensorflow/serving:2.20.0 within PULL_TIMEOUT=1 s)"
             in result.stdout
         )
 
@@ -218,9 +218,9 @@ class TestDocker:
     def test_where_it_answers_and_has_the_image(self, demo):
         result = demo.run(ENGINE_ANSWERS="yes", IMAGE_IS_HERE="yes")
         assert result.returncode == 0, result.stderr
-        assert f"docker: docker 24.0.7 answers and {IMAGE} is here" in result.stdout
-        doors = [call.split(" GRPC_PORT")[0] for call in demo.calls() if not call.startswith("python")]
-        assert doors == [
+        assert f"docker (docker 24.0.7 is running, {IMAGE} is available)" in result.stdout
+        scripts = [call.split(" GRPC_PORT")[0] for call in demo.calls() if not call.startswith("python")]
+        assert scripts == [
             "build_ensemble.sh  ENGINE=docker",
             "run_tf_serving.sh multi ENGINE=docker",
             "run_tf_serving.sh stop ENGINE=docker",
@@ -253,7 +253,7 @@ class TestPorts:
         demo.set_default("GRPC_PORT", taken_port)
         result = demo.run(ENGINE="embedded")
         assert result.returncode == 0, result.stderr
-        (instead,) = re.findall(rf"port {taken_port} is in use: GRPC_PORT=(\d+) instead", result.stdout)
+        (instead,) = re.findall(rf"port {taken_port} is in use; using GRPC_PORT=(\d+) instead", result.stdout)
         assert instead not in (str(taken_port), str(demo.rest_port))
         assert f"GRPC_PORT={instead} REST_PORT={demo.rest_port}" in demo.calls()[1]
         assert f"--rpc 127.0.0.1:{instead} --rest 127.0.0.1:{demo.rest_port}" in demo.calls()[2]
@@ -267,7 +267,7 @@ class TestFailures:
     def test_models_that_cannot_be_made(self, demo):
         result = demo.run(ENGINE="embedded", MAKE_EXIT="1")
         assert result.returncode == 1
-        assert "the models could not be made" in result.stderr
+        assert "cannot create the example models" in result.stderr
         assert not [call for call in demo.calls() if "run_tf_serving" in call]
 
     def test_a_server_that_does_not_start(self, demo):
@@ -315,8 +315,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a fresh clone has, with this Python as its virtual environment."""
     root = tmp_path_factory.mktemp("quickstart") / "checkout"
     root.mkdir()
-    for door in ("quickstart.sh", "build_ensemble.sh", "run_tf_serving.sh", "export_saved_model.py"):
-        shutil.copy(ROOT / door, root)
+    for script in ("quickstart.sh", "build_ensemble.sh", "run_tf_serving.sh", "export_saved_model.py"):
+        shutil.copy(ROOT / script, root)
     for file in ("tf_rpc_client.py", "requirements.txt", "Dockerfile"):
         shutil.copy(ROOT / file, root)
     for folder in ("lib", "examples"):
@@ -378,7 +378,7 @@ class TestForReal:
     def test_the_models_are_those_of_the_config(self, checkout):
         config = ["--config", "models/models.config", "--models-dir", "models"]
         check = subprocess.run(
-            [sys.executable, "-m", "tfserving.repository", "check", *config],
+            [sys.executable, "-m", "tfserving", "check", *config],
             cwd=checkout,
             capture_output=True,
             text=True,

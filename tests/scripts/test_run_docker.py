@@ -124,8 +124,8 @@ class TestGpu:
     @pytest.mark.parametrize("env", ["CUDA_VERSION=12.5.1", "NVIDIA_VISIBLE_DEVICES=all"])
     def test_with_an_image_with_cuda(self, checkout: Any, ports: dict[str, str], env: str) -> None:
         checkout.add_single_image("digits", "PATH=/bin", env)
-        done = checkout.run("run_tf_serving.sh", GPU="0,1", GPU_MEMORY_FRACTION=".5", **ports)
-        assert done.code == 0
+        result = checkout.run("run_tf_serving.sh", GPU="0,1", GPU_MEMORY_FRACTION=".5", **ports)
+        assert result.code == 0
         (call,) = checkout.calls("run")
         assert after(call, "--gpus") == ['"device=0,1"']
         assert call[-1] == "--per_process_gpu_memory_fraction=.5"
@@ -141,14 +141,14 @@ class TestGpu:
         self, checkout: Any, ports: dict[str, str], variables: dict[str, str], image: str
     ) -> None:
         checkout.add_single_image("digits", "PATH=/bin", "MY_CUDA_VERSION=1")
-        refusal = checkout.run("run_tf_serving.sh", GPU="0", **ports, **variables).refusal
-        assert "GPU=0, but image tfserving-digits has no CUDA; build it on the -gpu image" in refusal
-        assert refusal.endswith(image)
+        rejection = checkout.run("run_tf_serving.sh", GPU="0", **ports, **variables).rejection
+        assert "GPU=0, but image tfserving-digits has no CUDA; build it from the -gpu image" in rejection
+        assert rejection.endswith(image)
         assert checkout.calls("run") == []
 
     @pytest.mark.parametrize("gpu", ["all", "-1", "0,", ",0", "0;id", "GPU-", "a", '0"', "0 1,x", "device=0"])
     def test_what_is_none(self, checkout: Any, gpu: str) -> None:
-        assert "is no GPU; give an index (0), a UUID" in checkout.run("run_tf_serving.sh", GPU=gpu).refusal
+        assert "is not a valid GPU (an index such as 0, a UUID" in checkout.run("run_tf_serving.sh", GPU=gpu).rejection
 
 
 class TestMounts:
@@ -190,8 +190,8 @@ class TestMounts:
         checkout.add_single_image()
         checkout.add_version("flowers", 1)
         chosen = {"MODELS_DIR": "models", "MODEL_NAME": "flowers", "IMAGE_NAME": "tfserving-digits"}
-        done = checkout.run("run_tf_serving.sh", **chosen, **ports)
-        assert done.code == 0
+        result = checkout.run("run_tf_serving.sh", **chosen, **ports)
+        assert result.code == 0
         assert after(checkout.calls("run")[0], "--env") == ["MODEL_NAME=flowers"]
 
     def test_models_with_their_config(self, checkout: Any) -> None:
@@ -226,9 +226,9 @@ class TestMounts:
         (tmp_path / "etc").mkdir(mode=0o700)
         checkout.add_config().rename(tmp_path / "etc" / "m.config")
         config = {"MODELS_CONFIG": str(tmp_path / "etc" / "m.config")}
-        refusal = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **config).refusal
+        rejection = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **config).rejection
         assert (
-            f"{tmp_path}/etc cannot be read by the image's user 65532; chmod o+rX {tmp_path}/etc," in refusal
+            f"{tmp_path}/etc is not readable for the image's user 65532; chmod o+rX {tmp_path}/etc," in rejection
         )
 
     @pytest.mark.parametrize("closed", [".", "digits/1", "digits/1/saved_model.pb"])
@@ -237,103 +237,103 @@ class TestMounts:
         (checkout.models / ".staging").mkdir(mode=0o700)
         assert dry(checkout, MODELS_DIR="models")
         (checkout.models / closed).chmod(0o700)
-        refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models").refusal
-        assert f"{checkout.models / closed} cannot be read by the image's user 65532; chmod" in refusal
-        assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in refusal
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models").rejection
+        assert f"{checkout.models / closed} is not readable for the image's user 65532; chmod" in rejection
+        assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in rejection
         assert dry(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize(
         ("variables", "message"),
         [
-            ({"MODE": "both"}, "MODE=both is unknown; it is single (one model) or multi"),
-            ({"ENGINE": "podman"}, "ENGINE=podman is unknown; it is auto, docker or embedded"),
-            ({"CONTAINER_NAME": "a"}, "is no container name: use two or more letters"),
-            ({"CONTAINER_NAME": "../a"}, "is no container name"),
-            ({"CONTAINER_NAME": "-rf"}, "is no container name"),
-            ({"CONTAINER_NAME": "a b"}, "is no container name"),
-            ({"CONTAINER_NAME": "a;id"}, "is no container name"),
-            ({"BIND_ADDRESS": "localhost"}, "is no IP address; give one of this machine"),
-            ({"BIND_ADDRESS": "256.0.0.1"}, "is no IP address"),
-            ({"BIND_ADDRESS": "127.0.0.1:80"}, "is no IP address"),
-            ({"GRPC_PORT": "0"}, "GRPC_PORT=0 is no port; give a number from 1 to 65535"),
-            ({"GRPC_PORT": "x[$(id)]"}, "is no port"),
-            ({"REST_PORT": "65536"}, "REST_PORT=65536 is no port"),
+            ({"MODE": "both"}, "MODE=both is not a valid mode (single, multi)"),
+            ({"ENGINE": "podman"}, "ENGINE=podman is not a valid engine (auto, docker, embedded)"),
+            ({"CONTAINER_NAME": "a"}, "is not a valid container name (two or more letters"),
+            ({"CONTAINER_NAME": "../a"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "-rf"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "a b"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "a;id"}, "is not a valid container name"),
+            ({"BIND_ADDRESS": "localhost"}, "is not a valid IP address (127.0.0.1: this machine only"),
+            ({"BIND_ADDRESS": "256.0.0.1"}, "is not a valid IP address"),
+            ({"BIND_ADDRESS": "127.0.0.1:80"}, "is not a valid IP address"),
+            ({"GRPC_PORT": "0"}, "GRPC_PORT=0 is not a valid port (1-65535)"),
+            ({"GRPC_PORT": "x[$(id)]"}, "is not a valid port"),
+            ({"REST_PORT": "65536"}, "REST_PORT=65536 is not a valid port"),
             ({"REST_PORT": "8500"}, "GRPC_PORT and REST_PORT are both 8500"),
-            ({"GPU_MEMORY_FRACTION": "0"}, "is no fraction; give one above 0 and up to 1"),
-            ({"GPU_MEMORY_FRACTION": "1.1"}, "is no fraction"),
-            ({"GPU_MEMORY_FRACTION": "half"}, "is no fraction"),
-            ({"ENABLE_MODEL_WARMUP": "yes"}, "ENABLE_MODEL_WARMUP=yes is neither true nor false"),
-            ({"RESTART_POLICY": "sometimes"}, "RESTART_POLICY=sometimes is unknown; it is no, always"),
-            ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is no whole number of seconds"),
-            ({"DRAIN_SECONDS": "1.5"}, "is no whole number of seconds"),
-            ({"START_TIMEOUT": "soon"}, "is no whole number of seconds"),
-            ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is no whole number of seconds"),
-            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere: no such file"),
-            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/: no such file"),
-            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id': no such file"),
-            ({"MODEL_NAME": "../digits"}, "is no model name"),
-            ({"MODEL_NAME": "a b"}, "is no model name"),
-            ({"IMAGE_NAME": "A"}, "is no image reference"),
-            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is no directory"),
+            ({"GPU_MEMORY_FRACTION": "0"}, "is not a valid fraction (above 0, up to 1)"),
+            ({"GPU_MEMORY_FRACTION": "1.1"}, "is not a valid fraction"),
+            ({"GPU_MEMORY_FRACTION": "half"}, "is not a valid fraction"),
+            ({"ENABLE_MODEL_WARMUP": "yes"}, "ENABLE_MODEL_WARMUP=yes is not a valid value (true, false)"),
+            ({"RESTART_POLICY": "sometimes"}, "RESTART_POLICY=sometimes is not a valid restart policy (no, always"),
+            ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is not a valid number of seconds"),
+            ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
+            ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
+            ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is not a valid number of seconds"),
+            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere is not a file"),
+            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a file"),
+            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a file"),
+            ({"MODEL_NAME": "../digits"}, "is not a valid model name"),
+            ({"MODEL_NAME": "a b"}, "is not a valid model name"),
+            ({"IMAGE_NAME": "A"}, "is not a valid image reference"),
+            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory"),
             ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "no model flowers"),
-            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere: no such file"),
-            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config: no such file"),
-            ({"DOCKER_ARGS": "'"}, "has a quote without its partner"),
+            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a file"),
+            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a file"),
+            ({"DOCKER_ARGS": "'"}, "has an unclosed quote"),
             ({"SSL_CONFIG_FILE": "\x1b[1m"}, "contains a control character; remove it"),
         ],
     )
     def test_settings(self, checkout: Any, variables: dict[str, str], message: str) -> None:
-        done = checkout.run("run_tf_serving.sh", "--dry-run", **variables)
-        assert message in done.refusal
-        assert "\x1b" not in done.err
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **variables)
+        assert message in result.rejection
+        assert "\x1b" not in result.err
         assert [call[0] for call in checkout.calls()] in ([], ["info"])
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["both"], "unknown argument both; --help shows the usage"),
-            (["--grpc_max_threads=8"], "flags for the server come after --"),
-            (["single", "stop"], "single and stop do not go together"),
-            (["stop", "--dry-run"], "stop has no dry run"),
-            (["status", "--", "--a=b"], "status takes no flags for the server"),
-            (["--", "--port=1"], "--port is set by this script; give GRPC_PORT=1 instead"),
-            (["--", "--rest_api_port=1"], "give REST_PORT=1 instead"),
-            (["--", "--model_name=a b"], "give MODEL_NAME='a b' instead"),
-            (["--", "--model_config_file=/x"], "give MODELS_CONFIG=/x instead"),
-            (["--", "grpc_max_threads"], "grpc_max_threads after -- is no flag"),
+            (["--grpc_max_threads=8"], "unknown argument --grpc_max_threads=8"),
+            (["single", "stop"], "single and stop exclude each other"),
+            (["stop", "--dry-run"], "stop does not support --dry-run"),
+            (["status", "--", "--a=b"], "status takes no server flags"),
+            (["--", "--port=1"], "--port conflicts with a variable of this script; set GRPC_PORT=1 instead"),
+            (["--", "--rest_api_port=1"], "set REST_PORT=1 instead"),
+            (["--", "--model_name=a b"], "set MODEL_NAME='a b' instead"),
+            (["--", "--model_config_file=/x"], "set MODELS_CONFIG=/x instead"),
+            (["--", "grpc_max_threads"], "grpc_max_threads is not a valid server flag"),
         ],
     )
     def test_arguments(self, checkout: Any, arguments: list[str], message: str) -> None:
-        assert message in checkout.run("run_tf_serving.sh", *arguments).refusal
+        assert message in checkout.run("run_tf_serving.sh", *arguments).rejection
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ('{"model_config_list": {}}', "is JSON, which the server does not read; convert it: python -m"),
+            ('{"model_config_list": {}}', "is JSON, and the server reads protobuf text format; convert it: python -m"),
             ("", "names no model"),
             ("nonsense", "names no model"),
-            ('model_config_list { config { name: "digits" base_path: "digits" } }', "nothing is started"),
+            ('model_config_list { config { name: "digits" base_path: "digits" } }', "nothing was started"),
         ],
     )
     def test_configs(self, checkout: Any, config: str, message: str) -> None:
         checkout.add_version("digits", 1)
         checkout.add_config(config)
-        assert message in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models").refusal
+        assert message in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models").rejection
 
     @pytest.mark.parametrize(
         ("variables", "mend"),
         [
-            ({}, "tfserving-digits here; build it: bash build.sh"),
-            ({"MODEL_NAME": "flowers"}, "tfserving-flowers here; build it: MODEL_NAME=flowers bash build.sh"),
-            ({"MODE": "multi"}, "tfserving-ensemble here; build it: bash build_ensemble.sh"),
-            ({"IMAGE_NAME": "me/x"}, "me/x here; pull it, or build it: IMAGE_NAME=me/x bash build.sh"),
+            ({}, "tfserving-digits does not exist on this machine; build it: bash build.sh"),
+            ({"MODEL_NAME": "flowers"}, "tfserving-flowers does not exist on this machine; build it: MODEL_NAME=flowers bash build.sh"),
+            ({"MODE": "multi"}, "tfserving-ensemble does not exist on this machine; build it: bash build_ensemble.sh"),
+            ({"IMAGE_NAME": "me/x"}, "me/x does not exist on this machine; pull it, or build it: IMAGE_NAME=me/x bash build.sh"),
         ],
     )
     def test_a_missing_image(self, checkout: Any, variables: dict[str, str], mend: str) -> None:
-        assert checkout.run("run_tf_serving.sh", **variables).refusal.endswith(mend)
+        assert checkout.run("run_tf_serving.sh", **variables).rejection.endswith(mend)
 
     def test_images_that_do_not_fit(self, checkout: Any) -> None:
         checkout.add_ensemble_image()
@@ -341,26 +341,26 @@ class TestRefuses:
         checkout.add_single_image()
         for image, message in (
             ("tfserving-ensemble", "is for mode multi, not single"),
-            ("tensorflow/serving", "was not made by build.sh or build_ensemble.sh"),
+            ("tensorflow/serving", "was not built by build.sh or build_ensemble.sh"),
         ):
-            assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).refusal
+            assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
         other = {"IMAGE_NAME": "tfserving-digits", "MODEL_NAME": "flowers"}
-        refusal = checkout.run("run_tf_serving.sh", **other).refusal
-        assert "holds model digits, not flowers; build it: MODEL_NAME=flowers" in refusal
+        rejection = checkout.run("run_tf_serving.sh", **other).rejection
+        assert "contains model digits, not flowers; build it: MODEL_NAME=flowers" in rejection
 
     def test_a_container_that_is_not_ours(self, checkout: Any) -> None:
         checkout.add_container("tfserving")
-        assert "a container tfserving that is not ours; give another CONTAINER_NAME" in (
-            checkout.run("run_tf_serving.sh").refusal
+        assert "container tfserving was not started by this script; set another CONTAINER_NAME" in (
+            checkout.run("run_tf_serving.sh").rejection
         )
         assert checkout.calls("rm") == checkout.calls("run") == []
 
     @pytest.mark.parametrize("status", ["running", "restarting", "paused"])
     def test_a_container_that_runs_already(self, checkout: Any, status: str) -> None:
         checkout.add_container("two", status, grpc="127.0.0.1:1", rest="127.0.0.1:2", mode="single")
-        refusal = checkout.run("run_tf_serving.sh", CONTAINER_NAME="two").refusal
-        assert "two runs already (docker, gRPC 127.0.0.1:1, REST 127.0.0.1:2)" in refusal
-        assert "CONTAINER_NAME=two bash run_tf_serving.sh stop" in refusal
+        rejection = checkout.run("run_tf_serving.sh", CONTAINER_NAME="two").rejection
+        assert "two is already running (docker, gRPC 127.0.0.1:1, REST 127.0.0.1:2)" in rejection
+        assert "CONTAINER_NAME=two bash run_tf_serving.sh stop" in rejection
         assert checkout.calls("rm") == []
 
     @pytest.mark.parametrize("name", ["GRPC_PORT", "REST_PORT"])
@@ -369,13 +369,13 @@ class TestRefuses:
         with socket.socket() as used:
             used.bind(("127.0.0.1", int(ports[name])))
             used.listen()
-            refusal = checkout.run("run_tf_serving.sh", **ports).refusal
-        assert f"port {ports[name]} is in use by another program" in refusal
-        assert f"stop that, or give another: {name}=" in refusal
+            rejection = checkout.run("run_tf_serving.sh", **ports).rejection
+        assert f"port {ports[name]} is in use by another program" in rejection
+        assert f"stop it, or set another port: {name}=" in rejection
         assert checkout.calls("run") == []
 
     def test_the_port_of_another_container(self, checkout: Any) -> None:
         checkout.add_single_image()
         checkout.add_container("elder", grpc="127.0.0.1:8500", rest="127.0.0.1:8501")
-        refusal = checkout.run("run_tf_serving.sh").refusal
-        assert "port 8500 is in use by container elder" in refusal
+        rejection = checkout.run("run_tf_serving.sh").rejection
+        assert "port 8500 is in use by container elder" in rejection

@@ -11,7 +11,7 @@ import pytest
 
 
 class Server:
-    """The door with the variables that make it start a server here on one engine."""
+    """The script with the variables that make it start a server here on one engine."""
 
     def __init__(self, checkout: Any, engine: str, ports: dict[str, str]) -> None:
         self.checkout = checkout
@@ -47,7 +47,7 @@ def test_from_start_to_stop(server: Server) -> None:
 
     again = server()
     where = f"{server.engine}, gRPC 127.0.0.1:{grpc}, REST 127.0.0.1:{rest}"
-    assert f"tfserving runs already ({where})" in again.refusal
+    assert f"tfserving is already running ({where})" in again.rejection
 
     status = server("status")
     assert status.code == 0, status.err
@@ -57,7 +57,7 @@ def test_from_start_to_stop(server: Server) -> None:
 
     stopped = server("stop")
     assert (stopped.code, stopped.out) == (0, "")
-    assert stopped.err == "run_tf_serving.sh: tfserving has ended\n"
+    assert stopped.err == "run_tf_serving.sh: stopped tfserving\n"
     assert server.left() == []
     assert server("status").code == 1
 
@@ -117,18 +117,18 @@ def test_waits_until_every_model_is_available(server: Server) -> None:
 def test_a_server_that_dies(server: Server) -> None:
     server.checkout.change(run="dies")
     server.checkout.let_server("dies")
-    done = server()
-    assert done.code == 1
-    assert "logged" in done.err
-    assert done.err.endswith("error: the server ended; what it logged is above\n")
+    result = server()
+    assert result.code == 1
+    assert "logged" in result.err
+    assert result.err.endswith("error: the server exited; its log is above\n")
     assert server.left() == []
 
 
 def test_models_that_are_not_in_time(server: Server) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
-    done = server(START_TIMEOUT="1")
-    assert done.code == 1
-    assert "error: not AVAILABLE within START_TIMEOUT=1 s; digits: version 1 LOADING; what" in done.err
+    result = server(START_TIMEOUT="1")
+    assert result.code == 1
+    assert "error: not AVAILABLE within START_TIMEOUT=1 s; digits: version 1 LOADING; its log" in result.err
     assert server.left() == []
 
 
@@ -150,15 +150,15 @@ def test_two_side_by_side(server: Server) -> None:
     assert len(server.left()) == 2
     assert server("stop").code == 0
     assert server("status", CONTAINER_NAME="second").code == 0
-    assert "give one of these as CONTAINER_NAME: second" in server("status").err
+    assert "set CONTAINER_NAME to one of second" in server("status").err
     assert server("stop", CONTAINER_NAME="second").code == 0
     assert server.left() == []
 
 
 def test_stop_without_a_server(server: Server) -> None:
-    done = server("stop")
-    assert (done.code, done.out) == (0, "")
-    assert "tfserving is not running" in done.err
+    result = server("stop")
+    assert (result.code, result.out) == (0, "")
+    assert "tfserving is not running" in result.err
 
 
 class TestDocker:
@@ -169,19 +169,19 @@ class TestDocker:
     @pytest.mark.parametrize("status", ["exited", "created", "dead"])
     def test_a_container_that_ended_is_replaced(self, server: Server, status: str) -> None:
         server.checkout.add_container("tfserving", status, rest="127.0.0.1:1", grpc="127.0.0.1:2")
-        assert "no image absent here" in server(IMAGE_NAME="absent").refusal
+        assert "image absent does not exist on this machine" in server(IMAGE_NAME="absent").rejection
         assert server.checkout.calls("rm") == []  # its log can still be read
-        done = server()
-        assert done.code == 0
-        assert "replacing container tfserving, which has ended" in done.err
+        result = server()
+        assert result.code == 0
+        assert "replacing container tfserving, which has stopped" in result.err
         assert server.checkout.calls("rm") == [["rm", "--force", "tfserving"]]
 
     def test_a_start_that_docker_refuses(self, server: Server) -> None:
         server.checkout.change(run="fails")
-        done = server()
-        assert done.code == 1
-        assert "driver failed programming" in done.err
-        assert "error: docker run failed; its message is above" in done.err
+        result = server()
+        assert result.code == 1
+        assert "driver failed programming" in result.err
+        assert "error: docker run failed; its output is above" in result.err
         assert server.left() == []
 
     def test_the_model_is_the_one_of_the_image(self, server: Server) -> None:
@@ -197,9 +197,9 @@ class TestDocker:
 
     def test_one_that_ended_has_a_log(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
-        done = server("status")
-        assert (done.code, done.out) == (1, "")
-        assert "tfserving has ended; its log: docker logs --follow tfserving" in done.err
+        result = server("status")
+        assert (result.code, result.out) == (1, "")
+        assert "tfserving has stopped; its log: docker logs --follow tfserving" in result.err
 
 
 class TestEmbedded:
@@ -267,13 +267,13 @@ class TestEmbedded:
 
     def test_one_that_does_not_end_is_killed(self, server: Server) -> None:
         server.checkout.let_server("ignores SIGTERM")
-        common = server.checkout.root / "lib" / "embedded.sh"
+        common = server.checkout.root / "lib" / "embedded_engine.sh"
         common.write_text(common.read_text().replace("tenths=150", "tenths=3"))
         assert server().code == 0
         (process,) = server.checkout.processes()
-        done = server("stop")
-        assert done.code == 0
-        assert f"the server (process {process}) did not end; killing it" in done.err
+        result = server("stop")
+        assert result.code == 0
+        assert f"the server (process {process}) did not stop; killing it" in result.err
         assert server.left() == []
 
     def test_a_process_id_that_is_another_s_by_now(self, server: Server) -> None:
@@ -297,9 +297,9 @@ class TestEmbedded:
             assert f"note: {name} has no effect here (single, embedded)" in err
 
     def test_a_missing_model(self, server: Server) -> None:
-        refusal = server(MODEL_NAME="flowers").refusal
-        assert "no model flowers" in refusal
-        assert "python export_saved_model.py SOURCE --name flowers" in refusal
+        rejection = server(MODEL_NAME="flowers").rejection
+        assert "no model flowers" in rejection
+        assert "python export_saved_model.py SOURCE --name flowers" in rejection
 
     def test_no_python_for_it(self, server: Server) -> None:
         (server.checkout.stubs / "aiohttp").rename(server.checkout.stubs / "x")
@@ -310,9 +310,9 @@ class TestEmbedded:
         python.chmod(0o755)
         (tools / "python").symlink_to(python)
         path = f"{tools}:{server.checkout.environment['PATH']}"
-        done = server(PATH=path)
-        assert done.code == 1
-        assert "run: bash quickstart.sh, or python3 -m venv .venv" in done.err
+        result = server(PATH=path)
+        assert result.code == 1
+        assert "run bash quickstart.sh, or python3 -m venv .venv" in result.err
 
 
 class TestAuto:
@@ -320,34 +320,34 @@ class TestAuto:
         ("engine", "reason"),
         [
             ("answers", "engine: docker 20.10.24"),
-            ("down", "engine: embedded, since docker info says: Cannot connect to the Docker daemon"),
+            ("down", "engine: embedded (docker info failed: Cannot connect to the Docker daemon"),
         ],
     )
     def test_docker_where_it_answers(self, checkout: Any, engine: str, reason: str) -> None:
         checkout.add_version("digits", 1)
         checkout.change(engine=engine)
-        done = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert done.err.startswith(f"run_tf_serving.sh: {reason}")
-        assert len(done.err.splitlines()) == 1
-        assert done.command[0] == ("docker" if engine == "answers" else "env")
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert result.err.startswith(f"run_tf_serving.sh: {reason}")
+        assert len(result.err.splitlines()) == 1
+        assert result.command[0] == ("docker" if engine == "answers" else "env")
 
     def test_an_engine_that_hangs(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.change(engine="hangs")
-        library = checkout.root / "lib" / "docker.sh"
-        library.write_text(library.read_text().replace("within 5 docker", "within 1 docker"))
-        done = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert "engine: embedded, since docker info does not answer within 5 s" in done.err
+        library = checkout.root / "lib" / "docker_engine.sh"
+        library.write_text(library.read_text().replace("run_with_timeout 5 docker", "run_with_timeout 1 docker"))
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert "engine: embedded (docker info did not respond within 5 s)" in result.err
 
     def test_no_other_reason_falls_back(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        assert "no image tfserving-digits here" in checkout.run("run_tf_serving.sh").refusal
+        assert "image tfserving-digits does not exist on this machine" in checkout.run("run_tf_serving.sh").rejection
 
     def test_docker_asked_for_and_not_there(self, checkout: Any) -> None:
         checkout.change(engine="down")
-        done = checkout.run("run_tf_serving.sh", ENGINE="docker")
-        assert done.code == 1
-        assert "ENGINE=docker, but docker info says: Cannot connect" in done.err
+        result = checkout.run("run_tf_serving.sh", ENGINE="docker")
+        assert result.code == 1
+        assert "ENGINE=docker, but docker info failed: Cannot connect" in result.err
 
 
 def test_polling_what_never_changes_is_noted(checkout: Any) -> None:
@@ -356,7 +356,7 @@ def test_polling_what_never_changes_is_noted(checkout: Any) -> None:
     checkout.add_config()
     poll = {"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "1"}
     note = (
-        "note: the config in the image never changes; give MODELS_DIR or MODELS_CONFIG to poll one that does"
+        "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
     )
     assert note in checkout.run("run_tf_serving.sh", "multi", "--dry-run", **poll).err
     assert (
@@ -366,12 +366,12 @@ def test_polling_what_never_changes_is_noted(checkout: Any) -> None:
 
 def test_names_that_make_no_image_are_fine_without_docker(checkout: Any) -> None:
     checkout.add_version("a..b", 1)
-    done = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
-    assert "--model_name=a..b" in done.command
-    refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").refusal
-    assert "IMAGE_NAME=tfserving-a..b is no image reference" in refusal
+    result = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
+    assert "--model_name=a..b" in result.command
+    rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").rejection
+    assert "IMAGE_NAME=tfserving-a..b is not a valid image reference" in rejection
 
 
 def test_an_open_address_is_noted(checkout: Any) -> None:
-    done = checkout.run("run_tf_serving.sh", "--dry-run", BIND_ADDRESS="0.0.0.0")
-    assert "note: 0.0.0.0 can be reached from other machines" in done.err
+    result = checkout.run("run_tf_serving.sh", "--dry-run", BIND_ADDRESS="0.0.0.0")
+    assert "note: 0.0.0.0 is reachable from other machines" in result.err
