@@ -118,8 +118,8 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
-  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) || reject "image $IMAGE_NAME does" \
-    "not exist on this machine; $(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
+  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) || reject "image $IMAGE_NAME is not available;" \
+    "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
   IFS='|' read -r mode model variables <<<"$image"
   [[ -n $mode ]] || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(build_command)"
   [[ $mode == "$MODE" ]] || reject "image $IMAGE_NAME is for mode $mode, not $MODE; run it in that mode, or build the" \

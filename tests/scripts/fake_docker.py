@@ -1,8 +1,8 @@
 """A fake docker command for the tests of the scripts.
 
 The directory FAKE_WORLD has its state: `calls`, one JSON list of arguments per line; `state`, the images and
-containers as JSON; `context`, the context of the last build. A container is a fake_server.py on the REST port that
-it publishes.
+containers as JSON; `context`, the context of the last build. A container is a fake_server.py on the REST port
+that it publishes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORLD = Path(os.environ["FAKE_WORLD"])
 
 
 class Options:
-    """The arguments of `docker run`: options with all their values, the image, and the container's arguments."""
+    """The arguments of `docker run`: options with their values, the image, and the container's arguments."""
 
     WITHOUT_VALUE = ("--detach", "--read-only", "--init")
 

@@ -1,8 +1,8 @@
 """A model server that only reports the status of models over REST: fake_server.py --rest_api_port=PORT ...
 
-In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, which is read for every request; version 1 of
-any other model is AVAILABLE. `server` is "works", "dies" (at startup) or "ignores SIGTERM". The server writes its
-arguments to `argv`.
+In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, which is read for every request; version
+1 of any other model is AVAILABLE. `server` is "works", "dies" (at startup) or "ignores SIGTERM". The server
+writes its arguments to `argv`.
 """
 
 from __future__ import annotations

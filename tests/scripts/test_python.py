@@ -102,9 +102,7 @@ def test_installs_changed_requirements(machine: Machine) -> None:
 def test_recreates_an_environment_after_an_interrupted_install(machine: Machine) -> None:
     code, _, err = machine.make(PIP_EXIT="1")
     assert code == 1
-    assert (
-        err.splitlines()[-1] == "script: error: pip install failed; its output is above"
-    )
+    assert err.splitlines()[-1] == "script: error: pip install failed; its output is above"
     (machine.venv / "half").touch()
 
     assert machine.make()[0] == 0
@@ -225,4 +223,6 @@ class TestCommand:
         command.symlink_to("/nowhere/tfserving")
         code, _, err = machine.make()
         assert code == 0
-        assert err == f"script: {command} is not writable; use python -m tfserving in {machine.root} instead\n"
+        assert (
+            err == f"script: {command} is not writable; use python -m tfserving in {machine.root} instead\n"
+        )
