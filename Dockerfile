@@ -17,8 +17,8 @@ COPY model_server.sh /usr/local/bin/
 USER 65532:65532
 WORKDIR /
 
-# The check's own time limit is shorter than this timeout. The first success ends the start period, so a long one
-# costs nothing and gives large models time to load and warm up.
+# The check's own time limit is shorter than this timeout. The start period is over after the first success, so a
+# long one costs nothing and gives large models time to load and warm up.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=300s --retries=3 CMD ["tfserving-healthcheck"]
 ENTRYPOINT ["tfserving-entrypoint"]
 EXPOSE 8500 8501

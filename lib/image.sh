@@ -72,12 +72,15 @@ fill_context() {
   chmod -R u=rwX,go=rX "$CONTEXT/models"
 }
 
+require_docker() {
+  command -v docker >/dev/null \
+    || fail "docker is not installed; install it, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
+}
+
 # run_docker_build DESCRIPTION ARG...: prints docker's output only if the build fails or VERBOSE=1.
 run_docker_build() {
   local description=$1 start=$SECONDS code=0 output=''
   shift
-  command -v docker >/dev/null \
-    || fail "docker is not installed; install it, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
   log "building $description"
   if [[ $VERBOSE == 1 ]]; then
     docker build "$@" >&2 || code=$?
@@ -85,7 +88,7 @@ run_docker_build() {
     output=$(docker build "$@" 2>&1) || code=$?
   fi
   if [[ $code -ne 0 ]]; then
-    printf '%s\n' "$output" >&2
+    [[ -z $output ]] || printf '%s\n' "$output" >&2
     fail "docker build failed with exit code $code; its output is above"
   fi
   log "built $IMAGE_NAME in $((SECONDS - start)) s"
@@ -102,6 +105,7 @@ build_image() {
     print_command docker build "${arguments[@]}" "${TMPDIR:-/tmp}/tfserving-build.XXXXXX"
     return
   fi
+  require_docker
   fill_context
   run_docker_build "$IMAGE_NAME from $TF_SERVING_IMAGE with $MODELS" "${arguments[@]}" "$CONTEXT"
   case $MODE in

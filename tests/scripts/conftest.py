@@ -99,7 +99,7 @@ class Checkout:
         self.let_server("works")
 
     def _add_package(self) -> None:
-        """Adds tfserving with a fake server, and empty packages for the imports of the real one."""
+        """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
         package = self.root / "tfserving"
         (package / "server").mkdir(parents=True)
         for name in ("__init__.py", "__main__.py", "cli", "errors.py", "repository", "wire"):

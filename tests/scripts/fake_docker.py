@@ -71,7 +71,7 @@ def build(state: dict[str, Any], arguments: list[str]) -> None:
     if state["build"] == "hangs":
         (WORLD / "building").touch()
         signal.pause()
-    print("Step 1/1 : FROM scratch")
+    print("Step 1/1 : FROM scratch", flush=True)
     if state["build"] == "fails":
         fail("unable to find image")
 

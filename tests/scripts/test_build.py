@@ -287,7 +287,7 @@ class TestRejects:
 
     def test_a_missing_model_with_the_command_that_creates_it(self, checkout: Any, tmp_path: Path) -> None:
         rejection = checkout.run("build.sh").rejection
-        assert "python export_saved_model.py SOURCE --name digits, or bash quickstart.sh" in rejection
+        assert "python export_saved_model.py SOURCE --name digits, or run bash quickstart.sh" in rejection
         (tmp_path / "my models").mkdir()
         rejection = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).rejection
         assert f"--name digits --models-dir '{tmp_path}/my models'" in rejection
@@ -326,7 +326,7 @@ def test_image_references_follow_the_grammar(checkout: Any, locale: str) -> None
     source "$ROOT/lib/common.sh"
     for reference; do
       if is_image_reference "$reference"; then printf "%s\\0" "$reference"; fi
-    result
+    done
     """
     environment = {**checkout.environment, "ROOT": str(ROOT), "SCRIPT": "test", "LC_ALL": locale}
     command = ["bash", "-c", script, "bash", *VALID_REFERENCES, *INVALID_REFERENCES]

@@ -202,13 +202,15 @@ class TestRejects:
             ({"MODE": ""}, "MODE is empty"),
             ({"MODE": "both"}, "MODE=both is not a valid mode (single, multi)"),
             ({"MODEL_NAME": ""}, "MODEL_NAME is empty"),
-            ({"MODE": "multi"}, "{models}/models.config does not exist; mount a models.config"),
+            ({"MODE": "multi"}, "{}/models/models.config does not exist; mount a models.config there"),
         ],
     )
-    def test_invalid_settings(self, run: Run, settings: dict[str, str], message: str) -> None:
+    def test_invalid_settings(
+        self, run: Run, tmp_path: Path, settings: dict[str, str], message: str
+    ) -> None:
         code, err = run(**settings).wait()
         assert code == 2
-        assert err.startswith(f"tfserving-entrypoint: error: {message}")
+        assert err.startswith(f"tfserving-entrypoint: error: {message.format(tmp_path)}")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_unreadable_models(self, run: Run, tmp_path: Path) -> None:

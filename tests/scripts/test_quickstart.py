@@ -62,8 +62,8 @@ class Demo:
         (self.root / "models").mkdir(parents=True)
         shutil.copy(ROOT / "quickstart.sh", self.root)
         shutil.copy(ROOT / "requirements.txt", self.root)
-        for folder in ("lib", "docker"):
-            shutil.copytree(ROOT / folder, self.root / folder)
+        for name in ("lib", "docker"):
+            shutil.copytree(ROOT / name, self.root / name)
         for script in ("build_ensemble.sh", "run_tf_serving.sh"):
             (self.root / script).write_text(FAKE_SCRIPT)
         self.venv = self.root / ".venv"

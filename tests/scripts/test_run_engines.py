@@ -29,7 +29,7 @@ class Server:
 
     def leftovers(self) -> list[str]:
         """Containers and processes that still exist."""
-        processes = [process for process in self.checkout.processes() if Path(f"/proc/{process}").exists()]
+        processes = [process for process in self.checkout.server_processes() if Path(f"/proc/{process}").exists()]
         return [*self.checkout.state["containers"], *map(str, processes)]
 
 
@@ -261,7 +261,7 @@ class TestEmbedded:
 
     def test_the_server_survives_the_terminal(self, server: Server) -> None:
         server()
-        (process,) = server.checkout.processes()
+        (process,) = server.checkout.server_processes()
         assert os.getpgid(process) == process
         os.kill(process, signal.SIGHUP)
         assert server("status").code == 0
@@ -271,7 +271,7 @@ class TestEmbedded:
         library = server.checkout.root / "lib" / "embedded_engine.sh"
         library.write_text(library.read_text().replace("tenths=150", "tenths=3"))
         assert server().code == 0
-        (process,) = server.checkout.processes()
+        (process,) = server.checkout.server_processes()
         result = server("stop")
         assert result.code == 0
         assert f"the server (process {process}) did not stop; killing it" in result.err
@@ -279,7 +279,7 @@ class TestEmbedded:
 
     def test_does_not_stop_another_process_with_the_saved_id(self, server: Server) -> None:
         server()
-        (process,) = server.checkout.processes()
+        (process,) = server.checkout.server_processes()
         file = server.checkout.root / ".run" / "tfserving.pid"
         for other in (str(os.getpid()), "1", "-1", "0", "999999999", "x", ""):
             file.write_text(other)
