@@ -1,7 +1,7 @@
 """Create the models of models/models.config that do not exist yet: python -m examples.make_models
 
-`digits` classifies handwritten digits. Version V of a half_plus model returns y = x / 2 + V, so that the result
-shows which version served the request.
+`digits` classifies handwritten digits. Version V of a half_plus model returns y = x / 2 + V, so that a
+result shows which version served the request.
 """
 
 from __future__ import annotations

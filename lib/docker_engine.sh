@@ -6,6 +6,7 @@
 CONFIG_PATH='' # the path of a mounted models.config in the container
 
 # is_docker_running: sets ENGINE_VERSION and LOG_DRIVER if a daemon responds, else REASON.
+# shellcheck disable=SC2034 # not every script uses all of them
 is_docker_running() {
   local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
   ENGINE_VERSION='' LOG_DRIVER='' REASON='docker is not installed'

@@ -1,6 +1,6 @@
 """A model server that only reports the status of models over REST: fake_server.py --rest_api_port=PORT ...
 
-In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, which is read for each request; version 1
+In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, read for each request; version 1
 of any other model is AVAILABLE. `server` is "works", "dies" (at startup) or "ignores SIGTERM". The server
 writes its arguments to `argv`.
 """

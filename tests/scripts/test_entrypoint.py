@@ -205,9 +205,7 @@ class TestRejects:
             ({"MODE": "multi"}, "{}/models/models.config does not exist; mount a models.config there"),
         ],
     )
-    def test_invalid_settings(
-        self, run: Run, tmp_path: Path, settings: dict[str, str], message: str
-    ) -> None:
+    def test_invalid_settings(self, run: Run, tmp_path: Path, settings: dict[str, str], message: str) -> None:
         code, err = run(**settings).wait()
         assert code == 2
         assert err.startswith(f"tfserving-entrypoint: error: {message.format(tmp_path)}")

@@ -29,7 +29,9 @@ class Server:
 
     def leftovers(self) -> list[str]:
         """Containers and processes that still exist."""
-        processes = [process for process in self.checkout.server_processes() if Path(f"/proc/{process}").exists()]
+        processes = [
+            process for process in self.checkout.server_processes() if Path(f"/proc/{process}").exists()
+        ]
         return [*self.checkout.state["containers"], *map(str, processes)]
 
 
