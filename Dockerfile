@@ -1,22 +1,24 @@
-# One model or several, baked into TensorFlow Serving. build.sh and build_ensemble.sh lay out the context and
-# pass the arguments; there are no defaults here, since the scripts share theirs in lib/settings.sh.
+# TensorFlow Serving with one model or several. build.sh and build_ensemble.sh prepare the context and pass the
+# arguments, which have no defaults here: lib/settings.sh has them.
 ARG TF_SERVING_IMAGE
 ARG MODE
 ARG MODEL_NAME
-# Below FROM the base's environment hides an argument of the same name, and TensorFlow Serving's sets MODEL_NAME.
+# After FROM, an environment variable of the base image hides an argument of the same name, and tensorflow/serving
+# sets MODEL_NAME.
 ARG BAKED_MODE=${MODE}
 ARG BAKED_MODEL_NAME=${MODEL_NAME}
 FROM ${TF_SERVING_IMAGE}
 
 COPY entrypoint.sh /usr/local/bin/tfserving-entrypoint
 COPY healthcheck.sh /usr/local/bin/tfserving-healthcheck
+COPY model_server.sh /usr/local/bin/
 
-# A number, so that Kubernetes can check runAsNonRoot. No user of that number has to exist.
+# A number, so that Kubernetes can verify runAsNonRoot. The user does not have to exist.
 USER 65532:65532
 WORKDIR /
 
-# The check has a deadline of its own below this timeout. A success ends the start period, so that a long one
-# costs nothing and leaves time for large models and their warmup.
+# The check's own time limit is shorter than this timeout. The start period is over after the first success, so a
+# long one costs nothing and gives large models time to load and warm up.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=300s --retries=3 CMD ["tfserving-healthcheck"]
 ENTRYPOINT ["tfserving-entrypoint"]
 EXPOSE 8500 8501
@@ -36,5 +38,5 @@ LABEL org.opencontainers.image.title="TensorFlow Serving with ${MODELS}" \
       tfserving.model_name="${BAKED_MODEL_NAME}" \
       tfserving.models="${MODELS}"
 
-# Last, so that a new version of a model rebuilds one layer.
+# Last, so that a new version of a model rebuilds only this layer.
 COPY models/ /models/

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
 #
-# Bakes one model into an image: its newest version, or those of MODEL_VERSIONS.
+# Builds an image that serves one model: its newest version, or the versions in MODEL_VERSIONS.
 #
 # Usage: bash build.sh [--dry-run] [--help]
 #
-#   --dry-run   check everything and print the docker command, without running it
+#   --dry-run   check everything and print the docker command, but do not run it
 set -Eeuo pipefail
 
-DOOR=${BASH_SOURCE[0]}
-ROOT=$(CDPATH='' cd -- "$(dirname -- "$DOOR")" && pwd)
+SCRIPT=${BASH_SOURCE[0]}
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
-# Write a value after := or give the variable in the environment, which wins. What is left empty has its default
-# in lib/settings.sh, where a value holds for every script.
-: "${MODEL_NAME:=}"       # the model: its directory under MODELS_DIR, and the name that clients use
-: "${MODEL_VERSIONS:=}"   # the versions to bake, such as 1,2; empty: the newest
-: "${MODELS_DIR:=}"       # where MODEL_NAME/VERSION/saved_model.pb lies
-: "${IMAGE_NAME:=}"       # what to call the image
-: "${TF_SERVING_IMAGE:=}" # the image to build on; for GPUs the same tag with -gpu at its end
-: "${DOCKER_ARGS:=}"      # more arguments for docker build, quoted as in a shell
+# Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
+# variables are in lib/settings.sh, for all scripts.
+: "${MODEL_NAME:=}"       # the model: its directory in MODELS_DIR, and its name in requests
+: "${MODEL_VERSIONS:=}"   # the versions to include, such as 1,2; empty: the newest
+: "${MODELS_DIR:=}"       # the directory that contains MODEL_NAME/VERSION/saved_model.pb
+: "${IMAGE_NAME:=}"       # the name of the image to build
+: "${TF_SERVING_IMAGE:=}" # the base image; for GPUs, the same tag with the suffix -gpu
+: "${DOCKER_ARGS:=}"      # more arguments for docker build, with shell quoting
+: "${VERBOSE:=}"          # 1: show the output of docker build; empty: only if the build fails
 
 MODE=single
 # shellcheck source=lib/common.sh
@@ -25,11 +26,11 @@ source "$ROOT/lib/common.sh"
 # shellcheck source=lib/image.sh
 source "$ROOT/lib/image.sh"
 
-# The versions to bake, ascending, one a line.
-wanted_versions() {
+# select_versions: prints the versions to include, ascending, one per line.
+select_versions() {
   local version
   if [[ -z $MODEL_VERSIONS ]]; then
-    versions_of "$MODELS_DIR/$MODEL_NAME" | tail -n 1
+    list_versions "$MODELS_DIR/$MODEL_NAME" | tail -n 1
     return
   fi
   for version in ${MODEL_VERSIONS//,/ }; do
@@ -40,29 +41,28 @@ wanted_versions() {
 
 check_model_versions() {
   local LC_ALL=C version
-  [[ $MODEL_VERSIONS != *[!0-9,[:space:]]* ]] \
-    || misuse "MODEL_VERSIONS=$(quoted "$MODEL_VERSIONS") is no list of versions; give integers such as 1,2"
+  [[ $MODEL_VERSIONS != *[!0-9,[:space:]]* ]] || reject_value MODEL_VERSIONS 'list of versions' 'integers such as 1,2'
   for version in ${MODEL_VERSIONS//,/ }; do
-    is_version "$version" || misuse "MODEL_VERSIONS: $version is more than a version can be (64 bits)"
+    is_version "$version" || reject "MODEL_VERSIONS: $version is not a valid version (0-9223372036854775807)"
   done
 }
 
 main() {
   local version directory
-  build_arguments "$@"
-  check_model_name "$MODEL_NAME" MODEL_NAME
-  setting_of_image
+  parse_build_arguments "$@"
+  check_model_name
+  set_image_name
   check_image_settings
   check_model_versions
-  check_model_directory "$MODEL_NAME"
-  for version in $(wanted_versions); do
+  check_model_directory
+  for version in $(select_versions); do
     directory=$(version_directory "$MODELS_DIR/$MODEL_NAME" "$version")
-    [[ -n $directory ]] || misuse "no version $version of $MODEL_NAME in $(quoted "$MODELS_DIR/$MODEL_NAME");" \
-      "there is $(versions_of "$MODELS_DIR/$MODEL_NAME" | tr '\n' ' ')"
+    [[ -n $directory ]] || reject "$(quoted "$MODELS_DIR/$MODEL_NAME") has no version $version" \
+      "(found $(list_versions "$MODELS_DIR/$MODEL_NAME" | paste -sd, -)); remove it from MODEL_VERSIONS or export it"
     add_version "$MODEL_NAME" "$version" "$directory" "$MODEL_NAME/$version"
   done
   [[ ${#SOURCES[@]} -le 1 ]] \
-    || note "note: several versions are baked, TensorFlow Serving serves the newest of them unless a config asks for more"
+    || log "note: the image contains several versions; TensorFlow Serving serves only the newest without a config"
   build_image
 }
 

@@ -1,36 +1,31 @@
 #!/usr/bin/env bash
 #
-# Makes a virtual environment with requirements.txt, then runs every test. Tests that need Docker are skipped,
-# with a word, where no engine answers.
+# Creates a virtual environment from requirements.txt, then runs all tests. Tests that need Docker are skipped, with
+# the reason, if no daemon responds.
 #
 # Usage: bash run_tests.sh [PYTEST_ARGUMENT]...
 #
 #   bash run_tests.sh tests/wire           one folder
-#   bash run_tests.sh -m "not docker"      without one kind (tensorflow, conformance, docker)
+#   bash run_tests.sh -m "not docker"      without the tests of one marker (tensorflow, conformance, docker)
 set -Eeuo pipefail
 
-DOOR=${BASH_SOURCE[0]}
-ROOT=$(CDPATH='' cd -- "$(dirname -- "$DOOR")" && pwd)
+SCRIPT=${BASH_SOURCE[0]}
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
-: "${VENV:=}"                     # the virtual environment; made when it is not there; empty: .venv
+: "${VENV:=}"                     # the virtual environment; empty: .venv
 : "${TFSERVING_TEST_IMAGE:=}"     # the base image of the docker tests; empty: TF_SERVING_IMAGE of lib/settings.sh
-: "${TFSERVING_REQUIRE_DOCKER:=}" # 1: docker tests fail where they would be skipped
+: "${TFSERVING_REQUIRE_DOCKER:=}" # 1: docker tests fail instead of being skipped
 
 # shellcheck source=lib/common.sh
 source "$ROOT/lib/common.sh"
-# shellcheck source=lib/venv.sh
-source "$ROOT/lib/venv.sh"
+# shellcheck source=lib/python.sh
+source "$ROOT/lib/python.sh"
 
 main() {
-  case ${1:-} in
-    -h | --help)
-      usage
-      return
-      ;;
-  esac
+  case ${1:-} in -h | --help) handle_option "$1" ;; esac
   make_venv
   export TFSERVING_TEST_IMAGE TFSERVING_REQUIRE_DOCKER
-  # The scripts under test take the same environment, and python of it is the one that README's commands mean.
+  # The scripts under test use the same environment, and so do the commands of the documentation.
   export VENV PATH="$VENV/bin:$PATH"
   cd "$ROOT"
   exec "$PYTHON" -m pytest "$@"

@@ -1,1 +1,1 @@
-"""The toolkit in use: the models of quickstart.sh, and a client that reads handwritten digits with them."""
+"""Examples: the models of quickstart.sh, and a client that classifies handwritten digits with them."""

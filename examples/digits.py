@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 scans of 8x8 pixels that scikit-learn ships, and a network that reads them."""
+"""Handwritten digits: 1,797 scans of 8x8 pixels from scikit-learn, and a network that classifies them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPOCHS = 15
 
 @dataclass(frozen=True)
 class Scans:
-    """Scans with what they show.
+    """Labelled scans.
 
     Attributes:
         images: float32 [n, 8, 8, 1], pixels from 0 (paper) to 255 (ink).
@@ -26,12 +26,12 @@ class Scans:
 
 
 def load_scans() -> tuple[Scans, Scans]:
-    """Scans to train with, and every fourth one held out."""
+    """Return the scans for training, and a held-out quarter for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    # 0 to 16 there; 0 to 255 is what an image file holds, so that the model takes scans and files alike
+    # from 0..16 to the 0..255 of image files, so that the model accepts both
     images = (digits.images * (255 / 16)).astype(np.float32)[..., np.newaxis]
     labels = digits.target.astype(np.int64)
     train_images, test_images, train_labels, test_labels = train_test_split(
@@ -41,7 +41,7 @@ def load_scans() -> tuple[Scans, Scans]:
 
 
 def train(scans: Scans) -> Any:
-    """A Keras model: image float32 [n, 8, 8, 1] -> probabilities float32 [n, 10] and digit [n]."""
+    """Train a Keras model: image float32 [n, 8, 8, 1] -> probabilities float32 [n, 10], digit int [n]."""
     import keras
 
     keras.utils.set_random_seed(SEED)
@@ -57,6 +57,6 @@ def train(scans: Scans) -> Any:
     classifier.compile("adam", "sparse_categorical_crossentropy")
     classifier.fit(scans.images, scans.labels, batch_size=32, epochs=EPOCHS, verbose=0)
 
-    # Outputs in a dict keep their names in the SavedModel.
+    # A dict gives the outputs their names in the SavedModel.
     outputs = {"probabilities": probabilities, "digit": keras.ops.argmax(probabilities, axis=-1)}
     return keras.Model(image, outputs)

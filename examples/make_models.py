@@ -1,7 +1,7 @@
-"""Makes the models that models/models.config names, unless they are there: python -m examples.make_models
+"""Create the models of models/models.config that do not exist yet: python -m examples.make_models
 
-`digits` reads handwritten digits; version V of the half_plus models answers y = x / 2 + V, so that an answer
-tells which version gave it.
+`digits` classifies handwritten digits. Version V of a half_plus model returns y = x / 2 + V, so that a
+result shows which version served the request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HALF_PLUS_VERSIONS = (1, 2, 3)
 
 
 def make_digits(models_dir: Path, name: str, version: int) -> Path:
-    """Trains the digits and exports them, warmed up with real scans; takes image files as well."""
+    """Train and export `digits`, with a signature for image files and real scans as warmup requests."""
     scans, _ = load_scans()
     return export_saved_model(
         train(scans),
@@ -38,7 +38,7 @@ def make_digits(models_dir: Path, name: str, version: int) -> Path:
 
 
 def make_half_plus(models_dir: Path, name: str, version: int) -> Path:
-    """Exports y = x / 2 + version for float32 x of any length."""
+    """Export y = x / 2 + version for x float32 [n]."""
     import tensorflow as tf
 
     def half_plus(x: Any) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def main() -> int:
     parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR")
     models_dir: Path = parser.parse_args().models_dir
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes what is half-made, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        make(models_dir, "digits", 1, make_digits)
+        make_version(models_dir, "digits", 1, make_digits)
         for name in HALF_PLUS:
             for version in HALF_PLUS_VERSIONS:
-                make(models_dir, name, version, make_half_plus)
+                make_version(models_dir, name, version, make_half_plus)
     except TfServingError as error:
         print(f"make_models: error: {error}", file=sys.stderr)
         return 1
@@ -68,18 +68,18 @@ def main() -> int:
     return 0
 
 
-def make(models_dir: Path, name: str, version: int, export: Callable[[Path, str, int], Path]) -> None:
-    """Calls `export` unless the version is there, and says which it was."""
+def make_version(models_dir: Path, name: str, version: int, export: Callable[[Path, str, int], Path]) -> None:
+    """Call `export` unless the version exists, and print the progress."""
     path = models_dir / name / str(version)
     if path.exists():
         check_version_dir(path)
-        print(f"  {path} is there already", flush=True)
+        print(f"  {path} exists", flush=True)
         return
     print(f"  {path} ... ", end="", flush=True)
     start = time.monotonic()
     with quiet_tensorflow():
         export(models_dir, name, version)
-    print(f"made in {time.monotonic() - start:.1f} s", flush=True)
+    print(f"created in {time.monotonic() - start:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scans and what was read in them, as text and as a PNG."""
+"""Scans with their predicted digits, as text and as a PNG."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from numpy.typing import NDArray
 from examples.digits import Scans
 
 SHADES = " .:-=+*#%@"
-A_ROW = 4
+PER_ROW = 4
 
 
 def print_scans(scans: Scans, digits: NDArray[Any], numbers: Sequence[int]) -> None:
-    """Prints the scans with these numbers side by side, with what was read under each."""
-    for start in range(0, len(numbers), A_ROW):
-        row = numbers[start : start + A_ROW]
-        pictures = [text_picture(scans.images[number]) for number in row]
+    """Print the scans with these indices side by side, with the predicted digit below each."""
+    for start in range(0, len(numbers), PER_ROW):
+        row = numbers[start : start + PER_ROW]
+        pictures = [to_text(scans.images[number]) for number in row]
         print()
         for lines in zip(*pictures, strict=True):
             print("  ".join(lines).rstrip())
         print("  ".join(f"{caption(scans, digits, number):^16}" for number in row).rstrip())
 
 
-def text_picture(image: NDArray[np.float32]) -> list[str]:
-    """Lines of text for an image [h, w, 1] from 0 to 255; a pixel is two characters wide, about a square."""
+def to_text(image: NDArray[np.float32]) -> list[str]:
+    """Return the lines of an image [h, w, 1] from 0 to 255; a pixel is two characters wide."""
     shades = (image[..., 0] / 256 * len(SHADES)).astype(int)
     return ["".join(2 * SHADES[shade] for shade in line) for line in shades]
 
 
 def caption(scans: Scans, digits: NDArray[Any], number: int) -> str:
-    read, truth = int(digits[number]), int(scans.labels[number])
-    return f"read: {read}" if read == truth else f"read: {read}, is {truth}"
+    predicted, label = int(digits[number]), int(scans.labels[number])
+    return f"read: {predicted}" if predicted == label else f"read: {predicted}, is {label}"
 
 
-def draw(scans: Scans, digits: NDArray[Any], numbers: Sequence[int], path: Path) -> None:
-    """Writes the scans with these numbers, each under what was read, to a PNG."""
+def write_png(scans: Scans, digits: NDArray[Any], numbers: Sequence[int], path: Path) -> None:
+    """Write the scans with these indices to a PNG, with the predicted digit above each."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = -(-len(numbers) // A_ROW)
+    rows = -(-len(numbers) // PER_ROW)
     figure, axes = plt.subplots(
-        rows, A_ROW, figsize=(2 * A_ROW, 2.3 * rows), squeeze=False, layout="constrained"
+        rows, PER_ROW, figsize=(2 * PER_ROW, 2.3 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
         axis.axis("off")

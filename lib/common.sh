@@ -1,48 +1,59 @@
 # shellcheck shell=bash
-# What every door needs: messages, help, quoting, a time limit, Python; and the settings with their checks.
-# Sourced by the doors, which set DOOR to their own path and ROOT to their directory.
+# Messages, help, quoting and time limits for every script, and the settings with their checks.
+# A script sets SCRIPT to its own path and ROOT to the checkout, then sources this file.
 
 # shellcheck source=lib/settings.sh
 source "$ROOT/lib/settings.sh"
 # shellcheck source=lib/checks.sh
 source "$ROOT/lib/checks.sh"
 
-# What a door says goes to stderr, what it was asked for to stdout.
-note() { printf '%s: %s\n' "${DOOR##*/}" "$*" >&2; }
+# Messages go to stderr, results to stdout.
+log() { printf '%s: %s\n' "${SCRIPT##*/}" "$*" >&2; }
 
-# misuse MESSAGE: what was asked cannot be right, or not here; the message says the mend.
-misuse() {
-  note "error: $*"
+# reject MESSAGE: the input is not valid, or not valid here.
+reject() {
+  log "error: $*"
   exit 2
 }
 
-# fail MESSAGE: what was asked was right and did not come off.
+# fail MESSAGE: the input is valid, and the operation failed.
 fail() {
-  note "error: $*"
+  log "error: $*"
   exit 1
 }
 
-# usage: the header comment of the door, then the variables of its block with their defaults.
-usage() {
+# handle_option ARG: every script has --help; rejects all other arguments.
+handle_option() {
+  case $1 in
+    -h | --help)
+      print_help
+      exit
+      ;;
+    *) reject "unknown argument $(quoted "$1"); --help shows the usage (set variables to change the defaults)" ;;
+  esac
+}
+
+# print_help: prints the header comment of the script, then the variables of its block with their defaults.
+print_help() {
   local line pattern='^: "\$\{([A-Z_]+):=(.*)\}" *# (.*)$'
   {
-    read -r line # the shebang, and the blank line of comment under it
+    read -r line # the shebang and an empty comment line
     read -r line
     while IFS= read -r line && [[ $line == '#'* ]]; do
       line=${line#\#}
       printf '%s\n' "${line# }"
     done
-    printf '\nVariables, to be edited at the top of this script or given in the environment:\n'
+    printf '\nVariables (edit them at the top of this script or set them in the environment):\n'
     while IFS= read -r line; do
       [[ $line =~ $pattern ]] || continue
       printf '  %-36s  %s\n' "${BASH_REMATCH[1]}${BASH_REMATCH[2]:+=${BASH_REMATCH[2]}}" "${BASH_REMATCH[3]}"
-      default_of "${BASH_REMATCH[1]}"
+      print_default "${BASH_REMATCH[1]}"
     done
-  } <"$DOOR"
+  } <"$SCRIPT"
 }
 
-# default_of NAME: a line of help that tells what settings.sh says.
-default_of() {
+# print_default NAME: prints a line of help with the default from settings.sh, if it has one.
+print_default() {
   local line text='' pattern="^ *(.*\) )?setting $1 ([^ ]+)"
   while IFS= read -r line; do
     [[ $line =~ $pattern ]] || continue
@@ -51,7 +62,7 @@ default_of() {
   [[ -z $text ]] || printf '  %-36s  default: %s\n' '' "${text/\$ROOT\//}"
 }
 
-# quoted TEXT: as one word of a shell's command line.
+# quoted TEXT: prints it as one word of a shell command.
 quoted() {
   local LC_ALL=C apostrophe="'\\''"
   case $1 in
@@ -61,7 +72,7 @@ quoted() {
   esac
 }
 
-# print_command WORD...: on one line that a shell would read back as these words.
+# print_command WORD...: prints one line that a shell reads as these words.
 print_command() {
   local word line=''
   for word; do
@@ -70,21 +81,22 @@ print_command() {
   printf '%s\n' "$line"
 }
 
-# door_command DOOR NAME...: the command that calls another door with the values chosen here for NAME...
-door_command() {
-  local door=$1 name line=''
+# script_command SCRIPT NAME...: prints the command that runs another script with those of the variables NAME that
+# the user set.
+script_command() {
+  local script=$1 name line=''
   shift
   for name; do
-    ! chosen "$name" || line+="$name=$(quoted "${!name}") "
+    ! is_set "$name" || line+="$name=$(quoted "${!name}") "
   done
-  [[ $PWD == "$ROOT" ]] || door=$ROOT/$door
-  printf '%sbash %s' "$line" "$(quoted "$door")"
+  [[ $PWD == "$ROOT" ]] || script=$ROOT/$script
+  printf '%sbash %s' "$line" "$(quoted "$script")"
 }
 
-# split_words TEXT: sets WORDS to its words, with quotes and backslashes as in a shell and nothing expanded. Fails at
-# a quote without its partner.
-split_words() {
-  local text=$1 char word='' begun='' quote='' i
+# split_docker_args: sets WORDS to the words of DOCKER_ARGS. Quotes and backslashes work as in a shell; nothing is
+# expanded.
+split_docker_args() {
+  local text=$DOCKER_ARGS char word='' begun='' quote='' i
   WORDS=()
   for ((i = 0; i < ${#text}; i++)); do
     char=${text:i:1}
@@ -103,12 +115,12 @@ split_words() {
       *) word+=$char begun=yes ;;
     esac
   done
+  [[ -z $quote ]] || reject "DOCKER_ARGS=$(quoted "$DOCKER_ARGS") has an unclosed quote"
   [[ -z $begun ]] || WORDS+=("$word")
-  [[ -z $quote ]]
 }
 
-# within SECONDS COMMAND...: its exit code, 124 when it was ended for taking longer. Not every system has timeout.
-within() {
+# run_with_timeout SECONDS COMMAND...: returns the command's exit code, or 124 after killing it. macOS has no timeout.
+run_with_timeout() {
   local ticks=$(($1 * 50)) process
   shift
   "$@" &
@@ -124,8 +136,8 @@ within() {
   wait "$process"
 }
 
-# absolute_directory PATH: from the root on and without `..`, symbolic links kept, so that whoever is given it sees
-# where they point later.
+# absolute_directory PATH: prints it from the root and without `..`. It keeps symbolic links, which may point
+# elsewhere later.
 absolute_directory() { (CDPATH='' cd -- "$1" && pwd); }
 
 # absolute_file PATH: the same for a file.
@@ -134,23 +146,3 @@ absolute_file() {
   directory=$(absolute_directory "$(dirname -- "$1")") || return
   printf '%s/%s' "${directory%/}" "${1##*/}"
 }
-
-# find_python MODULE...: sets PYTHON to one that has the modules: that of the virtual environment, else on PATH.
-find_python() {
-  have_python "$@" || fail "no Python >= 3.10 with $*, neither in .venv nor on PATH; run: bash quickstart.sh, or" \
-    "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
-}
-
-have_python() {
-  local candidate probe='import importlib.util, sys
-sys.exit(sys.version_info < (3, 10) or not all(map(importlib.util.find_spec, sys.argv[1:])))'
-  for candidate in "${VENV:-$ROOT/.venv}/bin/python" python3 python; do
-    if PYTHON=$(command -v -- "$candidate") && "$PYTHON" -c "$probe" "$@" >/dev/null 2>&1; then
-      return
-    fi
-  done
-  return 1
-}
-
-# repository ARG...: python -m tfserving.repository of this checkout.
-repository() { PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m tfserving.repository "$@"; }

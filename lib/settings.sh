@@ -1,23 +1,22 @@
 # shellcheck shell=bash
-# The default of every variable, each in this one place. The doors source this after their own block of
-# settings, so a value written there or given in the environment wins over the one here. A value changed here
-# holds for every door.
+# The default of every variable. Scripts source this file after their own block of variables, so a value that is set
+# there or in the environment takes precedence. A value that you change here applies to every script.
 
-CHOSEN=' '   # the variables that the user gave a value, one blank around each
-SETTINGS=' ' # all of them
+SET_BY_USER=' ' # the names of the variables that the user set, with a space around each
+SETTINGS=' '    # all names
 
-# setting NAME DEFAULT: gives NAME its default unless the user chose a value.
+# setting NAME DEFAULT: gives NAME its default unless the user set it.
 setting() {
   SETTINGS+="$1 "
   if [[ -n ${!1:-} ]]; then
-    CHOSEN+="$1 "
+    SET_BY_USER+="$1 "
   else
     printf -v "$1" '%s' "$2"
   fi
 }
 
-# chosen NAME: whether the user did. What was not chosen is not passed on.
-chosen() { [[ $CHOSEN == *" $1 "* ]]; }
+# Only what the user set is passed on to docker or to another script.
+is_set() { [[ $SET_BY_USER == *" $1 "* ]]; }
 
 setting MODE single
 setting ENGINE auto
@@ -29,6 +28,7 @@ setting MODELS_CONFIG "$MODELS_DIR/models.config"
 
 setting TF_SERVING_IMAGE tensorflow/serving:2.20.0
 setting DOCKER_ARGS ''
+setting VERBOSE ''
 
 setting CONTAINER_NAME tfserving
 setting BIND_ADDRESS 127.0.0.1
@@ -46,11 +46,11 @@ setting BATCHING_PARAMETERS_FILE ''
 setting MONITORING_CONFIG_FILE ''
 setting SSL_CONFIG_FILE ''
 
-# The default that depends on another variable; called once MODE is certain.
-setting_of_image() {
-  local model # docker takes no capitals in a repository's name
+# set_image_name: gives IMAGE_NAME its default, which depends on MODE; call it once MODE is known.
+set_image_name() {
+  local model # docker allows no capitals in a repository name
   model=$(printf '%s' "$MODEL_NAME" | tr '[:upper:]' '[:lower:]')
-  # shellcheck disable=SC2153 # setting gives MODE its value
+  # shellcheck disable=SC2153 # setting assigns MODE
   case $MODE in
     multi) setting IMAGE_NAME tfserving-ensemble ;;
     *) setting IMAGE_NAME "tfserving-$model" ;;

@@ -1,4 +1,4 @@
-"""What the tests on a real engine share. Everything they make bears one prefix, by which it is removed."""
+"""Fixtures for a real Docker daemon. Everything that they create has one prefix, by which it is removed."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ for version in sys.argv[2:]:
 """
 
 
-def not_here(reason: str) -> NoReturn:
-    """Skips what needs an engine, or fails it where one is required."""
+def skip(reason: str) -> NoReturn:
+    """Skips the test, or fails it if Docker is required."""
     if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
         pytest.fail(f"{reason}, and TFSERVING_REQUIRE_DOCKER=1")
     pytest.skip(reason)
 
 
 class Docker:
-    """The docker command, and names for what a test makes with it."""
+    """The docker command, and unique names for containers and images."""
 
     def __init__(self) -> None:
         self.prefix = f"tfserving-test-{uuid.uuid4().hex[:8]}"
         self._numbers = itertools.count(1)
 
     def __call__(self, *args: str | Path, timeout: float = 120) -> str:
-        """What `docker ARGS` prints. Raises AssertionError with its stderr when it fails."""
+        """Returns the output of `docker ARGS`. Raises AssertionError with its stderr if it fails."""
         done = self.run(*args, timeout=timeout)
         assert done.returncode == 0, f"docker {' '.join(map(str, args))}: {done.stderr}"
         return done.stdout.strip()
@@ -61,9 +61,9 @@ class Docker:
     def run(self, *args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout)
 
-    def name(self, what: str = "x") -> str:
-        """A name for a container or an image; what bears it goes at the end of the tests."""
-        return f"{self.prefix}-{what}-{next(self._numbers)}"
+    def name(self, kind: str) -> str:
+        """A name for a container or an image, which is removed after the tests."""
+        return f"{self.prefix}-{kind}-{next(self._numbers)}"
 
     def remove(self, *containers: str) -> None:
         self.run("rm", "--force", "--volumes", *containers)
@@ -81,26 +81,26 @@ class Docker:
 
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Docker]:
-    """A real engine. Skips where none answers."""
+    """A real daemon; skips the test if none responds."""
     command = Docker()
     try:
-        answer = command.run("info", "--format", "{{.ServerVersion}}", timeout=10)
+        info = command.run("info", "--format", "{{.ServerVersion}}", timeout=10)
     except (OSError, subprocess.TimeoutExpired) as error:
-        not_here(f"no Docker engine answers: {error}")
-    if answer.returncode != 0:
-        not_here(f"no Docker engine answers: {answer.stderr.strip()}")
+        skip(f"no Docker daemon responds: {error}")
+    if info.returncode != 0:
+        skip(f"no Docker daemon responds: {info.stderr.strip()}")
     yield command
     command.clean()
 
 
 @pytest.fixture(scope="session")
 def base_image(docker: Docker) -> str:
-    """What the toolkit's images are built on: TFSERVING_TEST_IMAGE, else the default of the doors."""
+    """The base image: TFSERVING_TEST_IMAGE, else the default of the scripts."""
     image = os.environ.get("TFSERVING_TEST_IMAGE") or default_base_image()
     if docker.run("image", "inspect", image).returncode != 0:
         pull = docker.run("pull", "--quiet", image, timeout=600)
         if pull.returncode != 0:
-            not_here(f"no image {image}: {pull.stderr.strip()}")
+            skip(f"no image {image}: {pull.stderr.strip()}")
     return image
 
 
@@ -114,9 +114,9 @@ def default_base_image() -> str:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SavedModels half/1, half/2, other/1: y = x / 2 + version, float32 of shape (n,). Not to be changed."""
+    """SavedModels half/1, half/2, other/1: y = x / 2 + version, float32 [n]. Read-only."""
     directory = tmp_path_factory.mktemp("models")
-    directory.chmod(0o755)  # mounted, it is read by the image's user
+    directory.chmod(0o755)  # for the image's user
     versions = ("half/1", "half/2", "other/1")
     made = subprocess.run(
         [sys.executable, "-c", MAKE_MODELS, directory, *versions], capture_output=True, text=True, timeout=300
@@ -126,7 +126,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Container:
-    """A container of an image of the toolkit, hardened, its ports published on 127.0.0.1."""
+    """A hardened container, with its ports published on 127.0.0.1."""
 
     def __init__(
         self, docker: Docker, image: str, options: Sequence[str | Path], args: Sequence[str]
@@ -134,8 +134,8 @@ class Container:
         self.docker = docker
         self.name = docker.name("container")
         ports = ("--publish", "127.0.0.1::8500", "--publish", "127.0.0.1::8501")
-        often = ("--health-interval", "1s")
-        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *often, *options, image, *args)
+        interval = ("--health-interval", "1s")
+        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *interval, *options, image, *args)
 
     def inspect(self, template: str) -> str:
         return self.docker("inspect", "--format", template, self.name)
@@ -144,7 +144,7 @@ class Container:
         return self.docker.run("exec", self.name, *command)
 
     def check(self) -> tuple[int, str]:
-        """The health check now: its exit code and what it says."""
+        """Runs the health check; returns its exit code and its output."""
         done = self.exec("tfserving-healthcheck")
         return done.returncode, (done.stdout + done.stderr).strip()
 
@@ -152,7 +152,7 @@ class Container:
         return int(self.docker("port", self.name, str(inside)).rpartition(":")[2])
 
     def rest(self, path: str, body: object = None) -> tuple[int, Any]:
-        """The HTTP status and JSON of one REST call through the published port."""
+        """Sends a REST request to the published port; returns the HTTP status and the JSON."""
         url = f"http://127.0.0.1:{self.port(8501)}{path}"
         data = None if body is None else json.dumps(body).encode()
         try:
@@ -166,15 +166,15 @@ class Container:
         done = self.docker.run("logs", self.name)
         return done.stdout + done.stderr
 
-    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-        """Asks until it is so; fails with `what` and the log when it is not in time."""
+    def wait_until(self, condition: Callable[[], bool], name: str, seconds: float = 90) -> None:
+        """Waits for the condition; fails with its name and the log after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"not {what} within {seconds} s\n{self.logs()}"
+            assert time.monotonic() < deadline, f"not {name} within {seconds} s\n{self.logs()}"
             time.sleep(0.1)
 
     def wait_until_healthy(self) -> None:
-        """Until the engine's own health check says so."""
+        """Waits until Docker reports healthy."""
         self.wait_until(lambda: self.health() == "healthy", "healthy")
 
     def health(self) -> str:
@@ -186,7 +186,7 @@ class Container:
         self.docker("kill", "--signal", signal, self.name)
 
     def exit_code(self) -> int:
-        """Waits for the end."""
+        """Waits until the container exits."""
         return int(self.docker("wait", self.name))
 
 
@@ -195,7 +195,7 @@ StartContainer = Callable[..., Container]
 
 @pytest.fixture(scope="session")
 def start_session_container(docker: Docker) -> StartContainer:
-    """start(image, *args, options=()): a container that lives as long as the tests."""
+    """start(image, *args, options=()): a container that is removed after all tests."""
 
     def start(image: str, *args: str, options: Sequence[str | Path] = ()) -> Container:
         return Container(docker, image, options, args)
@@ -205,7 +205,7 @@ def start_session_container(docker: Docker) -> StartContainer:
 
 @pytest.fixture
 def start_container(docker: Docker) -> Iterator[StartContainer]:
-    """start(image, *args, options=()): a container that goes with the test."""
+    """start(image, *args, options=()): a container that is removed after the test."""
     started: list[Container] = []
 
     def start(image: str, *args: str, options: Sequence[str | Path] = ()) -> Container:

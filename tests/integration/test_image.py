@@ -1,4 +1,4 @@
-"""The image by itself: what is in it, how it runs, when it is healthy, how it stops."""
+"""The image: its contents, its container, its health check, and how it stops."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import pytest
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-# How a server ends that was told to: by itself, or by the signal. Where `docker stop` ran out of patience and
-# killed, the code is 137.
+# Exit codes after a graceful stop: the server's own, or that of SIGTERM. 137 would be a kill.
 STOPPED = (0, 143)
 
 CONFIG = """
@@ -36,15 +35,15 @@ BuildImage = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def build_image(docker: Any, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> BuildImage:
-    """Builds the context that the doors are to lay out; returns the image's name."""
+    """Builds an image from the context that the build scripts prepare; returns its name."""
 
     def build(
         models: Path, *versions: str, config: str | None = None, client: tuple[str, ...] = ("docker",)
     ) -> str:
         context = tmp_path_factory.mktemp("context")
         shutil.copy(ROOT / "Dockerfile", context)
-        for script in ("entrypoint.sh", "healthcheck.sh"):
-            shutil.copy(ROOT / "lib" / script, context)
+        for script in ("entrypoint.sh", "healthcheck.sh", "model_server.sh"):
+            shutil.copy(ROOT / "docker" / script, context)
         for version in versions:
             shutil.copytree(models / version, context / "models" / version)
         if config is not None:
@@ -78,7 +77,7 @@ def ensemble(build_image: BuildImage, models: Path) -> str:
 
 @pytest.fixture(scope="module")
 def running(single: str, start_session_container: Callable[..., Any]) -> Any:
-    """A healthy container of the single image, for tests that leave it as it is."""
+    """A healthy container of the single image, for tests that do not change it."""
     container = start_session_container(single)
     container.wait_until_healthy()
     return container
@@ -89,7 +88,7 @@ def classic_client() -> tuple[str, ...]:
 
 
 def buildkit_client() -> tuple[str, ...]:
-    """A docker on PATH that builds with BuildKit: by its plugin, or by itself before Docker 23."""
+    """A docker command on PATH that builds with BuildKit, as a plugin or, before Docker 23, built in."""
     for folder in os.get_exec_path():
         client = ("env", "DOCKER_BUILDKIT=1", f"{folder}/docker")
         if not os.access(client[-1], os.X_OK):
@@ -97,7 +96,7 @@ def buildkit_client() -> tuple[str, ...]:
         probe = subprocess.run([*client, "build", "--help"], capture_output=True, text=True)
         if "--progress" in probe.stdout:
             return client
-    return pytest.skip("no docker command here builds with BuildKit")
+    return pytest.skip("no docker command on PATH builds with BuildKit")
 
 
 class TestImage:
@@ -113,7 +112,9 @@ class TestImage:
             int(docker("run", "--rm", image, *command)) == (models / "half/2/saved_model.pb").stat().st_size
         )
 
-    def test_says_what_is_in_it(self, docker: Any, single: str, ensemble: str, base_image: str) -> None:
+    def test_labels_describe_the_models(
+        self, docker: Any, single: str, ensemble: str, base_image: str
+    ) -> None:
         labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", single))
         assert labels["tfserving.mode"] == "single"
         assert labels["tfserving.model_name"] == "half"
@@ -125,7 +126,7 @@ class TestImage:
         assert labels["tfserving.model_name"] == ""
         assert labels["tfserving.models"] == "half:1 half:2 other:1"
 
-    def test_configuration(self, docker: Any, single: str) -> None:
+    def test_has_user_entrypoint_and_healthcheck(self, docker: Any, single: str) -> None:
         config = json.loads(docker("inspect", "--format", "{{json .Config}}", single))
         assert config["User"] == "65532:65532"
         assert config["Entrypoint"] == ["tfserving-entrypoint"]
@@ -136,7 +137,7 @@ class TestImage:
             config["Env"]
         )
 
-    def test_holds_nothing_else(self, docker: Any, single: str, base_image: str) -> None:
+    def test_adds_only_its_own_files(self, docker: Any, single: str, base_image: str) -> None:
         def files(image: str) -> set[str]:
             find = (
                 "/",
@@ -159,19 +160,20 @@ class TestImage:
         assert files(single) - files(base_image) == {
             "/usr/local/bin/tfserving-entrypoint",
             "/usr/local/bin/tfserving-healthcheck",
+            "/usr/local/bin/model_server.sh",
             "/models/half/1/saved_model.pb",
             "/models/half/1/fingerprint.pb",
             "/models/half/1/variables/variables.index",
             "/models/half/1/variables/variables.data-00000-of-00001",
         }
 
-    def test_runs_a_command_instead(self, docker: Any, single: str) -> None:
+    def test_runs_a_command_instead_of_the_server(self, docker: Any, single: str) -> None:
         command = ("bash", "-c", 'echo "$0, $MODE"; exit 0', "it's me")
         assert docker("run", "--rm", single, *command) == "it's me, single"
 
 
 class TestRuns:
-    def test_without_privileges(self, running: Any) -> None:
+    def test_runs_without_privileges(self, running: Any) -> None:
         assert running.exec("id", "-u").stdout == "65532\n"
         assert running.exec("touch", "/models/x").returncode != 0
         assert running.exec("touch", "/tmp/x").returncode != 0
@@ -182,31 +184,31 @@ class TestRuns:
         assert int(status["CapEff"], 16) == 0
         assert status["NoNewPrivs"].strip() == "1"
 
-    def test_serves_through_its_ports(self, running: Any) -> None:
+    def test_serves_on_the_published_port(self, running: Any) -> None:
         assert running.rest("/v1/models/half:predict", {"instances": [1.0, 2.0]}) == (
             200,
             {"predictions": [1.5, 2.0]},
         )
 
-    def test_healthy(self, running: Any) -> None:
+    def test_is_healthy(self, running: Any) -> None:
         assert running.check() == (0, "healthy: half AVAILABLE")
 
-    def test_flags_given_later_win(self, single: str, start_container: Callable[..., Any]) -> None:
+    def test_flags_override_the_defaults(self, single: str, start_container: Callable[..., Any]) -> None:
         flags = ("--rest_api_port=8601", "--model_name=renamed", "--grpc_max_threads=8")
         container = start_container(single, *flags)
         container.wait_until_healthy()
         assert container.check() == (0, "healthy: renamed AVAILABLE")
 
-    def test_every_model_of_a_config(self, ensemble: str, start_container: Callable[..., Any]) -> None:
+    def test_serves_every_model_of_a_config(self, ensemble: str, start_container: Callable[..., Any]) -> None:
         container = start_container(ensemble)
         container.wait_until_healthy()
         assert container.check() == (0, "healthy: half other AVAILABLE")
-        status, answer = container.rest("/v1/models/half/labels/stable:predict", {"instances": [0.0]})
-        assert (status, answer) == (200, {"predictions": [1.0]})
-        status, answer = container.rest("/v1/models/half/versions/2:predict", {"instances": [0.0]})
-        assert (status, answer) == (200, {"predictions": [2.0]})
+        status, response = container.rest("/v1/models/half/labels/stable:predict", {"instances": [0.0]})
+        assert (status, response) == (200, {"predictions": [1.0]})
+        status, response = container.rest("/v1/models/half/versions/2:predict", {"instances": [0.0]})
+        assert (status, response) == (200, {"predictions": [2.0]})
 
-    def test_a_model_that_cannot_be_served_is_named(
+    def test_unhealthy_names_the_missing_model(
         self, single: str, models: Path, tmp_path: Path, start_container: Callable[..., Any]
     ) -> None:
         tmp_path.chmod(0o755)
@@ -227,7 +229,7 @@ class TestRuns:
         assert code == 1
         assert line.startswith("unhealthy: model absent")
 
-    def test_models_that_its_user_may_not_read(
+    def test_exits_if_its_user_cannot_read_the_models(
         self, single: str, models: Path, tmp_path: Path, start_container: Callable[..., Any]
     ) -> None:
         private = tmp_path / "models"
@@ -235,24 +237,24 @@ class TestRuns:
         private.chmod(0o700)
         container = start_container(single, options=("--volume", f"{private}:/models:ro"))
         assert container.exit_code() == 1
-        assert "/models cannot be read by user 65532; on the host: chmod -R a+rX" in container.logs()
+        assert "user 65532 cannot read /models; run chmod -R a+rX" in container.logs()
 
-    def test_a_setting_that_is_wrong(self, single: str, start_container: Callable[..., Any]) -> None:
+    def test_exits_if_a_setting_is_not_valid(self, single: str, start_container: Callable[..., Any]) -> None:
         container = start_container(single, options=("--env", "DRAIN_SECONDS=soon"))
         assert container.exit_code() == 2
-        assert "DRAIN_SECONDS=soon is no whole number of seconds" in container.logs()
+        assert "DRAIN_SECONDS=soon is not a valid number of seconds" in container.logs()
 
 
 class TestStops:
-    def test_at_once(self, docker: Any, single: str, start_container: Callable[..., Any]) -> None:
+    def test_immediately(self, docker: Any, single: str, start_container: Callable[..., Any]) -> None:
         container = start_container(single)
         container.wait_until_healthy()
         docker("stop", "--time", "3", container.name)
         assert container.exit_code() in STOPPED
 
-    def test_while_it_starts(self, docker: Any, single: str, start_container: Callable[..., Any]) -> None:
+    def test_during_the_start(self, docker: Any, single: str, start_container: Callable[..., Any]) -> None:
         container = start_container(single)
-        container.wait_until(lambda: "no answer from port" in container.check()[1], "starting")
+        container.wait_until(lambda: "no response from port" in container.check()[1], "starting")
         docker("stop", "--time", "3", container.name)
         assert container.exit_code() in STOPPED
 
@@ -263,7 +265,7 @@ class TestStops:
         container.wait_until_healthy()
         container.kill("TERM")
         container.wait_until(lambda: "stopping in 600 s" in container.logs(), "draining")
-        assert container.check() == (1, "unhealthy: draining: a stop signal has arrived")
+        assert container.check() == (1, "unhealthy: draining: received a stop signal")
         assert container.rest("/v1/models/half:predict", {"instances": [1.0]})[0] == 200
 
         docker("stop", "--time", "3", container.name)  # the second signal
@@ -279,7 +281,9 @@ class TestStops:
         assert container.exit_code() in STOPPED
         assert "stopping in 1 s" in container.logs()
 
-    def test_a_drain_is_no_neighbours(self, single: str, start_container: Callable[..., Any]) -> None:
+    def test_a_drain_does_not_affect_another_container(
+        self, single: str, start_container: Callable[..., Any]
+    ) -> None:
         first = start_container(single, options=("--ipc", "shareable", "--env", "DRAIN_SECONDS=600"))
         second = start_container(single, options=("--ipc", f"container:{first.name}"))
         first.wait_until_healthy()
@@ -288,7 +292,7 @@ class TestStops:
         first.wait_until(lambda: first.check()[0] == 1, "draining")
         assert second.check()[0] == 0
 
-    def test_with_the_code_of_a_server_that_dies(
+    def test_returns_the_code_of_a_server_that_exits(
         self, single: str, start_container: Callable[..., Any]
     ) -> None:
         container = start_container(single, "--no_such_flag=1")

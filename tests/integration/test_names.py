@@ -1,4 +1,4 @@
-"""One model, four ways to look at it: saved_model_cli, --show, and both clients agree on names and values."""
+"""saved_model_cli, `tfserving call --show` and both clients agree on names and values of one model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ B = np.array([7, 8], np.int32)
 
 
 def run(*command: str | Path) -> str:
-    """What a Python program prints."""
+    """Returns the output of a Python program."""
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr

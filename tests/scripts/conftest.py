@@ -1,4 +1,4 @@
-"""The doors in a checkout of their own, with a fake docker first on PATH."""
+"""A checkout with copies of the scripts, and a fake docker first on PATH."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-DOORS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
 DEADLINE = 60.0
 
 CONFIG = """model_config_list {
@@ -37,8 +37,8 @@ CONFIG = """model_config_list {
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a door ended and what it said."""
+class Result:
+    """The exit code and the output of a script."""
 
     code: int
     out: str
@@ -46,14 +46,14 @@ class Done:
 
     @property
     def command(self) -> list[str]:
-        """What --dry-run printed, read back as a shell would."""
+        """The command that --dry-run printed, parsed as a shell does."""
         assert self.code == 0, self.err
         (line,) = self.out.splitlines()
         return shlex.split(line)
 
     @property
-    def refusal(self) -> str:
-        """The last line of a refusal."""
+    def rejection(self) -> str:
+        """The last line that a script printed before it exited with 2."""
         assert self.code == 2, (self.code, self.out, self.err)
         assert self.out == ""
         assert "Traceback" not in self.err
@@ -61,7 +61,7 @@ class Done:
 
 
 class Checkout:
-    """A copy of the doors and what they need, and the world of the fake docker."""
+    """Copies of the scripts and their files, and the state of the fake docker."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "checkout"
@@ -72,15 +72,16 @@ class Checkout:
         binaries = directory / "bin"
         for made in (self.models, self.world, self.tmp, binaries):
             made.mkdir(parents=True)
-        for name in (*DOORS, "Dockerfile"):
+        for name in (*SCRIPTS, "Dockerfile"):
             shutil.copy(ROOT / name, self.root)
-        shutil.copytree(ROOT / "lib", self.root / "lib")
+        for name in ("lib", "docker"):
+            shutil.copytree(ROOT / name, self.root / name)
         self._add_package()
         docker = binaries / "docker"
         docker.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "fake_docker.py"} "$@"\n')
         docker.chmod(0o755)
         self.state = {
-            "engine": "answers",
+            "engine": "works",
             "log_driver": "json-file",
             "build": "works",
             "run": "works",
@@ -88,7 +89,6 @@ class Checkout:
             "containers": {},
         }
         self.environment = {
-            # This Python comes first, whatever else the machine has.
             "PATH": f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(directory),
             "TMPDIR": str(self.tmp),
@@ -99,10 +99,10 @@ class Checkout:
         self.let_server("works")
 
     def _add_package(self) -> None:
-        """tfserving with a fake server, and packages that the real one needs, for the door to find."""
+        """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
         package = self.root / "tfserving"
         (package / "server").mkdir(parents=True)
-        for name in ("__init__.py", "errors.py", "repository", "wire"):
+        for name in ("__init__.py", "__main__.py", "cli", "errors.py", "repository", "wire"):
             (package / name).symlink_to(ROOT / "tfserving" / name)
         (package / "server" / "__init__.py").touch()
         shutil.copy(HERE / "fake_server.py", package / "server" / "__main__.py")
@@ -121,7 +121,7 @@ class Checkout:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The world of the fake docker; assign to change it."""
+        """The state of the fake docker; assign to change it."""
         state: dict[str, Any] = json.loads((self.world / "state").read_text())
         return state
 
@@ -153,20 +153,20 @@ class Checkout:
         self.change(containers={**self.state["containers"], name: container})
 
     def serve(self, models: Mapping[str, Mapping[str, str]]) -> None:
-        """What the fake server says from now on: model → {version: state}."""
+        """Sets what the fake server reports: model → {version: state}."""
         (self.world / "models").write_text(json.dumps(models))
 
     def let_server(self, behaviour: str) -> None:
-        """How servers that are started from now on behave: see fake_server.py."""
+        """Sets the behaviour of servers that start later: see fake_server.py."""
         (self.world / "server").write_text(behaviour)
 
     def served(self) -> dict[str, Any]:
-        """The arguments and environment of the server that was started last."""
+        """The arguments and environment of the last server that was started."""
         served: dict[str, Any] = json.loads((self.world / "argv").read_text())
         return served
 
     def add_version(self, name: str, *versions: int | str) -> Path:
-        """Makes models/NAME/VERSION/saved_model.pb; returns the model's directory."""
+        """Creates models/NAME/VERSION/saved_model.pb; returns the model's directory."""
         for version in versions:
             directory = self.models / name / str(version)
             (directory / "variables").mkdir(parents=True)
@@ -179,10 +179,10 @@ class Checkout:
         return path
 
     def start(
-        self, door: str, *arguments: str, cwd: Path | None = None, **variables: str
+        self, script: str, *arguments: str, cwd: Path | None = None, **variables: str
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", str(self.root / door), *arguments],
+            ["bash", str(self.root / script), *arguments],
             env={**self.environment, **variables},
             cwd=cwd or self.root,
             stdin=subprocess.DEVNULL,
@@ -192,35 +192,35 @@ class Checkout:
             start_new_session=True,
         )
 
-    def run(self, door: str, *arguments: str, cwd: Path | None = None, **variables: str) -> Done:
-        process = self.start(door, *arguments, cwd=cwd, **variables)
+    def run(self, script: str, *arguments: str, cwd: Path | None = None, **variables: str) -> Result:
+        process = self.start(script, *arguments, cwd=cwd, **variables)
         try:
             out, err = process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            pytest.fail(f"{door} did not end: {process.communicate()}")
-        return Done(process.returncode, out, err)
+            pytest.fail(f"{script} did not exit: {process.communicate()}")
+        return Result(process.returncode, out, err)
 
     def calls(self, *beginning: str) -> list[list[str]]:
-        """The calls of docker that begin so."""
+        """The calls of docker with these first arguments."""
         file = self.world / "calls"
         calls = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [call for call in calls if call[: len(beginning)] == list(beginning)]
 
-    def processes(self) -> list[int]:
-        """The embedded servers that were started here and not stopped."""
+    def server_processes(self) -> list[int]:
+        """Process ids of the embedded servers that were started and not stopped."""
         return [int(file.read_text()) for file in self.root.glob(".run/*.pid")]
 
     def clean(self) -> None:
         containers = [container["pid"] for container in self.state["containers"].values()]
-        for process in filter(None, [*self.processes(), *containers]):
+        for process in filter(None, [*self.server_processes(), *containers]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
-    """Tests in the background of a script find SIGINT ignored; bash would too, and could not trap it."""
+    """Resets SIGINT, which background jobs of a shell ignore; bash cannot trap an ignored signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -235,12 +235,12 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
 @pytest.fixture
 def ports() -> dict[str, str]:
-    """GRPC_PORT and REST_PORT, free ones, as is the one after each."""
+    """GRPC_PORT and REST_PORT: free ports; the port after each is free too."""
     return {"GRPC_PORT": str(free_port()), "REST_PORT": str(free_port())}
 
 
 def free_port() -> int:
-    """A free port with a free one after it, below those that the system gives to connections meanwhile."""
+    """A free port with a free one after it, below the range for outgoing connections."""
     while True:
         port = random.randrange(10000, 32000, 2)
         with contextlib.suppress(OSError):

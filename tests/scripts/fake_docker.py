@@ -1,8 +1,8 @@
-"""A stand-in for the docker command, for tests of the doors.
+"""A fake docker command for the tests of the scripts.
 
-The directory FAKE_WORLD holds its world: `calls`, one JSON list of arguments a line; `state`, the images and
-containers as JSON; `context`, what the last build was given. A container "runs" as a fake_server.py on the
-REST port that it publishes.
+The directory FAKE_WORLD has its state: `calls`, one JSON list of arguments per line; `state`, the images and
+containers as JSON; `context`, the context of the last build. A container is a fake_server.py on the REST port
+that it publishes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # as with shutil and subprocess below: it is started often, and should start quickly
+if TYPE_CHECKING:  # like the imports of shutil and subprocess below, for a fast start
     from typing import Any, NoReturn
 
 WORLD = Path(os.environ["FAKE_WORLD"])
 
 
 class Options:
-    """The arguments of `docker run`: options with all their values, the image, and what comes after it."""
+    """The arguments of `docker run`: options with their values, the image, and the container's arguments."""
 
     WITHOUT_VALUE = ("--detach", "--read-only", "--init")
 
@@ -71,6 +71,7 @@ def build(state: dict[str, Any], arguments: list[str]) -> None:
     if state["build"] == "hangs":
         (WORLD / "building").touch()
         signal.pause()
+    print("Step 1/1 : FROM scratch", flush=True)
     if state["build"] == "fails":
         fail("unable to find image")
 
@@ -177,7 +178,7 @@ def main(arguments: list[str]) -> None:
         case ["exec", name, "cat", path]:
             print((WORLD / "files" / path.lstrip("/")).read_text())
         case _:
-            fail(f"fake docker does not know: {arguments}", 99)
+            fail(f"fake docker does not support {arguments}", 99)
 
 
 if __name__ == "__main__":

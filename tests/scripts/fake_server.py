@@ -1,8 +1,8 @@
-"""A model server that only tells the status of models by REST: fake_server.py --rest_api_port=PORT ...
+"""A model server that only reports the status of models over REST: fake_server.py --rest_api_port=PORT ...
 
-In the directory FAKE_WORLD, `models` holds JSON, model → {version: state}, read at every call; what it does
-not name is AVAILABLE in version 1. `server` says whether it works, dies at the start or ignores SIGTERM. What
-the server was started with is left in `argv`.
+In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, read for each request; version 1
+of any other model is AVAILABLE. `server` is "works", "dies" (at startup) or "ignores SIGTERM". The server
+writes its arguments to `argv`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 WORLD = Path(os.environ["FAKE_WORLD"])
 
 
-def answer(request: str) -> bytes:
+def respond(request: str) -> bytes:
     model = request.split()[1].removeprefix("/v1/models/")
     versions = json.loads((WORLD / "models").read_text()).get(model, {"1": "AVAILABLE"})
     statuses = [
@@ -36,8 +36,8 @@ def serve(port: int) -> None:
                 request = next(lines, "")
                 while request and next(lines, "") not in ("", "\r\n"):
                     pass
-                if request:  # who only looks whether the port is open sends none
-                    connection.sendall(answer(request))
+                if request:  # a check for an open port sends none
+                    connection.sendall(respond(request))
 
 
 def main(argv: list[str]) -> None:
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     environment = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES",)}
     (WORLD / "argv").write_text(json.dumps({"argv": argv, "environment": environment}))
     if behaviour == "dies":
-        sys.exit("what the server logged: no such model")
+        sys.exit("the server logged: no such model")
     if behaviour == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (port,) = [flag.rpartition("=")[2] for flag in argv if flag.startswith("--rest_api_port=")]

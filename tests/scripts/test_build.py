@@ -1,8 +1,9 @@
-"""build.sh: one model into an image."""
+"""build.sh: an image with one model."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ BASE = "tensorflow/serving:2.20.0"
 
 
 def context(checkout: Any) -> dict[str, str]:
-    """The files that the last build was given, with their modes."""
+    """The files in the context of the last build, with their modes."""
     root = checkout.world / "context"
     return {
         str(path.relative_to(root)): stat.filemode(path.lstat().st_mode)
@@ -26,17 +27,17 @@ def context(checkout: Any) -> dict[str, str]:
     }
 
 
-def labelled(command: list[str]) -> str:
-    """What of the models the image is told to hold."""
+def models_argument(command: list[str]) -> str:
+    """The value of the build argument MODELS."""
     (models,) = [word for word in command if word.startswith("MODELS=")]
     return models.removeprefix("MODELS=")
 
 
 class TestCommand:
-    def test_exactly(self, checkout: Any) -> None:
+    def test_arguments_for_docker(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        done = checkout.run("build.sh")
-        assert (done.code, done.out) == (0, "")
+        result = checkout.run("build.sh")
+        assert (result.code, result.out) == (0, "")
         ((*command, directory),) = checkout.calls("build")
         assert command == [
             *("build", "--tag", "tfserving-digits"),
@@ -47,7 +48,7 @@ class TestCommand:
         ]
         assert Path(directory).parent == checkout.tmp
 
-    def test_tells_the_next_one(self, checkout: Any) -> None:
+    def test_prints_the_next_command(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.add_version("flowers", 1)
         assert checkout.run("build.sh").err.endswith("next: bash run_tf_serving.sh\n")
@@ -55,7 +56,7 @@ class TestCommand:
         command = f"MODEL_NAME=flowers IMAGE_NAME=me/x:1 bash {checkout.root}/run_tf_serving.sh"
         assert chosen.endswith(f"next: {command}\n")
 
-    def test_dry_run_is_the_same_and_runs_nothing(self, checkout: Any) -> None:
+    def test_dry_run_prints_the_command_and_runs_nothing(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         command = checkout.run("build.sh", "--dry-run").command
         assert checkout.calls() == []
@@ -63,7 +64,7 @@ class TestCommand:
         checkout.run("build.sh")
         assert command[:-1] == ["docker", *checkout.calls("build")[0][:-1]]
 
-    def test_what_was_chosen(self, checkout: Any, tmp_path: Path) -> None:
+    def test_settings_change_the_arguments(self, checkout: Any, tmp_path: Path) -> None:
         checkout.add_version("Flowers", 1)
         (tmp_path / "a b; $(touch x) 'c'").mkdir()
         checkout.models.rename(tmp_path / "a b; $(touch x) 'c'" / "m")
@@ -80,76 +81,102 @@ class TestCommand:
         assert "MODEL_NAME=Flowers" in command
         assert command[-6:-1] == ["--pull", "--label", "a b=c d", "--label", "e=$(id)"]
 
-    def test_a_relative_models_dir_is_that_of_the_caller(self, checkout: Any, tmp_path: Path) -> None:
+    def test_a_relative_models_dir_starts_at_the_working_directory(
+        self, checkout: Any, tmp_path: Path
+    ) -> None:
         checkout.add_version("digits", 4)
         checkout.models.rename(tmp_path / "-models")
         command = checkout.run("build.sh", "--dry-run", MODELS_DIR="-models", cwd=tmp_path).command
-        assert labelled(command) == "digits:4"
+        assert models_argument(command) == "digits:4"
 
-    def test_a_build_that_fails(self, checkout: Any) -> None:
+    @pytest.mark.parametrize(("verbose", "shown"), [("", []), ("0", []), ("1", ["Step 1/1 : FROM scratch"])])
+    def test_hides_the_output_of_docker_unless_verbose(
+        self, checkout: Any, verbose: str, shown: list[str]
+    ) -> None:
+        checkout.add_version("digits", 1)
+        result = checkout.run("build.sh", VERBOSE=verbose)
+        first, *output, built, following = result.err.splitlines()
+        assert (result.code, result.out) == (0, "")
+        assert first == f"build.sh: building tfserving-digits from {BASE} with digits:1"
+        assert output == shown
+        assert re.fullmatch(r"build.sh: built tfserving-digits in \d+ s", built)
+        assert following.startswith("build.sh: next: ")
+
+    @pytest.mark.parametrize("verbose", ["", "1"])
+    def test_prints_all_output_of_a_build_that_fails(self, checkout: Any, verbose: str) -> None:
         checkout.add_version("digits", 1)
         checkout.change(build="fails")
-        done = checkout.run("build.sh")
-        assert done.code == 1
-        assert done.err.splitlines()[-2:] == [
+        result = checkout.run("build.sh", VERBOSE=verbose)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.splitlines()[1:] == [
+            "Step 1/1 : FROM scratch",
             "unable to find image",
-            "build.sh: error: docker build failed (exit code 1); its message is above",
+            "build.sh: error: docker build failed with exit code 1; its output is above",
         ]
         assert list(checkout.tmp.iterdir()) == []
 
-    def test_no_docker(self, checkout: Any) -> None:
+    def test_fails_without_docker(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         tools = checkout.tmp.parent / "tools"
         tools.mkdir()
         for tool in ("bash", "dirname", "find", "head", "sort", "tail", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
-        done = checkout.run("build.sh", PATH=str(tools))
-        assert done.code == 1
-        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in done.err
+        result = checkout.run("build.sh", PATH=str(tools))
+        assert result.code == 1
+        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in result.err
 
 
 class TestVersions:
-    def test_the_newest_by_number(self, checkout: Any) -> None:
+    def test_selects_the_newest_by_number(self, checkout: Any) -> None:
         checkout.add_version("digits", 9, 10, 2)
-        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:10"
+        assert models_argument(checkout.run("build.sh", "--dry-run").command) == "digits:10"
 
-    @pytest.mark.parametrize("wanted", ["2,9", "9 2", " 9,\n2,", "2,2,9,09"])
-    def test_those_asked_for(self, checkout: Any, wanted: str) -> None:
+    @pytest.mark.parametrize("versions", ["2,9", "9 2", " 9,\n2,", "2,2,9,09"])
+    def test_selects_those_in_model_versions(self, checkout: Any, versions: str) -> None:
         checkout.add_version("digits", 9, 10, 2)
-        assert labelled(checkout.run("build.sh", "--dry-run", MODEL_VERSIONS=wanted).command) == "digits:2,9"
+        assert (
+            models_argument(checkout.run("build.sh", "--dry-run", MODEL_VERSIONS=versions).command)
+            == "digits:2,9"
+        )
 
-    def test_what_is_no_version_is_passed_over(self, checkout: Any) -> None:
+    def test_ignores_other_files_and_directories(self, checkout: Any) -> None:
         checkout.add_version("digits", 3, "v4", "5.0", "-6", ".7", "staging-8", "9223372036854775808")
         (checkout.models / "digits" / "10").touch()
-        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:3"
+        assert models_argument(checkout.run("build.sh", "--dry-run").command) == "digits:3"
 
-    def test_leading_zeros_are_read_over(self, checkout: Any) -> None:
+    def test_ignores_leading_zeros(self, checkout: Any) -> None:
         checkout.add_version("digits", "0007", 6)
         checkout.run("build.sh")
         assert "models/digits/7/saved_model.pb" in context(checkout)
 
-    def test_of_two_names_for_one_the_server_takes_the_last(self, checkout: Any) -> None:
+    def test_of_two_names_for_one_version_selects_the_last(self, checkout: Any) -> None:
         checkout.add_version("digits", "01", "1")
         checkout.run("build.sh")
         assert (checkout.world / "context/models/digits/1/saved_model.pb").read_text() == "digits 1"
 
-    def test_the_largest(self, checkout: Any) -> None:
+    def test_selects_the_largest_possible_version(self, checkout: Any) -> None:
         checkout.add_version("digits", 9223372036854775807, 10)
-        assert labelled(checkout.run("build.sh", "--dry-run").command) == "digits:9223372036854775807"
+        assert models_argument(checkout.run("build.sh", "--dry-run").command) == "digits:9223372036854775807"
 
 
 class TestContext:
-    def test_nothing_but_what_the_image_needs(self, checkout: Any) -> None:
+    def test_contains_only_the_files_of_the_image(self, checkout: Any) -> None:
         checkout.add_version("digits", 1, 2)
         checkout.add_version("other", 1)
         checkout.add_config()
         checkout.run("build.sh")
         assert list(context(checkout)) == [
-            *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "models/digits/2/saved_model.pb")
+            *(
+                "Dockerfile",
+                "entrypoint.sh",
+                "healthcheck.sh",
+                "model_server.sh",
+                "models/digits/2/saved_model.pb",
+            )
         ]
         assert list(checkout.tmp.iterdir()) == []
 
-    def test_any_user_can_read_it_whatever_the_umask(self, checkout: Any) -> None:
+    def test_is_readable_for_every_user_with_any_umask(self, checkout: Any) -> None:
         model = checkout.add_version("digits", 1)
         for path in model.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -164,7 +191,7 @@ class TestContext:
         assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}
         assert stat.S_IMODE((model / "1" / "saved_model.pb").stat().st_mode) == 0o600
 
-    def test_links_are_resolved(self, checkout: Any, tmp_path: Path) -> None:
+    def test_resolves_links(self, checkout: Any, tmp_path: Path) -> None:
         checkout.add_version("real", 5)
         (checkout.models / "digits").mkdir()
         (checkout.models / "digits" / "8").symlink_to(checkout.models / "real" / "5")
@@ -175,20 +202,20 @@ class TestContext:
         assert (checkout.world / "context/models/digits/8/saved_model.pb").read_text() == "real 5"
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_is_gone_after_a_signal(self, checkout: Any, number: int) -> None:
+    def test_is_removed_after_a_signal(self, checkout: Any, number: int) -> None:
         checkout.add_version("digits", 1)
         checkout.change(build="hangs")
         process = checkout.start("build.sh")
         while not (checkout.world / "building").exists():
             assert process.poll() is None
             time.sleep(0.01)
-        os.killpg(process.pid, number)  # as a terminal does, to all of them
+        os.killpg(process.pid, number)  # to the whole group, as a terminal does
         process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert list(checkout.tmp.iterdir()) == []
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize(
         "name",
         [
@@ -210,72 +237,82 @@ class TestRefuses:
             "x" * 129,
         ],
     )
-    def test_names(self, checkout: Any, name: str) -> None:
-        done = checkout.run("build.sh", MODEL_NAME=name)
+    def test_invalid_model_names(self, checkout: Any, name: str) -> None:
+        result = checkout.run("build.sh", MODEL_NAME=name)
         assert (
-            "is no model name: use letters" in done.refusal or "contains a control character" in done.refusal
+            "is not a valid model name (letters" in result.rejection
+            or "contains a control character" in result.rejection
         )
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
         ("variables", "message"),
         [
-            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is no directory; make one with python export"),
-            ({"MODEL_NAME": "flowers"}, "no model flowers: "),
-            ({"MODEL_NAME": "empty"}, "holds no version: a version is a directory whose name is an integer"),
-            ({"MODEL_NAME": "bare"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
-            ({"MODEL_NAME": "hollow"}, "is no SavedModel: it has no saved_model.pb, or an empty one"),
-            ({"MODEL_NAME": "dangling"}, "neither a file nor a directory, or a link that leads nowhere"),
-            ({"MODEL_NAME": "pipe"}, "neither a file nor a directory, or a link that leads nowhere"),
-            ({"MODEL_VERSIONS": "1,3"}, "no version 3 of digits in "),
-            ({"MODEL_VERSIONS": "one"}, "is no list of versions; give integers such as 1,2"),
-            ({"MODEL_VERSIONS": "-1"}, "MODEL_VERSIONS=-1 is no list of versions"),
-            ({"MODEL_VERSIONS": "1;id"}, "MODEL_VERSIONS='1;id' is no list of versions"),
-            ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is no list of versions"),
-            ({"MODEL_VERSIONS": "99999999999999999999"}, "is more than a version can be"),
-            ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is known only after the build"),
-            ({"DOCKER_ARGS": "--label 'a"}, "has a quote without its partner"),
+            (
+                {"MODELS_DIR": "/nowhere"},
+                "MODELS_DIR=/nowhere is not a directory; create it with python export",
+            ),
+            ({"MODEL_NAME": "flowers"}, "/models/flowers does not exist; create the model with python"),
+            ({"MODEL_NAME": "empty"}, "has no version (a directory whose name is an integer)"),
+            ({"MODEL_NAME": "bare"}, "is not a SavedModel: saved_model.pb is missing or empty"),
+            ({"MODEL_NAME": "hollow"}, "is not a SavedModel: saved_model.pb is missing or empty"),
+            ({"MODEL_NAME": "dangling"}, "contains a special file or a broken link"),
+            ({"MODEL_NAME": "pipe"}, "contains a special file or a broken link"),
+            (
+                {"MODEL_VERSIONS": "1,3"},
+                "/models/digits has no version 3 (found 1,2); remove it from MODEL_VERSIONS or export it",
+            ),
+            ({"MODEL_VERSIONS": "one"}, "is not a valid list of versions (integers such as 1,2)"),
+            ({"MODEL_VERSIONS": "-1"}, "MODEL_VERSIONS=-1 is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "1;id"}, "MODEL_VERSIONS='1;id' is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is not a valid list of versions"),
+            ({"MODEL_VERSIONS": "99999999999999999999"}, "is not a valid version (0-9223372036854775807)"),
+            ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is unknown before the build"),
+            ({"DOCKER_ARGS": "--label 'a"}, "has an unclosed quote"),
+            ({"VERBOSE": "yes"}, "VERBOSE=yes is not a valid value (0, 1)"),
         ],
     )
-    def test_what_cannot_be_built(self, checkout: Any, variables: dict[str, str], message: str) -> None:
+    def test_models_and_settings_that_cannot_be_built(
+        self, checkout: Any, variables: dict[str, str], message: str
+    ) -> None:
         checkout.add_version("digits", 1, 2)
         checkout.add_version("empty", "v1")
         (checkout.models / "bare" / "1").mkdir(parents=True)
         (checkout.add_version("hollow", 1) / "1" / "saved_model.pb").write_bytes(b"")
         (checkout.add_version("dangling", 1) / "1" / "assets").symlink_to("nowhere")
         os.mkfifo(checkout.add_version("pipe", 1) / "1" / "assets")
-        assert message in checkout.run("build.sh", **variables).refusal
+        assert message in checkout.run("build.sh", **variables).rejection
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
 
-    def test_says_how_to_make_a_missing_model(self, checkout: Any, tmp_path: Path) -> None:
-        refusal = checkout.run("build.sh").refusal
-        assert "python export_saved_model.py SOURCE --name digits, or bash quickstart.sh" in refusal
+    def test_a_missing_model_with_the_command_that_creates_it(self, checkout: Any, tmp_path: Path) -> None:
+        rejection = checkout.run("build.sh").rejection
+        assert "python export_saved_model.py SOURCE --name digits, or run bash quickstart.sh" in rejection
         (tmp_path / "my models").mkdir()
-        refusal = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).refusal
-        assert f"--name digits --models-dir '{tmp_path}/my models'" in refusal
+        rejection = checkout.run("build.sh", MODELS_DIR=str(tmp_path / "my models")).rejection
+        assert f"--name digits --models-dir '{tmp_path}/my models'" in rejection
 
     @pytest.mark.parametrize("argument", ["digits", "--force", "-x", "", "--dry-run=yes", "; id"])
-    def test_arguments(self, checkout: Any, argument: str) -> None:
-        assert "unknown argument" in checkout.run("build.sh", argument).refusal
+    def test_unknown_arguments(self, checkout: Any, argument: str) -> None:
+        assert "unknown argument" in checkout.run("build.sh", argument).rejection
 
     @pytest.mark.parametrize("reference", ["Digits", "a;b", "--tag", "a@sha256:12"])
     @pytest.mark.parametrize("variable", ["IMAGE_NAME", "TF_SERVING_IMAGE"])
-    def test_image_references(self, checkout: Any, variable: str, reference: str) -> None:
+    def test_invalid_image_references(self, checkout: Any, variable: str, reference: str) -> None:
         checkout.add_version("digits", 1)
-        refusal = checkout.run("build.sh", **{variable: reference}).refusal
-        assert refusal.startswith(f"build.sh: error: {variable}=")
-        assert "is no image reference: use [HOST[:PORT]/]NAME[:TAG]" in refusal
+        rejection = checkout.run("build.sh", **{variable: reference}).rejection
+        assert rejection.startswith(f"build.sh: error: {variable}=")
+        assert "is not a valid image reference ([HOST[:PORT]/]NAME[:TAG]" in rejection
         assert checkout.calls() == []
 
 
-GOOD_REFERENCES = [
+VALID_REFERENCES = [
     *("a", "a1", "a.b", "a_b", "a__b", "a---b", "me/a", "me/my/a", "a:latest", "a:V1.2_x-y", "localhost/a"),
     *("localhost:5000/a:b", "registry.example.com/me/a", "registry.example.com:5000/me/a:1", "Host:1/a"),
     *("127.0.0.1:5000/a", "[::1]:5000/a", "My-Host.example/a", "a:" + "t" * 128, "host:5000/a/b__c.d:e"),
     *("a@sha256:" + "0a" * 32, "me/a:b@sha256:" + "0a" * 32),
 ]
-BAD_REFERENCES = [
+INVALID_REFERENCES = [
     *("", "A", "Digits", "me/Digits", "-a", "a-", "a..b", "a.-b", "a___b", "a b", "a:", ":a", "a:-b"),
     *("a:b:c", "/a", "a//b", "a/", "a@", "a@sha256:12", "host:x/a", "../a", "a;b"),
     *("a:" + "t" * 129, "x" * 256, "0" * 64),
@@ -284,20 +321,20 @@ BAD_REFERENCES = [
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_the_grammar_of_image_references(checkout: Any, locale: str) -> None:
+def test_image_references_follow_the_grammar(checkout: Any, locale: str) -> None:
     script = """
     source "$ROOT/lib/common.sh"
     for reference; do
       if is_image_reference "$reference"; then printf "%s\\0" "$reference"; fi
     done
     """
-    environment = {**checkout.environment, "ROOT": str(ROOT), "DOOR": "test", "LC_ALL": locale}
-    command = ["bash", "-c", script, "bash", *GOOD_REFERENCES, *BAD_REFERENCES]
-    good = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert good.split("\0")[:-1] == GOOD_REFERENCES
+    environment = {**checkout.environment, "ROOT": str(ROOT), "SCRIPT": "test", "LC_ALL": locale}
+    command = ["bash", "-c", script, "bash", *VALID_REFERENCES, *INVALID_REFERENCES]
+    valid = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert valid.split("\0")[:-1] == VALID_REFERENCES
 
 
-def test_the_base_may_have_a_digest(checkout: Any) -> None:
+def test_accepts_a_base_image_with_a_digest(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     base = f"{BASE}@sha256:{'0a' * 32}"
     assert f"TF_SERVING_IMAGE={base}" in checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command

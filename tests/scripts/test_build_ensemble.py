@@ -1,4 +1,4 @@
-"""build_ensemble.sh: every model of a config into one image."""
+"""build_ensemble.sh: an image with every model of a config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE = "tensorflow/serving:2.20.0"
 
 @pytest.fixture
 def models(checkout: Any) -> Any:
-    """A checkout with the models that its config names, and one that it does not."""
+    """A checkout with the models of its config, and another one."""
     checkout.add_version("digits", 1, 2)
     checkout.add_version("half", 1, 3)
     checkout.add_version("other", 1)
@@ -22,15 +22,15 @@ def models(checkout: Any) -> Any:
     return checkout
 
 
-def baked(checkout: Any) -> list[str]:
+def context_files(checkout: Any) -> list[str]:
     root = checkout.world / "context"
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_exactly(models: Any) -> None:
-    done = models.run("build_ensemble.sh")
-    assert (done.code, done.out) == (0, "")
-    assert done.err.endswith("next: bash run_tf_serving.sh multi\n")
+def test_builds_the_selected_versions_and_the_config(models: Any) -> None:
+    result = models.run("build_ensemble.sh")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.endswith("next: bash run_tf_serving.sh multi\n")
     ((*command, _),) = models.calls("build")
     assert command == [
         *("build", "--tag", "tfserving-ensemble"),
@@ -38,8 +38,8 @@ def test_exactly(models: Any) -> None:
         *("--build-arg", "MODE=multi"),
         *("--build-arg", "MODELS=digits:2 half:1,3"),
     ]
-    assert baked(models) == [
-        *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
+    assert context_files(models) == [
+        *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "model_server.sh"),
         *(f"models/{name}/saved_model.pb" for name in ("digits/2", "half/1", "half/3")),
         "models/models.config",
     ]
@@ -48,24 +48,24 @@ def test_exactly(models: Any) -> None:
     assert list(models.tmp.iterdir()) == []
 
 
-def test_dry_run_is_the_same_and_runs_nothing(models: Any) -> None:
+def test_dry_run_prints_the_command_and_runs_nothing(models: Any) -> None:
     command = models.run("build_ensemble.sh", "--dry-run").command
     assert models.calls() == []
     models.run("build_ensemble.sh")
     assert command[:-1] == ["docker", *models.calls("build")[0][:-1]]
 
 
-def test_json_is_converted_with_a_note(models: Any) -> None:
+def test_converts_json_and_logs_a_note(models: Any) -> None:
     config = {"name": "digits", "base_path": "/models/digits", "model_platform": "tensorflow"}
     models.add_config(json.dumps({"model_config_list": {"config": [config]}}))
-    done = models.run("build_ensemble.sh")
-    assert done.code == 0
-    assert "is JSON" in done.err
+    result = models.run("build_ensemble.sh")
+    assert result.code == 0
+    assert "is JSON" in result.err
     assert 'name: "digits"' in (models.world / "context/models/models.config").read_text()
-    assert "models/digits/2/saved_model.pb" in baked(models)
+    assert "models/digits/2/saved_model.pb" in context_files(models)
 
 
-def test_two_models_of_one_base_path(models: Any) -> None:
+def test_models_can_share_a_base_path(models: Any) -> None:
     models.add_config(
         """model_config_list {
           config { name: "stable" base_path: "/models/digits" model_platform: "tensorflow"
@@ -74,30 +74,30 @@ def test_two_models_of_one_base_path(models: Any) -> None:
                    model_version_policy { all {} } }
         }"""
     )
-    done = models.run("build_ensemble.sh")
-    assert done.code == 0, done.err
-    assert [name for name in baked(models) if "saved_model" in name] == [
+    result = models.run("build_ensemble.sh")
+    assert result.code == 0, result.err
+    assert [name for name in context_files(models) if "saved_model" in name] == [
         *("models/digits/1/saved_model.pb", "models/digits/2/saved_model.pb")
     ]
     assert "MODELS=stable:1 every:1,2" in models.calls("build")[0]
 
 
-def test_other_places(models: Any, tmp_path: Path) -> None:
+def test_supports_special_characters_in_paths(models: Any, tmp_path: Path) -> None:
     models.models.rename(tmp_path / "-m's dir")
     (tmp_path / "-m's dir" / "models.config").rename(tmp_path / "-c;id")
-    done = models.run("build_ensemble.sh", cwd=tmp_path, MODELS_DIR="-m's dir", MODELS_CONFIG="-c;id")
-    assert done.code == 0, done.err
-    assert "models/half/3/saved_model.pb" in baked(models)
+    result = models.run("build_ensemble.sh", cwd=tmp_path, MODELS_DIR="-m's dir", MODELS_CONFIG="-c;id")
+    assert result.code == 0, result.err
+    assert "models/half/3/saved_model.pb" in context_files(models)
 
 
-class TestRefuses:
-    def test_missing_models_all_of_them(self, checkout: Any) -> None:
+class TestRejects:
+    def test_missing_models_are_all_reported(self, checkout: Any) -> None:
         checkout.add_config()
-        done = checkout.run("build_ensemble.sh")
-        assert "bash quickstart.sh" in done.refusal
-        assert "digits" in done.err.splitlines()[0]
-        assert "half" in done.err.splitlines()[1]
-        assert "export_saved_model.py" in done.err
+        result = checkout.run("build_ensemble.sh")
+        assert "bash quickstart.sh" in result.rejection
+        assert "digits" in result.err.splitlines()[0]
+        assert "half" in result.err.splitlines()[1]
+        assert "export_saved_model.py" in result.err
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
@@ -116,40 +116,40 @@ class TestRefuses:
             ("", "models.config"),
         ],
     )
-    def test_configs_with_their_line(self, models: Any, config: str, message: str) -> None:
+    def test_invalid_configs(self, models: Any, config: str, message: str) -> None:
         models.add_config(config)
-        done = models.run("build_ensemble.sh")
-        assert done.refusal.startswith("build_ensemble.sh: error: ")
-        assert message in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection.startswith("build_ensemble.sh: error: ")
+        assert message in result.err
         assert models.calls() == []
 
-    def test_a_half_copied_version(self, models: Any) -> None:
+    def test_a_version_without_a_model_file(self, models: Any) -> None:
         (models.models / "digits" / "2" / "saved_model.pb").unlink()
-        done = models.run("build_ensemble.sh")
-        assert done.refusal
-        assert "has no saved_model.pb" in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection
+        assert "has no saved_model.pb" in result.err
 
-    def test_models_outside_of_the_directory(self, models: Any, tmp_path: Path) -> None:
+    def test_models_outside_the_models_directory(self, models: Any, tmp_path: Path) -> None:
         (tmp_path / "a" / "1").mkdir(parents=True)
         (tmp_path / "a" / "1" / "saved_model.pb").write_bytes(b"a")
         models.add_config(
             f"model_config_list {{ config {{ {TENSORFLOW} name: 'a' base_path: '{tmp_path}/a' }} }}"
         )
-        done = models.run("build_ensemble.sh")
-        assert done.refusal
-        assert f"{tmp_path}/a" in done.err
-        assert "/models/a" in done.err
+        result = models.run("build_ensemble.sh")
+        assert result.rejection
+        assert f"{tmp_path}/a" in result.err
+        assert "/models/a" in result.err
 
-    def test_no_config(self, models: Any) -> None:
-        refusal = models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").refusal
-        assert "git checkout models/models.config" in refusal
+    def test_a_missing_config(self, models: Any) -> None:
+        rejection = models.run("build_ensemble.sh", MODELS_CONFIG="/nowhere").rejection
+        assert "git checkout models/models.config" in rejection
 
-    def test_no_python(self, models: Any) -> None:
+    def test_a_machine_without_python(self, models: Any) -> None:
         tools = models.tmp.parent / "tools"
         tools.mkdir()
         for tool in ("bash", "dirname", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
-        done = models.run("build_ensemble.sh", PATH=str(tools))
-        assert done.code == 1
-        mend = "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
-        assert mend in done.err
+        result = models.run("build_ensemble.sh", PATH=str(tools))
+        assert result.code == 1
+        fix = "bash quickstart.sh, or python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+        assert fix in result.err

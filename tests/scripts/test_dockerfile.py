@@ -1,4 +1,4 @@
-"""The Dockerfile keeps to what the classic builder of Docker 20.10 understands, offline."""
+"""The Dockerfile builds offline, with the classic builder of Docker 20.10."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def instructions() -> list[str]:
     return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def test_runs_nothing_while_it_builds(instructions: list[str]) -> None:
+def test_has_no_run_instruction(instructions: list[str]) -> None:
     assert {line.split()[0] for line in instructions} == {
         *("ARG", "FROM", "COPY", "USER", "WORKDIR", "HEALTHCHECK", "ENTRYPOINT", "EXPOSE", "ENV", "LABEL")
     }
@@ -27,16 +27,16 @@ def test_needs_no_buildkit(instructions: list[str]) -> None:
     assert not DOCKERFILE.read_text().startswith("# syntax=")
 
 
-def test_has_no_defaults_of_its_own(instructions: list[str]) -> None:
+def test_arguments_have_no_defaults(instructions: list[str]) -> None:
     given = [line for line in instructions if line.startswith("ARG") and not line.startswith("ARG BAKED_")]
     assert set(given) == {"ARG TF_SERVING_IMAGE", "ARG MODE", "ARG MODEL_NAME", "ARG MODELS"}
 
 
-def test_the_models_are_the_last_layer(instructions: list[str]) -> None:
+def test_models_are_the_last_layer(instructions: list[str]) -> None:
     assert instructions[-1] == "COPY models/ /models/"
 
 
-def test_the_user_is_a_number(instructions: list[str]) -> None:
+def test_user_is_a_number(instructions: list[str]) -> None:
     assert [line for line in instructions if line.startswith("USER")] == ["USER 65532:65532"]
 
 

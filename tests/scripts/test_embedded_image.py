@@ -4,10 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
-ENTRYPOINT = Path(__file__).parents[2] / "deploy" / "embedded" / "tf_serving_entrypoint.sh"
+ENTRYPOINT = Path(__file__).parents[2] / "docker" / "embedded" / "tf_serving_entrypoint.sh"
 
 
-def test_the_server_is_what_gets_the_signals(tmp_path):
+def test_the_server_replaces_the_entrypoint(tmp_path):
     server = tmp_path / "tensorflow_model_server"
     server.write_text('#!/bin/sh\nprintf "%s\\n" "$$" "$@"\n')
     server.chmod(0o755)
@@ -19,8 +19,8 @@ def test_the_server_is_what_gets_the_signals(tmp_path):
     with subprocess.Popen(
         ["bash", ENTRYPOINT, "--enable_batching"], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        said, _ = process.communicate(timeout=30)
-    assert said.splitlines() == [
+        out, _ = process.communicate(timeout=30)
+    assert out.splitlines() == [
         f"{process.pid}",
         "--port=8500",
         "--rest_api_port=8501",

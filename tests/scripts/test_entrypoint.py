@@ -1,4 +1,4 @@
-"""The image's PID 1, run as a plain process with a stand-in for tensorflow_model_server on PATH."""
+"""The image's PID 1, run as a plain process with a fake tensorflow_model_server on PATH."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-ENTRYPOINT = Path(__file__).parents[2] / "lib" / "entrypoint.sh"
+ENTRYPOINT = Path(__file__).parents[2] / "docker" / "entrypoint.sh"
 DEADLINE = 30.0
 
-# Tells what it was started with, then what signal reaches it. ON_TERM: "die" has no handler, as the real one.
+# Prints its arguments, then each SIGTERM. ON_TERM=die: without a handler, as tensorflow_model_server.
 FAKE_SERVER = f"""#!{sys.executable}
 import json, os, signal, sys
 
 def on_term(number, frame):
-    print("TERM", flush=True)
+    os.write(1, b"TERM\\n")  # print is not reentrant
     if os.environ["ON_TERM"] != "ignore once":
         os._exit(int(os.environ["ON_TERM"]))
     os.environ["ON_TERM"] = "0"
@@ -34,20 +34,20 @@ while "EXIT_CODE" not in os.environ:
 os._exit(int(os.environ["EXIT_CODE"]))
 """
 
-# The drain's clock: ends when the test writes into the fifo.
+# The timer of the drain: exits when the test writes to the fifo.
 FAKE_SLEEP = """#!/bin/sh
-echo "$1" >"$SLEEP_ASKED"
+echo "$1" >"$SLEEP_SECONDS"
 read -r _ <"$SLEEP_ENDS"
 """
 
 
-def executable(path: Path, text: str) -> None:
+def write_executable(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
 
 
 class Entrypoint:
-    """One run of the entrypoint, ended with the test."""
+    """One run of the entrypoint."""
 
     def __init__(self, folder: Path, *args: str, **environment: str) -> None:
         self.state = folder / "state"
@@ -60,7 +60,7 @@ class Entrypoint:
             "DRAIN_SECONDS": "0",
             "STATE_DIR": str(self.state),
             "ON_TERM": "die",
-            "SLEEP_ASKED": f"{folder}/asked",
+            "SLEEP_SECONDS": f"{folder}/seconds",
             "SLEEP_ENDS": f"{folder}/ends",
         }
         self.process = subprocess.Popen(
@@ -77,24 +77,24 @@ class Entrypoint:
         assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")
 
-    def said(self) -> str:
+    def message(self) -> str:
         assert self.process.stderr is not None
         return self.process.stderr.readline().rstrip("\n")
 
     def started(self) -> list[str]:
-        """Waits for the server and returns its arguments."""
-        told = json.loads(self.line())
-        self.server: int = told["pid"]
-        arguments: list[str] = told["argv"]
+        """Waits for the server; returns its arguments."""
+        started = json.loads(self.line())
+        self.server: int = started["pid"]
+        arguments: list[str] = started["argv"]
         return arguments
 
     def kill(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def ended(self) -> tuple[int, str]:
-        """Exit code and what was left of stderr."""
-        _, said = self.process.communicate(timeout=DEADLINE)
-        return self.process.returncode, said
+    def wait(self) -> tuple[int, str]:
+        """Waits for the exit; returns the code and the rest of stderr."""
+        _, err = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, err
 
 
 Run = Callable[..., Entrypoint]
@@ -104,9 +104,9 @@ Run = Callable[..., Entrypoint]
 def run(tmp_path: Path) -> Iterator[Run]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "models" / "digits" / "1").mkdir(parents=True)
-    executable(tmp_path / "bin" / "tensorflow_model_server", FAKE_SERVER)
-    executable(tmp_path / "bin" / "sleep", FAKE_SLEEP)
-    os.mkfifo(tmp_path / "asked")
+    write_executable(tmp_path / "bin" / "tensorflow_model_server", FAKE_SERVER)
+    write_executable(tmp_path / "bin" / "sleep", FAKE_SLEEP)
+    os.mkfifo(tmp_path / "seconds")
     os.mkfifo(tmp_path / "ends")
     runs: list[Entrypoint] = []
 
@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
     yield start
     for entrypoint in runs:
-        # Its session holds the server and the drain's timer too.
+        # Its session contains the server and the timer of the drain.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(entrypoint.process.pid, signal.SIGKILL)
         entrypoint.process.communicate(timeout=DEADLINE)
@@ -134,7 +134,7 @@ ALLOW_LABELS = "--allow_version_labels_for_unavailable_models=true"
 
 
 class TestCommand:
-    def test_single(self, run: Run, tmp_path: Path) -> None:
+    def test_single_mode(self, run: Run, tmp_path: Path) -> None:
         assert run().started() == [
             "--port=8500",
             "--rest_api_port=8501",
@@ -143,7 +143,7 @@ class TestCommand:
             f"--model_base_path={tmp_path}/models/digits",
         ]
 
-    def test_multi(self, run: Run, tmp_path: Path) -> None:
+    def test_multi_mode(self, run: Run, tmp_path: Path) -> None:
         config = write_config(tmp_path, DIGITS)
         assert run(MODE="multi").started() == [
             "--port=8500",
@@ -152,11 +152,11 @@ class TestCommand:
             f"--model_config_file={config}",
         ]
 
-    def test_mode_decides_not_a_config_that_lies_there(self, run: Run, tmp_path: Path) -> None:
+    def test_single_mode_ignores_a_config(self, run: Run, tmp_path: Path) -> None:
         write_config(tmp_path, DIGITS)
         assert "--model_name=digits" in run(MODE="single").started()
 
-    def test_flags_given_come_last(self, run: Run) -> None:
+    def test_flags_of_the_user_come_last(self, run: Run) -> None:
         given = ["--grpc_max_threads=8", "--model_name=it's; $(x) *"]
         assert run(*given).started()[-2:] == given
 
@@ -170,13 +170,13 @@ class TestCommand:
             (f"# a comment\n{LABELS}", True),
         ],
     )
-    def test_labels_before_their_versions_are_loaded(
+    def test_labels_allow_unavailable_versions(
         self, run: Run, tmp_path: Path, config: str, allowed: bool
     ) -> None:
         write_config(tmp_path, config)
         assert (ALLOW_LABELS in run(MODE="multi").started()) is allowed
 
-    def test_labels_of_a_config_given_as_a_flag(self, run: Run, tmp_path: Path) -> None:
+    def test_labels_in_a_config_of_the_user(self, run: Run, tmp_path: Path) -> None:
         write_config(tmp_path, DIGITS)
         other = write_config(tmp_path, LABELS, "other.config")
         for mode in ("single", "multi"):
@@ -186,66 +186,66 @@ class TestCommand:
     def test_a_command_replaces_the_server(self, run: Run) -> None:
         entrypoint = run("sh", "-c", 'echo "$0 $MODE"; exit 5', "a b", MODE="nonsense")
         assert entrypoint.line() == "a b nonsense"
-        assert entrypoint.ended() == (5, "")
+        assert entrypoint.wait() == (5, "")
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize("seconds", ["", "-1", "1.5", "ten", "1 2", "999999", "$(id)"])
-    def test_drain_seconds(self, run: Run, seconds: str) -> None:
-        code, said = run(DRAIN_SECONDS=seconds).ended()
+    def test_invalid_drain_seconds(self, run: Run, seconds: str) -> None:
+        code, err = run(DRAIN_SECONDS=seconds).wait()
         assert code == 2
-        assert said.startswith("tfserving-entrypoint: error: DRAIN_SECONDS")
+        assert err.startswith("tfserving-entrypoint: error: DRAIN_SECONDS")
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
             ({"MODE": ""}, "MODE is empty"),
-            ({"MODE": "both"}, "MODE=both is unknown; it is single (one model) or multi"),
+            ({"MODE": "both"}, "MODE=both is not a valid mode (single, multi)"),
             ({"MODEL_NAME": ""}, "MODEL_NAME is empty"),
-            ({"MODE": "multi"}, "no models.config at"),
+            ({"MODE": "multi"}, "{}/models/models.config does not exist; mount a models.config there"),
         ],
     )
-    def test_settings(self, run: Run, settings: dict[str, str], message: str) -> None:
-        code, said = run(**settings).ended()
+    def test_invalid_settings(self, run: Run, tmp_path: Path, settings: dict[str, str], message: str) -> None:
+        code, err = run(**settings).wait()
         assert code == 2
-        assert said.startswith(f"tfserving-entrypoint: error: {message}")
+        assert err.startswith(f"tfserving-entrypoint: error: {message.format(tmp_path)}")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-    def test_models_that_it_may_not_read(self, run: Run, tmp_path: Path) -> None:
+    def test_unreadable_models(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "models" / "digits").chmod(0)
-        code, said = run().ended()
+        code, err = run().wait()
         assert code == 1
-        assert "chmod -R a+rX" in said
+        assert "chmod -R a+rX" in err
 
-    def test_a_state_directory_that_it_cannot_write(self, run: Run, tmp_path: Path) -> None:
+    def test_an_unwritable_state_directory(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        code, said = run(STATE_DIR=str(tmp_path / "file" / "state")).ended()
+        code, err = run(STATE_DIR=str(tmp_path / "file" / "state")).wait()
         assert code == 1
-        assert "mount a tmpfs at /dev/shm" in said
+        assert "mount a tmpfs at /dev/shm" in err
 
     def test_leading_zeros_are_decimal(self, run: Run) -> None:
         entrypoint = run(DRAIN_SECONDS="00")
         entrypoint.started()
         entrypoint.kill()
-        assert entrypoint.ended()[0] == 128 + signal.SIGTERM
+        assert entrypoint.wait()[0] == 128 + signal.SIGTERM
 
 
-class TestEnds:
+class TestStop:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_reaches_a_server_without_a_handler(self, run: Run, number: int) -> None:
+    def test_a_signal_stops_a_server_without_a_handler(self, run: Run, number: int) -> None:
         entrypoint = run()
         entrypoint.started()
         entrypoint.kill(number)
-        assert entrypoint.ended()[0] == 128 + signal.SIGTERM
+        assert entrypoint.wait()[0] == 128 + signal.SIGTERM
 
-    def test_the_code_of_a_server_that_stops_in_order(self, run: Run) -> None:
+    def test_returns_the_code_of_a_server_that_stops_gracefully(self, run: Run) -> None:
         entrypoint = run(ON_TERM="0")
         entrypoint.started()
         entrypoint.kill()
         assert entrypoint.line() == "TERM"
-        assert entrypoint.ended()[0] == 0
+        assert entrypoint.wait()[0] == 0
 
-    def test_waits_for_a_server_that_takes_its_time(self, run: Run) -> None:
+    def test_waits_for_a_slow_server(self, run: Run) -> None:
         entrypoint = run(ON_TERM="ignore once")
         entrypoint.started()
         entrypoint.kill()
@@ -253,66 +253,66 @@ class TestEnds:
         assert entrypoint.process.poll() is None
         entrypoint.kill()
         assert entrypoint.line() == "TERM"
-        assert entrypoint.ended()[0] == 0
+        assert entrypoint.wait()[0] == 0
 
     @pytest.mark.parametrize("code", [0, 1, 255])
-    def test_the_code_of_a_server_that_ends_by_itself(self, run: Run, code: int) -> None:
+    def test_returns_the_code_of_a_server_that_exits(self, run: Run, code: int) -> None:
         entrypoint = run(EXIT_CODE=str(code))
         entrypoint.started()
-        assert entrypoint.ended()[0] == code
+        assert entrypoint.wait()[0] == code
 
-    def test_a_server_that_is_killed(self, run: Run) -> None:
+    def test_returns_128_plus_the_signal_of_a_killed_server(self, run: Run) -> None:
         entrypoint = run()
         entrypoint.started()
         os.kill(entrypoint.server, signal.SIGKILL)
-        assert entrypoint.ended()[0] == 128 + signal.SIGKILL
+        assert entrypoint.wait()[0] == 128 + signal.SIGKILL
 
-    def test_no_server_on_the_path(self, run: Run, tmp_path: Path) -> None:
+    def test_fails_without_a_server(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "bin" / "tensorflow_model_server").unlink()
-        code, said = run().ended()
+        code, err = run().wait()
         assert code == 127
-        assert "tensorflow_model_server" in said
+        assert "tensorflow_model_server" in err
 
 
 class TestDrain:
     @pytest.fixture
-    def drains(self, run: Run, tmp_path: Path) -> Entrypoint:
-        """A server whose drain of 15 s has begun."""
+    def draining(self, run: Run, tmp_path: Path) -> Entrypoint:
+        """A server that drains for 15 s."""
         entrypoint = run(DRAIN_SECONDS="15", ON_TERM="0")
         entrypoint.started()
         entrypoint.kill()
-        assert entrypoint.said().startswith("tfserving-entrypoint: stopping in 15 s")
-        assert (tmp_path / "asked").read_text() == "15\n"
+        assert entrypoint.message().startswith("tfserving-entrypoint: stopping in 15 s")
+        assert (tmp_path / "seconds").read_text() == "15\n"
         return entrypoint
 
-    def test_is_marked_before_the_server_hears_of_it(self, drains: Entrypoint) -> None:
-        assert (drains.state / "draining").exists()
-        os.kill(drains.server, 0)
-        assert drains.process.poll() is None
+    def test_is_marked_before_the_server_stops(self, draining: Entrypoint) -> None:
+        assert (draining.state / "draining").exists()
+        os.kill(draining.server, 0)
+        assert draining.process.poll() is None
 
-    def test_ends_with_its_time(self, drains: Entrypoint, tmp_path: Path) -> None:
+    def test_stops_the_server_after_its_time(self, draining: Entrypoint, tmp_path: Path) -> None:
         (tmp_path / "ends").write_text("now\n")
-        assert drains.line() == "TERM"
-        assert drains.ended()[0] == 0
+        assert draining.line() == "TERM"
+        assert draining.wait()[0] == 0
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_second_signal_ends_it(self, drains: Entrypoint, number: int) -> None:
-        drains.kill(number)
-        assert drains.line() == "TERM"
-        assert drains.ended()[0] == 0
+    def test_a_second_signal_stops_the_server(self, draining: Entrypoint, number: int) -> None:
+        draining.kill(number)
+        assert draining.line() == "TERM"
+        assert draining.wait()[0] == 0
 
-    def test_the_server_may_die_in_it(self, drains: Entrypoint) -> None:
-        os.kill(drains.server, signal.SIGKILL)
-        assert drains.process.wait(DEADLINE) == 128 + signal.SIGKILL
+    def test_ends_if_the_server_exits(self, draining: Entrypoint) -> None:
+        os.kill(draining.server, signal.SIGKILL)
+        assert draining.process.wait(DEADLINE) == 128 + signal.SIGKILL
 
-    def test_is_marked_without_a_wait_too(self, run: Run) -> None:
+    def test_is_marked_without_drain_seconds(self, run: Run) -> None:
         entrypoint = run(ON_TERM="ignore once")
         entrypoint.started()
         entrypoint.kill()
         assert entrypoint.line() == "TERM"
         assert (entrypoint.state / "draining").exists()
 
-    def test_the_mark_of_an_earlier_run_goes(self, run: Run, tmp_path: Path) -> None:
+    def test_removes_the_mark_of_an_earlier_run(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir()
         (tmp_path / "state" / "draining").touch()
         run().started()

@@ -1,4 +1,4 @@
-"""The image's health check, run against a fake REST server."""
+"""The image's health check against a fake REST API."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import unquote
 
 import pytest
 
-HEALTHCHECK = Path(__file__).parents[2] / "lib" / "healthcheck.sh"
+HEALTHCHECK = Path(__file__).parents[2] / "docker" / "healthcheck.sh"
 DEADLINE = 30.0
 
 AVAILABLE, LOADING, END = "AVAILABLE", "LOADING", "END"
 
 
 def status(*states: str) -> str:
-    """The body of GET /v1/models/NAME as tensorflow_model_server 2.20.0 lays it out."""
+    """The body of GET /v1/models/NAME in the format of tensorflow_model_server 2.20.0."""
     versions = [
         {"version": str(number), "state": state, "status": {"error_code": "OK", "error_message": ""}}
         for number, state in enumerate(states, 1)
@@ -30,7 +30,7 @@ def status(*states: str) -> str:
 
 
 class Rest:
-    """A REST API that knows the models in `bodies` and remembers the raw paths asked for."""
+    """A REST API with the models in `bodies`; `paths` has the raw paths of the requests."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, str] = {"digits": status(AVAILABLE)}
@@ -71,7 +71,7 @@ Check = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def check(tmp_path: Path, rest: Rest) -> Check:
-    """Runs the health check beside a server that was started with these flags; exit code and the line."""
+    """Runs the health check for a server with these flags; returns its exit code and its line."""
 
     def run(*flags: str, **environment: str) -> tuple[int, str]:
         command = ["tensorflow_model_server", f"--rest_api_port={rest.port}", "--model_name=digits", *flags]
@@ -82,57 +82,59 @@ def check(tmp_path: Path, rest: Rest) -> Check:
 
 
 def run_healthcheck(state: Path, *args: str, **environment: str) -> tuple[int, str]:
-    done = subprocess.run(
+    result = subprocess.run(
         [str(HEALTHCHECK), *args],
         env={"PATH": os.environ["PATH"], "STATE_DIR": str(state), **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
     )
-    assert done.stderr == ""
-    assert done.stdout.count("\n") == 1
-    return done.returncode, done.stdout.rstrip("\n")
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 1
+    return result.returncode, result.stdout.rstrip("\n")
 
 
 class TestOneModel:
-    def test_available(self, check: Check) -> None:
+    def test_is_healthy_if_available(self, check: Check) -> None:
         assert check() == (0, "healthy: digits AVAILABLE")
 
-    def test_one_version_is_enough(self, check: Check, rest: Rest) -> None:
+    def test_is_healthy_with_one_available_version(self, check: Check, rest: Rest) -> None:
         rest.bodies["digits"] = status(END, AVAILABLE, LOADING)
         assert check()[0] == 0
 
-    def test_compact_json(self, check: Check, rest: Rest) -> None:
+    def test_accepts_compact_json(self, check: Check, rest: Rest) -> None:
         rest.bodies["digits"] = '{"model_version_status":[{"version":"1","state":"AVAILABLE"}]}'
         assert check()[0] == 0
 
     @pytest.mark.parametrize("states", [[], [LOADING], [END, END]])
-    def test_no_version_available(self, check: Check, rest: Rest, states: list[str]) -> None:
+    def test_is_unhealthy_without_an_available_version(
+        self, check: Check, rest: Rest, states: list[str]
+    ) -> None:
         rest.bodies["digits"] = status(*states)
         assert check() == (1, "unhealthy: model digits has no AVAILABLE version")
 
-    def test_an_error_text_is_no_state(self, check: Check, rest: Rest) -> None:
+    def test_ignores_a_state_in_an_error_message(self, check: Check, rest: Rest) -> None:
         versions = [{"state": END, "status": {"error_message": 'was "state": "AVAILABLE"'}}]
         rest.bodies["digits"] = json.dumps({"model_version_status": versions})
         assert check()[0] == 1
 
-    def test_unknown_to_the_server(self, check: Check, rest: Rest) -> None:
+    def test_is_unhealthy_if_the_server_does_not_have_the_model(self, check: Check, rest: Rest) -> None:
         rest.bodies.clear()
-        assert check() == (1, "unhealthy: model digits: the server answers 404 Not Found")
+        assert check() == (1, "unhealthy: model digits: the server responds 404 Not Found")
 
-    def test_the_last_flag_counts(self, check: Check, rest: Rest) -> None:
+    def test_checks_the_model_of_the_last_flag(self, check: Check, rest: Rest) -> None:
         rest.bodies["other"] = status(AVAILABLE)
         assert check("--model_name=third", "--model_name=other") == (0, "healthy: other AVAILABLE")
 
-    def test_a_later_port_counts(self, check: Check) -> None:
+    def test_checks_the_port_of_the_last_flag(self, check: Check) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
             port = taken.getsockname()[1]
             code, line = check(f"--rest_api_port={port}")
-        assert (code, line) == (1, f"unhealthy: no answer from port {port} (REST) about model digits")
+        assert (code, line) == (1, f"unhealthy: no response from port {port} (REST) for model digits")
 
     @pytest.mark.parametrize("port", ["0", "", "x[$(id)]", "80/../.."])
-    def test_no_port(self, check: Check, port: str) -> None:
+    def test_is_unhealthy_without_a_valid_port(self, check: Check, port: str) -> None:
         code, line = check(f"--rest_api_port={port}")
         assert code == 1
         assert line.startswith("unhealthy: REST is off")
@@ -147,7 +149,7 @@ class TestOneModel:
             ("100%$(id)*", "100%25%24%28id%29%2A"),
         ],
     )
-    def test_a_name_stays_one_segment_of_the_path(
+    def test_encodes_the_name_as_one_path_segment(
         self, check: Check, rest: Rest, name: str, path: str
     ) -> None:
         rest.bodies[name] = status(AVAILABLE)
@@ -155,33 +157,33 @@ class TestOneModel:
         assert rest.paths == [f"/v1/models/{path}"]
 
 
-class TestNotServing:
-    def test_draining(self, check: Check, tmp_path: Path) -> None:
+class TestUnhealthy:
+    def test_during_a_drain(self, check: Check, tmp_path: Path) -> None:
         (tmp_path / "draining").touch()
-        assert check() == (1, "unhealthy: draining: a stop signal has arrived")
+        assert check() == (1, "unhealthy: draining: received a stop signal")
 
-    def test_nothing_started(self, tmp_path: Path) -> None:
-        assert run_healthcheck(tmp_path) == (1, "unhealthy: no server has been started here")
+    def test_before_the_start(self, tmp_path: Path) -> None:
+        assert run_healthcheck(tmp_path) == (1, "unhealthy: no server was started in this container")
 
-    def test_arguments(self, tmp_path: Path) -> None:
+    def test_with_an_unknown_argument(self, tmp_path: Path) -> None:
         assert run_healthcheck(tmp_path, "digits")[0] == 1
 
-    def test_a_server_that_never_answers(self, check: Check) -> None:
+    def test_if_the_server_never_responds(self, check: Check) -> None:
         with socket.create_server(("127.0.0.1", 0)) as frozen:
             code, line = check(f"--rest_api_port={frozen.getsockname()[1]}", HEALTHCHECK_SECONDS="0.5")
-        assert (code, line) == (1, "unhealthy: no answer within 0.5 s")
+        assert (code, line) == (1, "unhealthy: no response within 0.5 s")
 
-    def test_a_server_that_hangs_up(self, check: Check) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as rude:
+    def test_if_the_server_closes_the_connection(self, check: Check) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
 
-            def hang_up() -> None:
-                connection, _ = rude.accept()
+            def close_connection() -> None:
+                connection, _ = server.accept()
                 connection.recv(1)
                 connection.close()
 
-            thread = threading.Thread(target=hang_up)
+            thread = threading.Thread(target=close_connection)
             thread.start()
-            code, line = check(f"--rest_api_port={rude.getsockname()[1]}")
+            code, line = check(f"--rest_api_port={server.getsockname()[1]}")
             thread.join()
         assert code == 1
         assert line.startswith("unhealthy: ")
@@ -234,30 +236,34 @@ CONFIGS = {
 
 class TestConfig:
     @pytest.mark.parametrize(("text", "names"), CONFIGS.values(), ids=CONFIGS)
-    def test_names(self, check: Check, rest: Rest, tmp_path: Path, text: str, names: list[str]) -> None:
+    def test_reads_the_names_of_the_models(
+        self, check: Check, rest: Rest, tmp_path: Path, text: str, names: list[str]
+    ) -> None:
         (tmp_path / "models.config").write_text(text)
         rest.bodies = {name: status(AVAILABLE) for name in names}
         assert check("--model_config_file=/gone") == (0, f"healthy: {' '.join(names)} AVAILABLE")
         assert len(rest.paths) == len(names)
 
-    def test_every_model_counts(self, check: Check, rest: Rest, tmp_path: Path) -> None:
+    def test_is_unhealthy_if_one_model_is_not_available(
+        self, check: Check, rest: Rest, tmp_path: Path
+    ) -> None:
         (tmp_path / "models.config").write_text(CONFIGS["lines"][0])
         rest.bodies["wine"] = status(LOADING)
         assert check("--model_config_file=/gone") == (1, "unhealthy: model wine has no AVAILABLE version")
 
     @pytest.mark.parametrize("text", ["", "model_config_list { }", "{ } } }", '"', "name: 'a'"])
-    def test_no_model(self, check: Check, tmp_path: Path, text: str) -> None:
+    def test_is_unhealthy_without_a_model(self, check: Check, tmp_path: Path, text: str) -> None:
         (tmp_path / "models.config").write_text(text)
         assert check("--model_config_file=/gone") == (
             1,
-            "unhealthy: the models.config in use names no model",
+            "unhealthy: the active models.config names no model",
         )
 
-    def test_an_empty_flag_means_one_model(self, check: Check) -> None:
+    def test_an_empty_flag_means_single_mode(self, check: Check) -> None:
         assert check("--model_config_file=/gone", "--model_config_file=")[0] == 0
 
     @pytest.mark.parametrize(("poll", "name"), [("0", "old"), ("1", "new"), ("10", "new")])
-    def test_a_config_that_changes_counts_only_where_it_is_polled(
+    def test_reads_a_changed_config_only_if_the_server_polls_it(
         self, check: Check, rest: Rest, tmp_path: Path, poll: str, name: str
     ) -> None:
         (tmp_path / "models.config").write_text('model_config_list { config { name: "old" } }')
@@ -268,7 +274,7 @@ class TestConfig:
         assert check(*flags) == (0, f"healthy: {name} AVAILABLE")
 
     @pytest.mark.parametrize("text", ["", "model_config_list {", '{"models": ["new"]}', None])
-    def test_a_polled_config_that_the_server_leaves_alone_is_left_alone(
+    def test_ignores_a_polled_config_that_the_server_ignores(
         self, check: Check, rest: Rest, tmp_path: Path, text: str | None
     ) -> None:
         (tmp_path / "models.config").write_text('model_config_list { config { name: "old" } }')
@@ -278,7 +284,7 @@ class TestConfig:
         rest.bodies = {"old": status(AVAILABLE)}
         flags = (f"--model_config_file={live}", "--model_config_file_poll_wait_seconds=1")
         assert check(*flags) == (0, "healthy: old AVAILABLE")
-        # nor does it fall back behind one that came meanwhile
+        # and later it keeps the last valid one
         live.write_text('model_config_list { config { name: "new" } }')
         rest.bodies = {"new": status(AVAILABLE)}
         assert check(*flags) == (0, "healthy: new AVAILABLE")

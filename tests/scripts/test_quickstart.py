@@ -1,4 +1,4 @@
-"""quickstart.sh: its decisions with everything it calls faked, and the whole of it on the embedded engine."""
+"""quickstart.sh with fakes for everything that it calls, and a real run on each engine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
 IMAGE = "tensorflow/serving:2.20.0"
 
-# Each door notes its call in $LOG, with the settings that it was given.
-FAKE_DOOR = """#!/bin/bash
+# Appends the script's call and its settings to $LOG.
+FAKE_SCRIPT = """#!/bin/bash
 name=${0##*/}
 ports="GRPC_PORT=$GRPC_PORT REST_PORT=$REST_PORT BIND_ADDRESS=$BIND_ADDRESS"
 printf '%s\\n' "$name $* ENGINE=$ENGINE $ports" >>"$LOG"
@@ -30,7 +30,7 @@ case "$name $*" in
 esac
 """
 
-# The python of the virtual environment: examples are noted, the rest is Python's.
+# The Python of the virtual environment: logs the calls of the examples and runs everything else.
 FAKE_PYTHON = f"""#!/bin/bash
 case "$*" in
   "-m examples.make_models"*) printf 'python %s\\n' "$*" >>"$LOG"; exit "${{MAKE_EXIT:-0}}" ;;
@@ -46,15 +46,15 @@ esac
 FAKE_DOCKER = """#!/bin/bash
 printf 'docker %s\\n' "$*" >>"$LOG.docker"
 case $1 in
-  info) [[ -n ${ENGINE_ANSWERS:-} ]] && echo "engine 24.0.7 json-file" ;;
-  image) [[ -n ${IMAGE_IS_HERE:-} ]] ;;
+  info) [[ -n ${ENGINE_RUNS:-} ]] && echo "engine 24.0.7 json-file" ;;
+  image) [[ -n ${HAS_IMAGE:-} ]] ;;
   pull) [[ -z ${PULL_HANGS:-} ]] || exec sleep 600; exit "${PULL_EXIT:-0}" ;;
 esac
 """
 
 
 class Demo:
-    """A checkout with quickstart.sh, whose other doors, Python and docker are fakes."""
+    """A checkout with quickstart.sh; its other scripts, Python and docker are fakes."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a checkout"
@@ -62,14 +62,15 @@ class Demo:
         (self.root / "models").mkdir(parents=True)
         shutil.copy(ROOT / "quickstart.sh", self.root)
         shutil.copy(ROOT / "requirements.txt", self.root)
-        shutil.copytree(ROOT / "lib", self.root / "lib")
-        for door in ("build_ensemble.sh", "run_tf_serving.sh"):
-            (self.root / door).write_text(FAKE_DOOR)
+        for name in ("lib", "docker"):
+            shutil.copytree(ROOT / name, self.root / name)
+        for script in ("build_ensemble.sh", "run_tf_serving.sh"):
+            (self.root / script).write_text(FAKE_SCRIPT)
         self.venv = self.root / ".venv"
         (self.venv / "bin").mkdir(parents=True)
         (self.venv / "bin" / "python").write_text(FAKE_PYTHON)
         (self.venv / "bin" / "python").chmod(0o755)
-        complete(self.venv)
+        mark_complete(self.venv)
         binaries = folder / "bin"
         binaries.mkdir()
         (binaries / "docker").write_text(FAKE_DOCKER)
@@ -79,7 +80,7 @@ class Demo:
             "HOME": str(folder),
             "LOG": str(self.log),
         }
-        # Ports that nothing listens on, so that what runs on this machine does not matter.
+        # Free ports, whatever else runs on this machine.
         self.grpc_port, self.rest_port = free_ports()
         self.set_default("GRPC_PORT", self.grpc_port)
         self.set_default("REST_PORT", self.rest_port)
@@ -108,8 +109,8 @@ class Demo:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def complete(venv: Path) -> None:
-    """Makes lib/venv.sh take a virtual environment for complete."""
+def mark_complete(venv: Path) -> None:
+    """Marks a virtual environment as complete for lib/python.sh."""
     requirements = ROOT / "requirements.txt"
     with requirements.open() as file:
         checksum = subprocess.run(["cksum"], stdin=file, capture_output=True, text=True, check=True).stdout
@@ -127,12 +128,12 @@ def demo(tmp_path: Path) -> Demo:
 
 
 @pytest.fixture
-def taken_port() -> Iterator[int]:
+def used_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def test_help_names_every_variable_and_makes_nothing(demo):
+def test_help_lists_every_variable_and_runs_nothing(demo):
     result = demo.run("--help")
     assert (result.returncode, result.stderr) == (0, "")
     for name in (
@@ -152,15 +153,15 @@ def test_help_names_every_variable_and_makes_nothing(demo):
     ("arguments", "variables", "message"),
     [
         (["--fast"], {}, "unknown argument --fast"),
-        ([], {"ENGINE": "podman"}, "ENGINE=podman is unknown"),
-        ([], {"GRPC_PORT": "eighty"}, "GRPC_PORT=eighty is no port"),
+        ([], {"ENGINE": "podman"}, "ENGINE=podman is not a valid engine"),
+        ([], {"GRPC_PORT": "eighty"}, "GRPC_PORT=eighty is not a valid port"),
         ([], {"GRPC_PORT": "1", "REST_PORT": "1"}, "are both 1"),
-        ([], {"PULL_TIMEOUT": "soon"}, "PULL_TIMEOUT=soon is no whole number of seconds"),
-        ([], {"TF_SERVING_IMAGE": "a b;c"}, "is no image reference"),
+        ([], {"PULL_TIMEOUT": "soon"}, "PULL_TIMEOUT=soon is not a valid number of seconds"),
+        ([], {"TF_SERVING_IMAGE": "a b;c"}, "is not a valid image reference"),
         ([], {"MODELS_DIR": "a\nb"}, "control character"),
     ],
 )
-def test_misuse_is_2_and_nothing_is_done(demo, arguments, variables, message):
+def test_rejects_invalid_settings_before_it_runs_anything(demo, arguments, variables, message):
     result = demo.run(*arguments, **variables)
     assert result.returncode == 2
     assert message in result.stderr
@@ -168,7 +169,7 @@ def test_misuse_is_2_and_nothing_is_done(demo, arguments, variables, message):
 
 
 class TestEmbedded:
-    def test_the_steps_in_their_order(self, demo):
+    def test_runs_the_steps_in_order(self, demo):
         result = demo.run(ENGINE="embedded")
         assert result.returncode == 0, result.stderr
         ports = f"GRPC_PORT={demo.grpc_port} REST_PORT={demo.rest_port} BIND_ADDRESS=127.0.0.1"
@@ -180,12 +181,12 @@ class TestEmbedded:
             f"run_tf_serving.sh stop ENGINE=embedded {ports}",
         ]
         assert demo.calls(".docker") == []
-        assert "embedded: as ENGINE says" in result.stdout
+        assert "embedded (set by ENGINE)" in result.stdout
         for number in range(1, 6):
             assert f"[{number}/5] " in result.stdout
         assert "ENGINE=embedded bash run_tf_serving.sh multi" in result.stdout
 
-    def test_start_and_stop_are_for_the_same_server_and_no_other(self, demo):
+    def test_stops_the_server_that_it_started(self, demo):
         demo.run(ENGINE="embedded")
         demo.run(ENGINE="embedded")
         first, *names = demo.calls(".names")
@@ -193,34 +194,31 @@ class TestEmbedded:
         assert names[1] == names[2] != first
         assert all(name.startswith("tfserving-quickstart-") for name in (first, *names))
 
-    def test_where_docker_does_not_answer(self, demo):
+    def test_is_chosen_without_a_docker_daemon(self, demo):
         result = demo.run()
         assert result.returncode == 0, result.stderr
-        assert "embedded: since docker info says" in result.stdout
+        assert "embedded (docker info failed" in result.stdout
         assert "run_tf_serving.sh multi ENGINE=embedded" in demo.calls()[1]
 
-    def test_where_the_image_cannot_be_pulled(self, demo):
-        result = demo.run(ENGINE_ANSWERS="yes", PULL_EXIT="1")
+    def test_is_chosen_if_the_image_cannot_be_pulled(self, demo):
+        result = demo.run(ENGINE_RUNS="yes", PULL_EXIT="1")
         assert result.returncode == 0, result.stderr
         assert f"pulling {IMAGE}" in result.stdout
-        assert f"embedded: since {IMAGE} could not be pulled; docker's message is above" in result.stdout
+        assert f"embedded (cannot pull {IMAGE}; docker's output is above)" in result.stdout
 
-    def test_where_pulling_takes_too_long(self, demo):
-        result = demo.run(ENGINE_ANSWERS="yes", PULL_HANGS="yes", PULL_TIMEOUT="1")
+    def test_is_chosen_if_the_pull_exceeds_its_time_limit(self, demo):
+        result = demo.run(ENGINE_RUNS="yes", PULL_HANGS="yes", PULL_TIMEOUT="1")
         assert result.returncode == 0, result.stderr
-        assert (
-            "embedded: since tensorflow/serving:2.20.0 could not be pulled within PULL_TIMEOUT=1 s"
-            in result.stdout
-        )
+        assert "embedded (cannot pull tensorflow/serving:2.20.0 within PULL_TIMEOUT=1 s)" in result.stdout
 
 
 class TestDocker:
-    def test_where_it_answers_and_has_the_image(self, demo):
-        result = demo.run(ENGINE_ANSWERS="yes", IMAGE_IS_HERE="yes")
+    def test_is_chosen_if_the_image_is_available(self, demo):
+        result = demo.run(ENGINE_RUNS="yes", HAS_IMAGE="yes")
         assert result.returncode == 0, result.stderr
-        assert f"docker: docker 24.0.7 answers and {IMAGE} is here" in result.stdout
-        doors = [call.split(" GRPC_PORT")[0] for call in demo.calls() if not call.startswith("python")]
-        assert doors == [
+        assert f"docker (docker 24.0.7 is running, {IMAGE} is available)" in result.stdout
+        scripts = [call.split(" GRPC_PORT")[0] for call in demo.calls() if not call.startswith("python")]
+        assert scripts == [
             "build_ensemble.sh  ENGINE=docker",
             "run_tf_serving.sh multi ENGINE=docker",
             "run_tf_serving.sh stop ENGINE=docker",
@@ -228,62 +226,62 @@ class TestDocker:
         assert not [call for call in demo.calls(".docker") if call.startswith("docker pull")]
         assert "ENGINE=embedded" not in result.stdout
 
-    def test_where_the_image_can_be_pulled(self, demo):
-        result = demo.run(ENGINE_ANSWERS="yes", TF_SERVING_IMAGE="registry.example.com/serving:1")
+    def test_is_chosen_if_the_image_can_be_pulled(self, demo):
+        result = demo.run(ENGINE_RUNS="yes", TF_SERVING_IMAGE="registry.example.com/serving:1")
         assert result.returncode == 0, result.stderr
         assert "docker pull registry.example.com/serving:1" in demo.calls(".docker")
         assert "build_ensemble.sh  ENGINE=docker" in demo.calls()[1]
 
-    @pytest.mark.parametrize("variables", [{}, {"ENGINE_ANSWERS": "yes", "PULL_EXIT": "1"}])
-    def test_when_it_is_asked_for_nothing_else_is_taken(self, demo, variables):
+    @pytest.mark.parametrize("variables", [{}, {"ENGINE_RUNS": "yes", "PULL_EXIT": "1"}])
+    def test_does_not_fall_back_if_engine_is_docker(self, demo, variables):
         result = demo.run(ENGINE="docker", **variables)
         assert result.returncode == 1
         assert "error: ENGINE=docker, but " in result.stderr
         assert "ENGINE=embedded" in result.stderr
         assert not [call for call in demo.calls() if "run_tf_serving" in call]
 
-    def test_a_build_that_fails_ends_it(self, demo):
-        result = demo.run(ENGINE_ANSWERS="yes", IMAGE_IS_HERE="yes", BUILD_EXIT="1")
+    def test_stops_after_a_failed_build(self, demo):
+        result = demo.run(ENGINE_RUNS="yes", HAS_IMAGE="yes", BUILD_EXIT="1")
         assert result.returncode == 1
         assert not [call for call in demo.calls() if "run_tf_serving" in call]
 
 
 class TestPorts:
-    def test_a_default_in_use_is_replaced_by_a_free_one(self, demo, taken_port):
-        demo.set_default("GRPC_PORT", taken_port)
+    def test_replaces_a_default_port_that_is_in_use(self, demo, used_port):
+        demo.set_default("GRPC_PORT", used_port)
         result = demo.run(ENGINE="embedded")
         assert result.returncode == 0, result.stderr
-        (instead,) = re.findall(rf"port {taken_port} is in use: GRPC_PORT=(\d+) instead", result.stdout)
-        assert instead not in (str(taken_port), str(demo.rest_port))
+        (instead,) = re.findall(rf"port {used_port} is in use; using GRPC_PORT=(\d+) instead", result.stdout)
+        assert instead not in (str(used_port), str(demo.rest_port))
         assert f"GRPC_PORT={instead} REST_PORT={demo.rest_port}" in demo.calls()[1]
         assert f"--rpc 127.0.0.1:{instead} --rest 127.0.0.1:{demo.rest_port}" in demo.calls()[2]
 
-    def test_a_chosen_one_in_use_is_left_to_the_door_that_refuses_it(self, demo, taken_port):
-        demo.run(ENGINE="embedded", REST_PORT=str(taken_port))
-        assert f"REST_PORT={taken_port}" in demo.calls()[1]
+    def test_passes_on_a_port_that_the_user_set(self, demo, used_port):
+        demo.run(ENGINE="embedded", REST_PORT=str(used_port))
+        assert f"REST_PORT={used_port}" in demo.calls()[1]
 
 
 class TestFailures:
-    def test_models_that_cannot_be_made(self, demo):
+    def test_fails_without_models(self, demo):
         result = demo.run(ENGINE="embedded", MAKE_EXIT="1")
         assert result.returncode == 1
-        assert "the models could not be made" in result.stderr
+        assert "cannot create the example models" in result.stderr
         assert not [call for call in demo.calls() if "run_tf_serving" in call]
 
-    def test_a_server_that_does_not_start(self, demo):
+    def test_fails_without_a_server(self, demo):
         result = demo.run(ENGINE="embedded", RUN_EXIT="1")
         assert result.returncode == 1
         assert not [call for call in demo.calls() if "classify" in call]
         assert "Next:" not in result.stdout
 
-    def test_a_server_is_stopped_when_the_answers_are_wrong(self, demo):
+    def test_stops_the_server_if_the_classification_fails(self, demo):
         result = demo.run(ENGINE="embedded", CLASSIFY_EXIT="1")
         assert result.returncode == 1
         assert demo.calls()[-1].startswith("run_tf_serving.sh stop")
         assert "Next:" not in result.stdout
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_a_stop_takes_the_server_with_it(self, demo, tmp_path, number, code):
+    def test_stops_the_server_on_a_signal(self, demo, tmp_path, number, code):
         waits = tmp_path / "waits"
         os.mkfifo(waits)
         process = subprocess.Popen(
@@ -294,14 +292,14 @@ class TestFailures:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        with waits.open():  # until it is in the last step
+        with waits.open():  # blocks until the last step
             pass
         os.killpg(process.pid, number)
         assert process.wait(timeout=DEADLINE) == code
         assert demo.calls()[-1].startswith("run_tf_serving.sh stop")
 
 
-def test_paths_with_blanks_and_quotes_and_from_elsewhere(demo, tmp_path):
+def test_supports_special_characters_in_paths_and_another_directory(demo, tmp_path):
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
     result = demo.run(cwd=elsewhere, ENGINE="embedded", MODELS_DIR="it's; here")
@@ -312,26 +310,26 @@ def test_paths_with_blanks_and_quotes_and_from_elsewhere(demo, tmp_path):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a fresh clone has, with this Python as its virtual environment."""
+    """A fresh clone whose virtual environment uses the packages of this Python."""
     root = tmp_path_factory.mktemp("quickstart") / "checkout"
     root.mkdir()
-    for door in ("quickstart.sh", "build_ensemble.sh", "run_tf_serving.sh", "export_saved_model.py"):
-        shutil.copy(ROOT / door, root)
+    for script in ("quickstart.sh", "build_ensemble.sh", "run_tf_serving.sh", "export_saved_model.py"):
+        shutil.copy(ROOT / script, root)
     for file in ("tf_rpc_client.py", "requirements.txt", "Dockerfile"):
         shutil.copy(ROOT / file, root)
-    for folder in ("lib", "examples"):
+    for folder in ("lib", "docker", "examples"):
         shutil.copytree(ROOT / folder, root / folder)
     (root / "tfserving").symlink_to(ROOT / "tfserving")
     (root / "models").mkdir()
     shutil.copy(ROOT / "models" / "models.config", root / "models")
-    (root / ".venv").mkdir()
-    for part in ("bin", "lib", "pyvenv.cfg"):
+    (root / ".venv" / "bin").mkdir(parents=True)
+    for part in ("bin/python", "lib", "pyvenv.cfg"):
         (root / ".venv" / part).symlink_to(Path(sys.prefix) / part)
-    complete(root / ".venv")
+    mark_complete(root / ".venv")
     return root
 
 
-def whole_run(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_quickstart(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     grpc_port, rest_port = free_ports()
     settings = {
         "VENV": str(checkout / ".venv"),
@@ -353,32 +351,32 @@ def whole_run(checkout: Path, **variables: str) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="module")
 def first_run(checkout: Path) -> subprocess.CompletedProcess[str]:
-    result = whole_run(checkout)
+    result = run_quickstart(checkout)
     assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
 @pytest.mark.tensorflow
-class TestForReal:
-    def test_both_accuracies_are_equal_and_high(self, first_run):
-        accuracies = dict(re.findall(r"(gRPC|HTTP) +(0\.\d{4}) +[\d.]+ ms +[\d.]+ ms", first_run.stdout))
-        assert accuracies["gRPC"] == accuracies["HTTP"]
+class TestEmbeddedRun:
+    def test_both_apis_have_the_same_high_accuracy(self, first_run):
+        accuracies = dict(re.findall(r"(gRPC|REST) +(0\.\d{4}) +[\d.]+ ms +[\d.]+ ms", first_run.stdout))
+        assert accuracies["gRPC"] == accuracies["REST"]
         assert float(accuracies["gRPC"]) > 0.95
 
-    def test_scans_are_shown_as_text_and_as_a_picture(self, first_run, checkout):
+    def test_shows_scans_as_text_and_writes_a_png(self, first_run, checkout):
         assert len(re.findall(r"read: \d", first_run.stdout)) == 8
         assert "@@@@" in first_run.stdout
         assert (checkout / "quickstart.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_no_noise_reaches_the_user(self, first_run):
+    def test_hides_the_logs_of_tensorflow(self, first_run):
         assert "Traceback" not in first_run.stderr
         assert not re.findall(r"cuda|oneDNN|absl|WARNING", first_run.stdout + first_run.stderr)
 
     @pytest.mark.usefixtures("first_run")
-    def test_the_models_are_those_of_the_config(self, checkout):
+    def test_creates_the_models_of_the_config(self, checkout):
         config = ["--config", "models/models.config", "--models-dir", "models"]
         check = subprocess.run(
-            [sys.executable, "-m", "tfserving.repository", "check", *config],
+            [sys.executable, "-m", "tfserving", "check", *config],
             cwd=checkout,
             capture_output=True,
             text=True,
@@ -393,32 +391,32 @@ class TestForReal:
             "models.config",
         ]
 
-    def test_a_second_run_keeps_what_is_there(self, first_run, checkout):
+    def test_a_second_run_reuses_the_models(self, first_run, checkout):
         models = checkout / "models"
         before = {path: path.stat().st_mtime_ns for path in models.rglob("*")}
-        again = whole_run(checkout)
+        again = run_quickstart(checkout)
         assert again.returncode == 0, again.stderr
         assert {path: path.stat().st_mtime_ns for path in models.rglob("*")} == before
-        assert again.stdout.count("is there already") == first_run.stdout.count("made in") == 10
+        assert again.stdout.count("exists") == first_run.stdout.count("created in") == 10
         assert not list((checkout / ".run").glob("*.pid"))
 
 
 @pytest.mark.tensorflow
 @pytest.mark.docker
 @pytest.mark.usefixtures("first_run")
-def test_the_whole_of_it_on_docker(checkout):
+def test_docker_run(checkout):
     image = os.environ.get("TFSERVING_TEST_IMAGE") or IMAGE
     if shutil.which("docker") is None or docker("image", "inspect", image) != 0:
-        not_here = pytest.fail if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1" else pytest.skip
-        not_here(f"needs an engine that has {image}")
+        skip = pytest.fail if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1" else pytest.skip
+        skip(f"needs a Docker daemon with the image {image}")
     name = f"tfserving-quickstart-test-{os.getpid()}"
     try:
-        result = whole_run(checkout, ENGINE="docker", TF_SERVING_IMAGE=image, IMAGE_NAME=name)
+        result = run_quickstart(checkout, ENGINE="docker", TF_SERVING_IMAGE=image, IMAGE_NAME=name)
     finally:
         docker("rmi", "--force", name)
     assert result.returncode == 0, result.stdout + result.stderr
-    over_grpc, over_http = re.findall(r"(?:gRPC|HTTP) +(0\.\d{4}) ", result.stdout)
-    assert over_grpc == over_http
+    over_grpc, over_rest = re.findall(r"(?:gRPC|REST) +(0\.\d{4}) ", result.stdout)
+    assert over_grpc == over_rest
     assert f"IMAGE_NAME={name} bash run_tf_serving.sh multi" in result.stdout
 
 

@@ -1,4 +1,4 @@
-"""run_tf_serving.sh with docker: the exact command, and what is refused before it."""
+"""run_tf_serving.sh with docker: the exact command, and what it rejects before running it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ GPU_UUID = "GPU-3a23c669-1f69-c64e-cf85-44e9b07e7a2a"
 OTHER_GPU = "MIG-3a23c669-1f69-c64e-cf85-44e9b07e7a2b"
 
 
-def dry(checkout: Any, *arguments: str, **variables: str) -> list[str]:
+def dry_run(checkout: Any, *arguments: str, **variables: str) -> list[str]:
     command: list[str] = checkout.run("run_tf_serving.sh", *arguments, "--dry-run", **variables).command
     return command
 
 
-def after(command: list[str], option: str) -> list[str]:
+def values_of(command: list[str], option: str) -> list[str]:
     """The values of an option."""
     return [value for name, value in itertools.pairwise(command) if name == option]
 
 
 class TestCommand:
-    def test_exactly(self, checkout: Any) -> None:
-        assert dry(checkout) == [
+    def test_arguments_of_docker_run(self, checkout: Any) -> None:
+        assert dry_run(checkout) == [
             *("docker", "run", "--detach", "--name", "tfserving"),
             *("--label", "tfserving.grpc=127.0.0.1:8500", "--label", "tfserving.rest=127.0.0.1:8501"),
             *("--publish", "127.0.0.1:8500:8500", "--publish", "127.0.0.1:8501:8501"),
@@ -37,20 +37,20 @@ class TestCommand:
         ]
         assert [call[0] for call in checkout.calls()] == ["info"]
 
-    def test_multi_differs_in_the_image(self, checkout: Any) -> None:
-        single, multi = dry(checkout), dry(checkout, "multi")
+    def test_multi_mode_runs_another_image(self, checkout: Any) -> None:
+        single, multi = dry_run(checkout), dry_run(checkout, "multi")
         assert multi == [*single[:-1], "tfserving-ensemble"]
-        assert dry(checkout, MODE="multi") == multi
-        assert dry(checkout, "single", MODE="multi") == single
+        assert dry_run(checkout, MODE="multi") == multi
+        assert dry_run(checkout, "single", MODE="multi") == single
 
-    def test_what_runs_is_what_the_dry_run_printed(self, checkout: Any, ports: dict[str, str]) -> None:
+    def test_dry_run_prints_the_command_that_runs(self, checkout: Any, ports: dict[str, str]) -> None:
         checkout.add_single_image()
-        command = dry(checkout, **ports)
+        command = dry_run(checkout, **ports)
         assert checkout.run("run_tf_serving.sh", **ports).code == 0
         assert checkout.calls("run") == [command[1:]]
 
-    def test_names_and_ports(self, checkout: Any) -> None:
-        command = dry(
+    def test_sets_names_and_ports(self, checkout: Any) -> None:
+        command = dry_run(
             checkout,
             MODEL_NAME="Flowers",
             IMAGE_NAME="registry.example.com:5000/me/flowers:2",
@@ -59,26 +59,31 @@ class TestCommand:
             GRPC_PORT="08600",
             REST_PORT="8601",
         )
-        assert after(command, "--name") == ["flowers.2"]
-        assert after(command, "--publish") == ["0.0.0.0:8600:8500", "0.0.0.0:8601:8501"]
-        assert after(command, "--env") == ["MODEL_NAME=Flowers"]
+        assert values_of(command, "--name") == ["flowers.2"]
+        assert values_of(command, "--publish") == ["0.0.0.0:8600:8500", "0.0.0.0:8601:8501"]
+        assert values_of(command, "--env") == ["MODEL_NAME=Flowers"]
         assert command[-1] == "registry.example.com:5000/me/flowers:2"
 
-    def test_an_address_of_ipv6(self, checkout: Any) -> None:
-        assert after(dry(checkout, BIND_ADDRESS="::1"), "--publish") == ["[::1]:8500:8500", "[::1]:8501:8501"]
+    def test_publishes_on_an_ipv6_address(self, checkout: Any) -> None:
+        assert values_of(dry_run(checkout, BIND_ADDRESS="::1"), "--publish") == [
+            "[::1]:8500:8500",
+            "[::1]:8501:8501",
+        ]
 
-    def test_a_drain_prolongs_the_stop(self, checkout: Any) -> None:
-        command = dry(checkout, DRAIN_SECONDS="030", RESTART_POLICY="on-failure:3")
-        assert after(command, "--env") == ["DRAIN_SECONDS=30"]
-        assert after(command, "--stop-timeout") == ["45"]
-        assert after(command, "--restart") == ["on-failure:3"]
+    def test_a_drain_extends_the_stop_timeout(self, checkout: Any) -> None:
+        command = dry_run(checkout, DRAIN_SECONDS="030", RESTART_POLICY="on-failure:3")
+        assert values_of(command, "--env") == ["DRAIN_SECONDS=30"]
+        assert values_of(command, "--stop-timeout") == ["45"]
+        assert values_of(command, "--restart") == ["on-failure:3"]
 
     @pytest.mark.parametrize(
         ("driver", "limited"), [("json-file", True), ("local", True), ("journald", False), ("none", False)]
     )
-    def test_the_log_is_limited_where_the_driver_can(self, checkout: Any, driver: str, limited: bool) -> None:
+    def test_limits_the_log_if_the_driver_supports_it(
+        self, checkout: Any, driver: str, limited: bool
+    ) -> None:
         checkout.change(log_driver=driver)
-        assert ("--log-opt" in dry(checkout)) is limited
+        assert ("--log-opt" in dry_run(checkout)) is limited
 
     @pytest.mark.parametrize(
         ("variables", "flags"),
@@ -90,44 +95,46 @@ class TestCommand:
             ({}, []),
         ],
     )
-    def test_flags_of_the_server(self, checkout: Any, variables: dict[str, str], flags: list[str]) -> None:
-        command = dry(checkout, "multi", **variables)
+    def test_settings_become_server_flags(
+        self, checkout: Any, variables: dict[str, str], flags: list[str]
+    ) -> None:
+        command = dry_run(checkout, "multi", **variables)
         assert command[command.index("tfserving-ensemble") + 1 :] == flags
 
-    def test_the_flags_of_the_user_come_last(self, checkout: Any) -> None:
+    def test_server_flags_of_the_user_come_last(self, checkout: Any) -> None:
         given = ["--enable_model_warmup=true", "--grpc_channel_arguments=a b;'c'"]
         command = checkout.run(
             "run_tf_serving.sh", "--dry-run", "--", *given, ENABLE_MODEL_WARMUP="false"
         ).command
         assert command[-3:] == ["--enable_model_warmup=false", *given]
 
-    def test_arguments_for_docker_come_after_ours(self, checkout: Any) -> None:
-        command = dry(checkout, DOCKER_ARGS="--memory 4g\n--env 'A=b c' --restart no")
+    def test_docker_args_come_after_the_other_options(self, checkout: Any) -> None:
+        command = dry_run(checkout, DOCKER_ARGS="--memory 4g\n--env 'A=b c' --restart no")
         assert command[-7:-1] == ["--memory", "4g", "--env", "A=b c", "--restart", "no"]
 
-    def test_another_log_driver(self, checkout: Any) -> None:
-        assert "--log-opt" not in dry(checkout, DOCKER_ARGS="--log-driver=journald")
+    def test_sets_no_log_limit_for_another_log_driver(self, checkout: Any) -> None:
+        assert "--log-opt" not in dry_run(checkout, DOCKER_ARGS="--log-driver=journald")
 
-    def test_without_an_engine(self, checkout: Any) -> None:
+    def test_dry_run_works_without_a_daemon(self, checkout: Any) -> None:
         checkout.change(engine="down")
-        assert "max-size=10m" in dry(checkout, ENGINE="docker")
+        assert "max-size=10m" in dry_run(checkout, ENGINE="docker")
 
 
 class TestGpu:
     @pytest.mark.parametrize("gpu", ["0", "0,1", GPU_UUID, f"{GPU_UUID},{OTHER_GPU}", "2, 3"])
-    def test_has_the_quotes_that_docker_wants(self, checkout: Any, gpu: str) -> None:
-        assert after(dry(checkout, GPU=gpu), "--gpus") == [f'"device={gpu.replace(" ", "")}"']
+    def test_quotes_the_value_for_docker(self, checkout: Any, gpu: str) -> None:
+        assert values_of(dry_run(checkout, GPU=gpu), "--gpus") == [f'"device={gpu.replace(" ", "")}"']
 
-    def test_none(self, checkout: Any) -> None:
-        assert "--gpus" not in dry(checkout)
+    def test_is_not_passed_on_unless_set(self, checkout: Any) -> None:
+        assert "--gpus" not in dry_run(checkout)
 
     @pytest.mark.parametrize("env", ["CUDA_VERSION=12.5.1", "NVIDIA_VISIBLE_DEVICES=all"])
-    def test_with_an_image_with_cuda(self, checkout: Any, ports: dict[str, str], env: str) -> None:
+    def test_runs_an_image_with_cuda(self, checkout: Any, ports: dict[str, str], env: str) -> None:
         checkout.add_single_image("digits", "PATH=/bin", env)
-        done = checkout.run("run_tf_serving.sh", GPU="0,1", GPU_MEMORY_FRACTION=".5", **ports)
-        assert done.code == 0
+        result = checkout.run("run_tf_serving.sh", GPU="0,1", GPU_MEMORY_FRACTION=".5", **ports)
+        assert result.code == 0
         (call,) = checkout.calls("run")
-        assert after(call, "--gpus") == ['"device=0,1"']
+        assert values_of(call, "--gpus") == ['"device=0,1"']
         assert call[-1] == "--per_process_gpu_memory_fraction=.5"
 
     @pytest.mark.parametrize(
@@ -137,18 +144,21 @@ class TestGpu:
             ({"TF_SERVING_IMAGE": "me/s:1-gpu"}, "TF_SERVING_IMAGE=me/s:1-gpu bash build.sh"),
         ],
     )
-    def test_with_an_image_without_cuda(
+    def test_rejects_an_image_without_cuda(
         self, checkout: Any, ports: dict[str, str], variables: dict[str, str], image: str
     ) -> None:
         checkout.add_single_image("digits", "PATH=/bin", "MY_CUDA_VERSION=1")
-        refusal = checkout.run("run_tf_serving.sh", GPU="0", **ports, **variables).refusal
-        assert "GPU=0, but image tfserving-digits has no CUDA; build it on the -gpu image" in refusal
-        assert refusal.endswith(image)
+        rejection = checkout.run("run_tf_serving.sh", GPU="0", **ports, **variables).rejection
+        assert "GPU=0, but image tfserving-digits has no CUDA; build it from the -gpu image" in rejection
+        assert rejection.endswith(image)
         assert checkout.calls("run") == []
 
     @pytest.mark.parametrize("gpu", ["all", "-1", "0,", ",0", "0;id", "GPU-", "a", '0"', "0 1,x", "device=0"])
-    def test_what_is_none(self, checkout: Any, gpu: str) -> None:
-        assert "is no GPU; give an index (0), a UUID" in checkout.run("run_tf_serving.sh", GPU=gpu).refusal
+    def test_rejects_invalid_values(self, checkout: Any, gpu: str) -> None:
+        assert (
+            "is not a valid GPU (an index such as 0, a UUID"
+            in checkout.run("run_tf_serving.sh", GPU=gpu).rejection
+        )
 
 
 class TestMounts:
@@ -160,222 +170,244 @@ class TestMounts:
             ("SSL_CONFIG_FILE", ["--ssl_config_file"]),
         ],
     )
-    def test_a_file_and_its_flag(
+    def test_a_file_is_mounted_and_its_flag_is_set(
         self, checkout: Any, tmp_path: Path, variable: str, flags: list[str]
     ) -> None:
         file = tmp_path / "my, \"file\" 'x'.txt"
         file.write_text("")
-        command = dry(checkout, **{variable: str(file)})
+        command = dry_run(checkout, **{variable: str(file)})
         name = variable.lower()
         quoted = str(file).replace('"', '""')
-        assert after(command, "--mount") == [
+        assert values_of(command, "--mount") == [
             f'type=bind,"source={quoted}",target=/etc/tfserving/{name},readonly'
         ]
         flags[-1] += f"=/etc/tfserving/{name}"
         assert command[command.index("tfserving-digits") + 1 :] == flags
 
-    def test_the_models(self, checkout: Any) -> None:
+    def test_models_are_mounted(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        command = dry(checkout, MODELS_DIR="./models/")
-        assert after(command, "--mount") == [f"type=bind,source={checkout.models},target=/models,readonly"]
+        command = dry_run(checkout, MODELS_DIR="./models/")
+        assert values_of(command, "--mount") == [
+            f"type=bind,source={checkout.models},target=/models,readonly"
+        ]
         assert command[-1] == "tfserving-digits"
 
-    def test_a_link_is_mounted_as_a_link(self, checkout: Any, tmp_path: Path) -> None:
+    def test_a_link_is_not_resolved(self, checkout: Any, tmp_path: Path) -> None:
         checkout.add_version("digits", 1)
         (tmp_path / "current").symlink_to(checkout.models)
-        command = dry(checkout, MODELS_DIR="current", cwd=tmp_path)
+        command = dry_run(checkout, MODELS_DIR="current", cwd=tmp_path)
         assert f"type=bind,source={tmp_path}/current,target=/models,readonly" in command
 
-    def test_another_model_of_the_mounted_ones(self, checkout: Any, ports: dict[str, str]) -> None:
+    def test_another_model_in_the_mounted_directory(self, checkout: Any, ports: dict[str, str]) -> None:
         checkout.add_single_image()
         checkout.add_version("flowers", 1)
         chosen = {"MODELS_DIR": "models", "MODEL_NAME": "flowers", "IMAGE_NAME": "tfserving-digits"}
-        done = checkout.run("run_tf_serving.sh", **chosen, **ports)
-        assert done.code == 0
-        assert after(checkout.calls("run")[0], "--env") == ["MODEL_NAME=flowers"]
+        result = checkout.run("run_tf_serving.sh", **chosen, **ports)
+        assert result.code == 0
+        assert values_of(checkout.calls("run")[0], "--env") == ["MODEL_NAME=flowers"]
 
-    def test_models_with_their_config(self, checkout: Any) -> None:
+    def test_a_config_in_the_models_directory_needs_no_mount(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.add_version("half", 1)
         checkout.add_config()
-        command = dry(checkout, "multi", MODELS_DIR="models", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1")
-        assert after(command, "--mount") == [f"type=bind,source={checkout.models},target=/models,readonly"]
-        assert "tfserving.models_config=/models/models.config" in after(command, "--label")
+        command = dry_run(checkout, "multi", MODELS_DIR="models", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1")
+        assert values_of(command, "--mount") == [
+            f"type=bind,source={checkout.models},target=/models,readonly"
+        ]
+        assert "tfserving.models_config=/models/models.config" in values_of(command, "--label")
         assert command[-2:] == ["tfserving-ensemble", "--model_config_file_poll_wait_seconds=1"]
 
-    def test_another_config_among_the_models(self, checkout: Any) -> None:
+    def test_another_config_in_the_models_directory(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.add_version("half", 1)
         (checkout.models / "configs").mkdir()
         checkout.add_config(name="configs/b.config")
-        command = dry(checkout, "multi", MODELS_DIR="models", MODELS_CONFIG="models/configs/b.config")
-        assert len(after(command, "--mount")) == 1
+        command = dry_run(checkout, "multi", MODELS_DIR="models", MODELS_CONFIG="models/configs/b.config")
+        assert len(values_of(command, "--mount")) == 1
         assert command[-1] == "--model_config_file=/models/configs/b.config"
 
-    def test_a_config_elsewhere_is_mounted_with_its_directory(self, checkout: Any, tmp_path: Path) -> None:
+    def test_another_config_is_mounted_with_its_directory(self, checkout: Any, tmp_path: Path) -> None:
         (tmp_path / "etc").mkdir()
         checkout.add_config().rename(tmp_path / "etc" / "m.config")
-        command = dry(checkout, "multi", MODELS_CONFIG=str(tmp_path / "etc" / "m.config"))
-        assert after(command, "--mount") == [
+        command = dry_run(checkout, "multi", MODELS_CONFIG=str(tmp_path / "etc" / "m.config"))
+        assert values_of(command, "--mount") == [
             f"type=bind,source={tmp_path}/etc,target=/etc/tfserving/config,readonly"
         ]
         assert command[-1] == "--model_config_file=/etc/tfserving/config/m.config"
-        assert "tfserving.models_config=/etc/tfserving/config/m.config" in after(command, "--label")
+        assert "tfserving.models_config=/etc/tfserving/config/m.config" in values_of(command, "--label")
 
-    def test_a_config_that_the_image_could_not_read(self, checkout: Any, tmp_path: Path) -> None:
+    def test_rejects_a_config_that_the_image_cannot_read(self, checkout: Any, tmp_path: Path) -> None:
         (tmp_path / "etc").mkdir(mode=0o700)
         checkout.add_config().rename(tmp_path / "etc" / "m.config")
         config = {"MODELS_CONFIG": str(tmp_path / "etc" / "m.config")}
-        refusal = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **config).refusal
+        rejection = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **config).rejection
         assert (
-            f"{tmp_path}/etc cannot be read by the image's user 65532; chmod o+rX {tmp_path}/etc," in refusal
+            f"{tmp_path}/etc is not readable for the image's user 65532; chmod o+rX {tmp_path}/etc,"
+            in rejection
         )
 
     @pytest.mark.parametrize("closed", [".", "digits/1", "digits/1/saved_model.pb"])
-    def test_models_that_the_image_could_not_read(self, checkout: Any, closed: str) -> None:
+    def test_rejects_models_that_the_image_cannot_read(self, checkout: Any, closed: str) -> None:
         checkout.add_version("digits", 1)
         (checkout.models / ".staging").mkdir(mode=0o700)
-        assert dry(checkout, MODELS_DIR="models")
+        assert dry_run(checkout, MODELS_DIR="models")
         (checkout.models / closed).chmod(0o700)
-        refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models").refusal
-        assert f"{checkout.models / closed} cannot be read by the image's user 65532; chmod" in refusal
-        assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in refusal
-        assert dry(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models").rejection
+        assert f"{checkout.models / closed} is not readable for the image's user 65532; chmod" in rejection
+        assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in rejection
+        assert dry_run(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize(
         ("variables", "message"),
         [
-            ({"MODE": "both"}, "MODE=both is unknown; it is single (one model) or multi"),
-            ({"ENGINE": "podman"}, "ENGINE=podman is unknown; it is auto, docker or embedded"),
-            ({"CONTAINER_NAME": "a"}, "is no container name: use two or more letters"),
-            ({"CONTAINER_NAME": "../a"}, "is no container name"),
-            ({"CONTAINER_NAME": "-rf"}, "is no container name"),
-            ({"CONTAINER_NAME": "a b"}, "is no container name"),
-            ({"CONTAINER_NAME": "a;id"}, "is no container name"),
-            ({"BIND_ADDRESS": "localhost"}, "is no IP address; give one of this machine"),
-            ({"BIND_ADDRESS": "256.0.0.1"}, "is no IP address"),
-            ({"BIND_ADDRESS": "127.0.0.1:80"}, "is no IP address"),
-            ({"GRPC_PORT": "0"}, "GRPC_PORT=0 is no port; give a number from 1 to 65535"),
-            ({"GRPC_PORT": "x[$(id)]"}, "is no port"),
-            ({"REST_PORT": "65536"}, "REST_PORT=65536 is no port"),
+            ({"MODE": "both"}, "MODE=both is not a valid mode (single, multi)"),
+            ({"ENGINE": "podman"}, "ENGINE=podman is not a valid engine (auto, docker, embedded)"),
+            ({"CONTAINER_NAME": "a"}, "is not a valid container name (two or more letters"),
+            ({"CONTAINER_NAME": "../a"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "-rf"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "a b"}, "is not a valid container name"),
+            ({"CONTAINER_NAME": "a;id"}, "is not a valid container name"),
+            ({"BIND_ADDRESS": "localhost"}, "is not a valid IP address (127.0.0.1: this machine only"),
+            ({"BIND_ADDRESS": "256.0.0.1"}, "is not a valid IP address"),
+            ({"BIND_ADDRESS": "127.0.0.1:80"}, "is not a valid IP address"),
+            ({"GRPC_PORT": "0"}, "GRPC_PORT=0 is not a valid port (1-65535)"),
+            ({"GRPC_PORT": "x[$(id)]"}, "is not a valid port"),
+            ({"REST_PORT": "65536"}, "REST_PORT=65536 is not a valid port"),
             ({"REST_PORT": "8500"}, "GRPC_PORT and REST_PORT are both 8500"),
-            ({"GPU_MEMORY_FRACTION": "0"}, "is no fraction; give one above 0 and up to 1"),
-            ({"GPU_MEMORY_FRACTION": "1.1"}, "is no fraction"),
-            ({"GPU_MEMORY_FRACTION": "half"}, "is no fraction"),
-            ({"ENABLE_MODEL_WARMUP": "yes"}, "ENABLE_MODEL_WARMUP=yes is neither true nor false"),
-            ({"RESTART_POLICY": "sometimes"}, "RESTART_POLICY=sometimes is unknown; it is no, always"),
-            ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is no whole number of seconds"),
-            ({"DRAIN_SECONDS": "1.5"}, "is no whole number of seconds"),
-            ({"START_TIMEOUT": "soon"}, "is no whole number of seconds"),
-            ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is no whole number of seconds"),
-            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere: no such file"),
-            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/: no such file"),
-            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id': no such file"),
-            ({"MODEL_NAME": "../digits"}, "is no model name"),
-            ({"MODEL_NAME": "a b"}, "is no model name"),
-            ({"IMAGE_NAME": "A"}, "is no image reference"),
-            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is no directory"),
-            ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "no model flowers"),
-            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere: no such file"),
-            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config: no such file"),
-            ({"DOCKER_ARGS": "'"}, "has a quote without its partner"),
+            ({"GPU_MEMORY_FRACTION": "0"}, "is not a valid fraction (above 0, up to 1)"),
+            ({"GPU_MEMORY_FRACTION": "1.1"}, "is not a valid fraction"),
+            ({"GPU_MEMORY_FRACTION": "half"}, "is not a valid fraction"),
+            ({"ENABLE_MODEL_WARMUP": "yes"}, "ENABLE_MODEL_WARMUP=yes is not a valid value (true, false)"),
+            (
+                {"RESTART_POLICY": "sometimes"},
+                "RESTART_POLICY=sometimes is not a valid restart policy (no, always",
+            ),
+            ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is not a valid number of seconds"),
+            ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
+            ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
+            ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is not a valid number of seconds"),
+            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere is not a file"),
+            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a file"),
+            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a file"),
+            ({"MODEL_NAME": "../digits"}, "is not a valid model name"),
+            ({"MODEL_NAME": "a b"}, "is not a valid model name"),
+            ({"IMAGE_NAME": "A"}, "is not a valid image reference"),
+            ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory"),
+            ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "/models/flowers does not exist"),
+            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a file"),
+            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a file"),
+            ({"DOCKER_ARGS": "'"}, "has an unclosed quote"),
             ({"SSL_CONFIG_FILE": "\x1b[1m"}, "contains a control character; remove it"),
         ],
     )
-    def test_settings(self, checkout: Any, variables: dict[str, str], message: str) -> None:
-        done = checkout.run("run_tf_serving.sh", "--dry-run", **variables)
-        assert message in done.refusal
-        assert "\x1b" not in done.err
+    def test_invalid_settings(self, checkout: Any, variables: dict[str, str], message: str) -> None:
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **variables)
+        assert message in result.rejection
+        assert "\x1b" not in result.err
         assert [call[0] for call in checkout.calls()] in ([], ["info"])
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["both"], "unknown argument both; --help shows the usage"),
-            (["--grpc_max_threads=8"], "flags for the server come after --"),
-            (["single", "stop"], "single and stop do not go together"),
-            (["stop", "--dry-run"], "stop has no dry run"),
-            (["status", "--", "--a=b"], "status takes no flags for the server"),
-            (["--", "--port=1"], "--port is set by this script; give GRPC_PORT=1 instead"),
-            (["--", "--rest_api_port=1"], "give REST_PORT=1 instead"),
-            (["--", "--model_name=a b"], "give MODEL_NAME='a b' instead"),
-            (["--", "--model_config_file=/x"], "give MODELS_CONFIG=/x instead"),
-            (["--", "grpc_max_threads"], "grpc_max_threads after -- is no flag"),
+            (["--grpc_max_threads=8"], "unknown argument --grpc_max_threads=8"),
+            (["single", "stop"], "single and stop exclude each other"),
+            (["stop", "--dry-run"], "stop does not support --dry-run"),
+            (["status", "--", "--a=b"], "status takes no server flags"),
+            (["--", "--port=1"], "--port conflicts with a variable of this script; set GRPC_PORT=1 instead"),
+            (["--", "--rest_api_port=1"], "set REST_PORT=1 instead"),
+            (["--", "--model_name=a b"], "set MODEL_NAME='a b' instead"),
+            (["--", "--model_config_file=/x"], "set MODELS_CONFIG=/x instead"),
+            (["--", "grpc_max_threads"], "grpc_max_threads is not a valid server flag"),
         ],
     )
-    def test_arguments(self, checkout: Any, arguments: list[str], message: str) -> None:
-        assert message in checkout.run("run_tf_serving.sh", *arguments).refusal
+    def test_invalid_arguments(self, checkout: Any, arguments: list[str], message: str) -> None:
+        assert message in checkout.run("run_tf_serving.sh", *arguments).rejection
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ('{"model_config_list": {}}', "is JSON, which the server does not read; convert it: python -m"),
+            (
+                '{"model_config_list": {}}',
+                "is JSON, and the server reads protobuf text format; convert it: python -m",
+            ),
             ("", "names no model"),
             ("nonsense", "names no model"),
-            ('model_config_list { config { name: "digits" base_path: "digits" } }', "nothing is started"),
+            ('model_config_list { config { name: "digits" base_path: "digits" } }', "nothing was started"),
         ],
     )
-    def test_configs(self, checkout: Any, config: str, message: str) -> None:
+    def test_invalid_configs(self, checkout: Any, config: str, message: str) -> None:
         checkout.add_version("digits", 1)
         checkout.add_config(config)
-        assert message in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models").refusal
+        assert (
+            message in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models").rejection
+        )
 
     @pytest.mark.parametrize(
-        ("variables", "mend"),
+        ("variables", "fix"),
         [
-            ({}, "tfserving-digits here; build it: bash build.sh"),
-            ({"MODEL_NAME": "flowers"}, "tfserving-flowers here; build it: MODEL_NAME=flowers bash build.sh"),
-            ({"MODE": "multi"}, "tfserving-ensemble here; build it: bash build_ensemble.sh"),
-            ({"IMAGE_NAME": "me/x"}, "me/x here; pull it, or build it: IMAGE_NAME=me/x bash build.sh"),
+            ({}, "tfserving-digits is not available; build it: bash build.sh"),
+            (
+                {"MODEL_NAME": "flowers"},
+                "tfserving-flowers is not available; build it: MODEL_NAME=flowers bash build.sh",
+            ),
+            (
+                {"MODE": "multi"},
+                "tfserving-ensemble is not available; build it: bash build_ensemble.sh",
+            ),
+            (
+                {"IMAGE_NAME": "me/x"},
+                "me/x is not available; pull it, or build it: IMAGE_NAME=me/x bash build.sh",
+            ),
         ],
     )
-    def test_a_missing_image(self, checkout: Any, variables: dict[str, str], mend: str) -> None:
-        assert checkout.run("run_tf_serving.sh", **variables).refusal.endswith(mend)
+    def test_a_missing_image(self, checkout: Any, variables: dict[str, str], fix: str) -> None:
+        assert checkout.run("run_tf_serving.sh", **variables).rejection.endswith(fix)
 
-    def test_images_that_do_not_fit(self, checkout: Any) -> None:
+    def test_images_of_another_kind(self, checkout: Any) -> None:
         checkout.add_ensemble_image()
         checkout.add_image("tensorflow/serving")
         checkout.add_single_image()
         for image, message in (
             ("tfserving-ensemble", "is for mode multi, not single"),
-            ("tensorflow/serving", "was not made by build.sh or build_ensemble.sh"),
+            ("tensorflow/serving", "was not built by build.sh or build_ensemble.sh"),
         ):
-            assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).refusal
+            assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
         other = {"IMAGE_NAME": "tfserving-digits", "MODEL_NAME": "flowers"}
-        refusal = checkout.run("run_tf_serving.sh", **other).refusal
-        assert "holds model digits, not flowers; build it: MODEL_NAME=flowers" in refusal
+        rejection = checkout.run("run_tf_serving.sh", **other).rejection
+        assert "contains model digits, not flowers; build it: MODEL_NAME=flowers" in rejection
 
-    def test_a_container_that_is_not_ours(self, checkout: Any) -> None:
+    def test_a_container_of_another_program(self, checkout: Any) -> None:
         checkout.add_container("tfserving")
-        assert "a container tfserving that is not ours; give another CONTAINER_NAME" in (
-            checkout.run("run_tf_serving.sh").refusal
+        assert "container tfserving was not started by this script; set another CONTAINER_NAME" in (
+            checkout.run("run_tf_serving.sh").rejection
         )
         assert checkout.calls("rm") == checkout.calls("run") == []
 
     @pytest.mark.parametrize("status", ["running", "restarting", "paused"])
     def test_a_container_that_runs_already(self, checkout: Any, status: str) -> None:
         checkout.add_container("two", status, grpc="127.0.0.1:1", rest="127.0.0.1:2", mode="single")
-        refusal = checkout.run("run_tf_serving.sh", CONTAINER_NAME="two").refusal
-        assert "two runs already (docker, gRPC 127.0.0.1:1, REST 127.0.0.1:2)" in refusal
-        assert "CONTAINER_NAME=two bash run_tf_serving.sh stop" in refusal
+        rejection = checkout.run("run_tf_serving.sh", CONTAINER_NAME="two").rejection
+        assert "two is already running (docker, gRPC 127.0.0.1:1, REST 127.0.0.1:2)" in rejection
+        assert "CONTAINER_NAME=two bash run_tf_serving.sh stop" in rejection
         assert checkout.calls("rm") == []
 
     @pytest.mark.parametrize("name", ["GRPC_PORT", "REST_PORT"])
-    def test_a_used_port(self, checkout: Any, ports: dict[str, str], name: str) -> None:
+    def test_a_port_in_use(self, checkout: Any, ports: dict[str, str], name: str) -> None:
         checkout.add_single_image()
         with socket.socket() as used:
             used.bind(("127.0.0.1", int(ports[name])))
             used.listen()
-            refusal = checkout.run("run_tf_serving.sh", **ports).refusal
-        assert f"port {ports[name]} is in use by another program" in refusal
-        assert f"stop that, or give another: {name}=" in refusal
+            rejection = checkout.run("run_tf_serving.sh", **ports).rejection
+        assert f"port {ports[name]} is in use by another program" in rejection
+        assert f"stop it, or set another port: {name}=" in rejection
         assert checkout.calls("run") == []
 
     def test_the_port_of_another_container(self, checkout: Any) -> None:
         checkout.add_single_image()
-        checkout.add_container("elder", grpc="127.0.0.1:8500", rest="127.0.0.1:8501")
-        refusal = checkout.run("run_tf_serving.sh").refusal
-        assert "port 8500 is in use by container elder" in refusal
+        checkout.add_container("other", grpc="127.0.0.1:8500", rest="127.0.0.1:8501")
+        rejection = checkout.run("run_tf_serving.sh").rejection
+        assert "port 8500 is in use by container other" in rejection

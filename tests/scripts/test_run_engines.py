@@ -1,4 +1,4 @@
-"""run_tf_serving.sh from start to stop, on both engines: docker is a fake, the embedded server is one too."""
+"""run_tf_serving.sh from start to stop on both engines, with a fake docker and a fake embedded server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 class Server:
-    """The door with the variables that make it start a server here on one engine."""
+    """Runs the script with the variables of one server on one engine."""
 
     def __init__(self, checkout: Any, engine: str, ports: dict[str, str]) -> None:
         self.checkout = checkout
@@ -27,9 +27,11 @@ class Server:
     def __call__(self, *arguments: str, **variables: str) -> Any:
         return self.checkout.run("run_tf_serving.sh", *arguments, **{**self.variables, **variables})
 
-    def left(self) -> list[str]:
-        """What still runs, or would stand in the way of another start."""
-        processes = [process for process in self.checkout.processes() if Path(f"/proc/{process}").exists()]
+    def leftovers(self) -> list[str]:
+        """Containers and processes that still exist."""
+        processes = [
+            process for process in self.checkout.server_processes() if Path(f"/proc/{process}").exists()
+        ]
         return [*self.checkout.state["containers"], *map(str, processes)]
 
 
@@ -38,16 +40,16 @@ def server(request: pytest.FixtureRequest, checkout: Any, ports: dict[str, str])
     return Server(checkout, request.param, ports)
 
 
-def test_from_start_to_stop(server: Server) -> None:
+def test_start_status_and_stop(server: Server) -> None:
     grpc, rest = server.ports.values()
     started = server()
     assert (started.code, started.out) == (0, "")
     assert f"serving: gRPC 127.0.0.1:{grpc}, REST http://127.0.0.1:{rest}/v1/models/" in started.err
-    assert len(server.left()) == 1
+    assert len(server.leftovers()) == 1
 
     again = server()
     where = f"{server.engine}, gRPC 127.0.0.1:{grpc}, REST 127.0.0.1:{rest}"
-    assert f"tfserving runs already ({where})" in again.refusal
+    assert f"tfserving is already running ({where})" in again.rejection
 
     status = server("status")
     assert status.code == 0, status.err
@@ -57,12 +59,12 @@ def test_from_start_to_stop(server: Server) -> None:
 
     stopped = server("stop")
     assert (stopped.code, stopped.out) == (0, "")
-    assert stopped.err == "run_tf_serving.sh: tfserving has ended\n"
-    assert server.left() == []
+    assert stopped.err == "run_tf_serving.sh: stopped tfserving\n"
+    assert server.leftovers() == []
     assert server("status").code == 1
 
 
-def test_many_models(server: Server) -> None:
+def test_status_lists_every_version_of_many_models(server: Server) -> None:
     server.checkout.serve({"half": {"2": "AVAILABLE", "1": "END"}})
     assert server("multi").code == 0
     rows = server("status").out.splitlines()[1:]
@@ -77,10 +79,10 @@ def test_stop_and_status_find_the_engine(server: Server) -> None:
     server()
     assert server("status", ENGINE="").code == 0
     assert server("stop", ENGINE="").code == 0
-    assert server.left() == []
+    assert server.leftovers() == []
 
 
-def test_the_names_of_a_mounted_config(server: Server) -> None:
+def test_status_reads_a_mounted_config(server: Server) -> None:
     path = "/models/models.config"
     inside = server.checkout.world / "files" / path[1:]
     inside.parent.mkdir(parents=True)
@@ -89,7 +91,7 @@ def test_the_names_of_a_mounted_config(server: Server) -> None:
     assert len(server("status").out.splitlines()) == 3
 
 
-def test_status_tells_what_is_not_available(server: Server) -> None:
+def test_status_fails_unless_every_model_is_available(server: Server) -> None:
     server()
     server.checkout.serve({"digits": {"2": "LOADING", "1": "END"}})
     status = server("status")
@@ -99,7 +101,7 @@ def test_status_tells_what_is_not_available(server: Server) -> None:
     server.checkout.serve({"digits": {}})
     status = server("status")
     assert status.code == 1
-    assert status.out.splitlines()[1].split() == ["digits", "-", "no", "answer"]
+    assert status.out.splitlines()[1].split() == ["digits", "-", "no", "response"]
 
 
 def test_waits_until_every_model_is_available(server: Server) -> None:
@@ -114,51 +116,52 @@ def test_waits_until_every_model_is_available(server: Server) -> None:
     assert process.returncode == 0
 
 
-def test_a_server_that_dies(server: Server) -> None:
+def test_start_fails_if_the_server_exits(server: Server) -> None:
     server.checkout.change(run="dies")
     server.checkout.let_server("dies")
-    done = server()
-    assert done.code == 1
-    assert "logged" in done.err
-    assert done.err.endswith("error: the server ended; what it logged is above\n")
-    assert server.left() == []
+    result = server()
+    assert result.code == 1
+    assert "the server" in result.err
+    assert "logged" in result.err
+    assert result.err.endswith("error: the server exited; its log is above\n")
+    assert server.leftovers() == []
 
 
-def test_models_that_are_not_in_time(server: Server) -> None:
+def test_start_fails_after_its_timeout(server: Server) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
-    done = server(START_TIMEOUT="1")
-    assert done.code == 1
-    assert "error: not AVAILABLE within START_TIMEOUT=1 s; digits: version 1 LOADING; what" in done.err
-    assert server.left() == []
+    result = server(START_TIMEOUT="1")
+    assert result.code == 1
+    assert "error: not AVAILABLE within START_TIMEOUT=1 s; digits: version 1 LOADING; its log" in result.err
+    assert server.leftovers() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_it_waits_leaves_nothing(server: Server, number: int) -> None:
+def test_a_signal_during_the_start_stops_the_server(server: Server, number: int) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
     process = server.checkout.start("run_tf_serving.sh", **server.variables)
     assert any("LOADING" in line for line in iter(process.stderr.readline, ""))
     os.killpg(process.pid, number)
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert server.left() == []
+    assert server.leftovers() == []
 
 
-def test_two_side_by_side(server: Server) -> None:
+def test_two_servers_run_side_by_side(server: Server) -> None:
     other_ports = {name: str(int(port) + 1) for name, port in server.ports.items()}
     assert server().code == 0
     assert server(CONTAINER_NAME="second", **other_ports).code == 0
-    assert len(server.left()) == 2
+    assert len(server.leftovers()) == 2
     assert server("stop").code == 0
     assert server("status", CONTAINER_NAME="second").code == 0
-    assert "give one of these as CONTAINER_NAME: second" in server("status").err
+    assert "set CONTAINER_NAME to one of second" in server("status").err
     assert server("stop", CONTAINER_NAME="second").code == 0
-    assert server.left() == []
+    assert server.leftovers() == []
 
 
-def test_stop_without_a_server(server: Server) -> None:
-    done = server("stop")
-    assert (done.code, done.out) == (0, "")
-    assert "tfserving is not running" in done.err
+def test_stop_succeeds_without_a_server(server: Server) -> None:
+    result = server("stop")
+    assert (result.code, result.out) == (0, "")
+    assert "tfserving is not running" in result.err
 
 
 class TestDocker:
@@ -167,39 +170,39 @@ class TestDocker:
         return Server(checkout, "docker", ports)
 
     @pytest.mark.parametrize("status", ["exited", "created", "dead"])
-    def test_a_container_that_ended_is_replaced(self, server: Server, status: str) -> None:
+    def test_replaces_a_stopped_container(self, server: Server, status: str) -> None:
         server.checkout.add_container("tfserving", status, rest="127.0.0.1:1", grpc="127.0.0.1:2")
-        assert "no image absent here" in server(IMAGE_NAME="absent").refusal
+        assert "image absent is not available" in server(IMAGE_NAME="absent").rejection
         assert server.checkout.calls("rm") == []  # its log can still be read
-        done = server()
-        assert done.code == 0
-        assert "replacing container tfserving, which has ended" in done.err
+        result = server()
+        assert result.code == 0
+        assert "replacing container tfserving, which has stopped" in result.err
         assert server.checkout.calls("rm") == [["rm", "--force", "tfserving"]]
 
-    def test_a_start_that_docker_refuses(self, server: Server) -> None:
+    def test_start_fails_if_docker_run_fails(self, server: Server) -> None:
         server.checkout.change(run="fails")
-        done = server()
-        assert done.code == 1
-        assert "driver failed programming" in done.err
-        assert "error: docker run failed; its message is above" in done.err
-        assert server.left() == []
+        result = server()
+        assert result.code == 1
+        assert "driver failed programming" in result.err
+        assert "error: docker run failed; its output is above" in result.err
+        assert server.leftovers() == []
 
-    def test_the_model_is_the_one_of_the_image(self, server: Server) -> None:
+    def test_serves_the_model_of_the_image(self, server: Server) -> None:
         server.checkout.add_image("mine", mode="single", model_name="flowers", models="flowers:1")
         server.checkout.serve({"digits": {}})
         assert server(IMAGE_NAME="mine").code == 0
         assert server("status").out.splitlines()[1].split()[0] == "flowers"
 
-    def test_a_container_that_is_not_ours_is_not_stopped(self, server: Server) -> None:
+    def test_does_not_stop_a_container_of_another_program(self, server: Server) -> None:
         server.checkout.add_container("tfserving")
         assert "tfserving is not running" in server("stop").err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
 
-    def test_one_that_ended_has_a_log(self, server: Server) -> None:
+    def test_status_names_the_log_of_a_stopped_container(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
-        done = server("status")
-        assert (done.code, done.out) == (1, "")
-        assert "tfserving has ended; its log: docker logs --follow tfserving" in done.err
+        result = server("status")
+        assert (result.code, result.out) == (1, "")
+        assert "tfserving has stopped; its log: docker logs --follow tfserving" in result.err
 
 
 class TestEmbedded:
@@ -207,7 +210,7 @@ class TestEmbedded:
     def server(self, checkout: Any, ports: dict[str, str]) -> Server:
         return Server(checkout, "embedded", ports)
 
-    def test_the_command(self, server: Server) -> None:
+    def test_command_of_one_model(self, server: Server) -> None:
         checkout = server.checkout
         command = checkout.run("run_tf_serving.sh", "--dry-run", ENGINE="embedded").command
         environment, python, *rest = command[:2], command[2], *command[3:]
@@ -218,7 +221,7 @@ class TestEmbedded:
             *(f"--models_dir={checkout.models}", "--model_name=digits", "--model_base_path=/models/digits"),
         ]
 
-    def test_many_models_by_their_config(self, server: Server) -> None:
+    def test_command_of_many_models(self, server: Server) -> None:
         checkout = server.checkout
         command = checkout.run(
             "run_tf_serving.sh",
@@ -240,7 +243,7 @@ class TestEmbedded:
             "--enable_model_warmup=true",
         ]
 
-    def test_files_are_given_as_they_are(self, server: Server) -> None:
+    def test_files_become_flags_with_absolute_paths(self, server: Server) -> None:
         names = ("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE")
         for name in names:
             (server.checkout.root / f"{name} x").touch()
@@ -252,56 +255,56 @@ class TestEmbedded:
             f"--ssl_config_file={root}/SSL_CONFIG_FILE x",
         ]
 
-    def test_what_the_server_got(self, server: Server) -> None:
+    def test_the_server_receives_flags_and_environment(self, server: Server) -> None:
         assert server("--", "--a=b c;'d'", GPU="0,1").code == 0
         served = server.checkout.served()
         assert served["argv"][-1] == "--a=b c;'d'"
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
-    def test_it_outlives_the_terminal(self, server: Server) -> None:
+    def test_the_server_survives_the_terminal(self, server: Server) -> None:
         server()
-        (process,) = server.checkout.processes()
+        (process,) = server.checkout.server_processes()
         assert os.getpgid(process) == process
         os.kill(process, signal.SIGHUP)
         assert server("status").code == 0
 
-    def test_one_that_does_not_end_is_killed(self, server: Server) -> None:
+    def test_kills_a_server_that_ignores_sigterm(self, server: Server) -> None:
         server.checkout.let_server("ignores SIGTERM")
-        common = server.checkout.root / "lib" / "embedded.sh"
-        common.write_text(common.read_text().replace("tenths=150", "tenths=3"))
+        library = server.checkout.root / "lib" / "embedded_engine.sh"
+        library.write_text(library.read_text().replace("tenths=150", "tenths=3"))
         assert server().code == 0
-        (process,) = server.checkout.processes()
-        done = server("stop")
-        assert done.code == 0
-        assert f"the server (process {process}) did not end; killing it" in done.err
-        assert server.left() == []
+        (process,) = server.checkout.server_processes()
+        result = server("stop")
+        assert result.code == 0
+        assert f"the server (process {process}) did not stop; killing it" in result.err
+        assert server.leftovers() == []
 
-    def test_a_process_id_that_is_another_s_by_now(self, server: Server) -> None:
+    def test_does_not_stop_another_process_with_the_saved_id(self, server: Server) -> None:
         server()
-        (process,) = server.checkout.processes()
+        (process,) = server.checkout.server_processes()
         file = server.checkout.root / ".run" / "tfserving.pid"
-        for stranger in (str(os.getpid()), "1", "-1", "0", "999999999", "x", ""):
-            file.write_text(stranger)
+        for other in (str(os.getpid()), "1", "-1", "0", "999999999", "x", ""):
+            file.write_text(other)
             assert server("stop").code == 0
         os.kill(process, 0)
         file.write_text(str(process))
 
-    def test_the_log_of_one_that_died_stays(self, server: Server) -> None:
+    def test_keeps_the_log_after_a_failed_start(self, server: Server) -> None:
         server.checkout.let_server("dies")
         server()
         assert "no such model" in (server.checkout.root / ".run" / "tfserving.log").read_text()
 
-    def test_what_has_no_effect_is_said(self, server: Server) -> None:
+    def test_notes_settings_without_effect(self, server: Server) -> None:
         err = server("--dry-run", RESTART_POLICY="no", DRAIN_SECONDS="3", MODELS_CONFIG="x").err
         for name in ("RESTART_POLICY", "DRAIN_SECONDS", "MODELS_CONFIG"):
             assert f"note: {name} has no effect here (single, embedded)" in err
 
-    def test_a_missing_model(self, server: Server) -> None:
-        refusal = server(MODEL_NAME="flowers").refusal
-        assert "no model flowers" in refusal
-        assert "python export_saved_model.py SOURCE --name flowers" in refusal
+    def test_rejects_a_missing_model(self, server: Server) -> None:
+        rejection = server(MODEL_NAME="flowers").rejection
+        assert "/models/flowers does not exist; create the model with" in rejection
+        assert "python export_saved_model.py SOURCE --name flowers" in rejection
 
-    def test_no_python_for_it(self, server: Server) -> None:
+    def test_fails_without_python(self, server: Server) -> None:
         (server.checkout.stubs / "aiohttp").rename(server.checkout.stubs / "x")
         tools = server.checkout.tmp / "tools"
         tools.mkdir()
@@ -310,68 +313,68 @@ class TestEmbedded:
         python.chmod(0o755)
         (tools / "python").symlink_to(python)
         path = f"{tools}:{server.checkout.environment['PATH']}"
-        done = server(PATH=path)
-        assert done.code == 1
-        assert "run: bash quickstart.sh, or python3 -m venv .venv" in done.err
+        result = server(PATH=path)
+        assert result.code == 1
+        assert "run bash quickstart.sh, or python3 -m venv .venv" in result.err
 
 
 class TestAuto:
     @pytest.mark.parametrize(
         ("engine", "reason"),
         [
-            ("answers", "engine: docker 20.10.24"),
-            ("down", "engine: embedded, since docker info says: Cannot connect to the Docker daemon"),
+            ("works", "engine: docker 20.10.24"),
+            ("down", "engine: embedded (docker info failed: Cannot connect to the Docker daemon"),
         ],
     )
-    def test_docker_where_it_answers(self, checkout: Any, engine: str, reason: str) -> None:
+    def test_chooses_docker_if_its_daemon_runs(self, checkout: Any, engine: str, reason: str) -> None:
         checkout.add_version("digits", 1)
         checkout.change(engine=engine)
-        done = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert done.err.startswith(f"run_tf_serving.sh: {reason}")
-        assert len(done.err.splitlines()) == 1
-        assert done.command[0] == ("docker" if engine == "answers" else "env")
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert result.err.startswith(f"run_tf_serving.sh: {reason}")
+        assert len(result.err.splitlines()) == 1
+        assert result.command[0] == ("docker" if engine == "works" else "env")
 
-    def test_an_engine_that_hangs(self, checkout: Any) -> None:
+    def test_chooses_embedded_if_docker_hangs(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.change(engine="hangs")
-        library = checkout.root / "lib" / "docker.sh"
-        library.write_text(library.read_text().replace("within 5 docker", "within 1 docker"))
-        done = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert "engine: embedded, since docker info does not answer within 5 s" in done.err
+        library = checkout.root / "lib" / "docker_engine.sh"
+        library.write_text(
+            library.read_text().replace("run_with_timeout 5 docker", "run_with_timeout 1 docker")
+        )
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert "engine: embedded (docker info did not respond within 5 s)" in result.err
 
-    def test_no_other_reason_falls_back(self, checkout: Any) -> None:
+    def test_does_not_fall_back_without_the_image(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        assert "no image tfserving-digits here" in checkout.run("run_tf_serving.sh").refusal
+        assert "image tfserving-digits is not available" in checkout.run("run_tf_serving.sh").rejection
 
-    def test_docker_asked_for_and_not_there(self, checkout: Any) -> None:
+    def test_fails_if_engine_is_docker_without_a_daemon(self, checkout: Any) -> None:
         checkout.change(engine="down")
-        done = checkout.run("run_tf_serving.sh", ENGINE="docker")
-        assert done.code == 1
-        assert "ENGINE=docker, but docker info says: Cannot connect" in done.err
+        result = checkout.run("run_tf_serving.sh", ENGINE="docker")
+        assert result.code == 1
+        assert "ENGINE=docker, but docker info failed: Cannot connect" in result.err
 
 
-def test_polling_what_never_changes_is_noted(checkout: Any) -> None:
+def test_notes_polling_without_a_mounted_config(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     checkout.add_version("half", 1)
     checkout.add_config()
     poll = {"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "1"}
-    note = (
-        "note: the config in the image never changes; give MODELS_DIR or MODELS_CONFIG to poll one that does"
-    )
+    note = "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
     assert note in checkout.run("run_tf_serving.sh", "multi", "--dry-run", **poll).err
     assert (
         note not in checkout.run("run_tf_serving.sh", "multi", "--dry-run", MODELS_DIR="models", **poll).err
     )
 
 
-def test_names_that_make_no_image_are_fine_without_docker(checkout: Any) -> None:
+def test_embedded_accepts_names_that_are_not_image_names(checkout: Any) -> None:
     checkout.add_version("a..b", 1)
-    done = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
-    assert "--model_name=a..b" in done.command
-    refusal = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").refusal
-    assert "IMAGE_NAME=tfserving-a..b is no image reference" in refusal
+    result = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
+    assert "--model_name=a..b" in result.command
+    rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").rejection
+    assert "IMAGE_NAME=tfserving-a..b is not a valid image reference" in rejection
 
 
-def test_an_open_address_is_noted(checkout: Any) -> None:
-    done = checkout.run("run_tf_serving.sh", "--dry-run", BIND_ADDRESS="0.0.0.0")
-    assert "note: 0.0.0.0 can be reached from other machines" in done.err
+def test_notes_a_public_address(checkout: Any) -> None:
+    result = checkout.run("run_tf_serving.sh", "--dry-run", BIND_ADDRESS="0.0.0.0")
+    assert "note: 0.0.0.0 is reachable from other machines" in result.err

@@ -1,4 +1,4 @@
-"""The doors on real engines: build, run, call, hot update, roll back, stop."""
+"""The scripts on real engines: build, run, call, update, roll back, stop."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 from tf_rpc_client import TfRestClient, TfRpcClient
 
 ROOT = Path(__file__).parents[2]
-DOORS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
-# How a server ends that was told to; 137 is one that was killed.
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+# Exit codes after a graceful stop; 137 would be a kill.
 STOPPED = ("0", "143")
 DEADLINE = 60.0
 
@@ -38,16 +38,16 @@ CONFIG = """model_config_list {
 PINNED = CONFIG.replace("all {}", "specific { versions: 1 }")
 
 
-def eventually(what: Callable[[], Any], wanted: Any) -> None:
-    """Asks until the answer is the wanted one."""
+def eventually(call: Callable[[], Any], expected: Any) -> None:
+    """Calls until the result is the expected one."""
     deadline = time.monotonic() + DEADLINE
-    while (answer := what()) != wanted:
-        assert time.monotonic() < deadline, f"{answer!r} is not {wanted!r} after {DEADLINE} s"
+    while (result := call()) != expected:
+        assert time.monotonic() < deadline, f"{result!r} is not {expected!r} after {DEADLINE} s"
         time.sleep(0.1)
 
 
 def free_port() -> int:
-    """Below those that the system gives to connections, which could be taken meanwhile."""
+    """A free port below the range for outgoing connections."""
     while True:
         port = random.randrange(10000, 32000)
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """One server to be started by the door, on one engine: its variables, and calls to it."""
+    """One server on one engine: the variables of its script, and requests to it."""
 
     root: Path
     engine: str
@@ -74,13 +74,13 @@ class Server:
     def name(self) -> str:
         return self.variables["CONTAINER_NAME"]
 
-    def door(self, door: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def script(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": os.environ["HOME"],
         }
         return subprocess.run(
-            ["bash", self.root / door, *arguments],
+            ["bash", self.root / name, *arguments],
             env={**environment, **self.variables, **variables},
             cwd=self.root,
             stdin=subprocess.DEVNULL,
@@ -90,54 +90,54 @@ class Server:
         )
 
     def run(self, *arguments: str, **variables: str) -> str:
-        """What the door prints; it has to succeed."""
-        done = self.door("run_tf_serving.sh", *arguments, **variables)
+        """Runs run_tf_serving.sh, which must succeed; returns its output."""
+        done = self.script("run_tf_serving.sh", *arguments, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def states(self) -> list[list[str]]:
-        """What status tells: model, version, state."""
-        return [line.split() for line in self.door("run_tf_serving.sh", "status").stdout.splitlines()[1:]]
+        """The rows of status: model, version, state."""
+        return [line.split() for line in self.script("run_tf_serving.sh", "status").stdout.splitlines()[1:]]
 
     def over_grpc(self, x: float, model: str = "half", **options: Any) -> float:
         with TfRpcClient(self.grpc, model) as client:
             return float(client.infer([x], **options)["y"][0])
 
-    def over_http(self, x: float, model: str = "half", **options: Any) -> float:
+    def over_rest(self, x: float, model: str = "half", **options: Any) -> float:
         with TfRestClient(self.rest, model) as client:
             return float(client.infer([x], **options)["y"][0])
 
     def serves(self, offset: int, **options: Any) -> None:
-        """Both APIs answer y = x / 2 + offset, the version of half that is meant."""
-        assert self.over_grpc(4.0, **options) == self.over_http(4.0, **options) == 2.0 + offset
+        """Asserts that both APIs return y = x / 2 + offset, as the version `offset` of half does."""
+        assert self.over_grpc(4.0, **options) == self.over_rest(4.0, **options) == 2.0 + offset
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The doors of this checkout, with a .run of their own."""
+    """A directory with the scripts of this checkout, and a separate .run."""
     directory = tmp_path_factory.mktemp("checkout")
-    for name in DOORS:
+    for name in SCRIPTS:
         shutil.copy(ROOT / name, directory)
-    for name in ("lib", "tfserving", "Dockerfile"):
+    for name in ("docker", "lib", "tfserving", "Dockerfile"):
         (directory / name).symlink_to(ROOT / name)
     return directory
 
 
 @pytest.fixture
 def repository(models: Path, tmp_path: Path) -> Path:
-    """Models to change: half/1, other/1, and a config for half and other. half/2 can be published."""
+    """A writable repository: half/1, other/1, and a config for both."""
     directory = tmp_path / "models"
     for version in ("half/1", "other/1"):
         shutil.copytree(models / version, directory / version)
     (directory / "models.config").write_text(CONFIG)
-    # pytest's directories are closed to the image's user, but what is mounted is not looked at from above.
+    # for the image's user; the mode of the parent directories does not matter for a mount
     subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
     return directory
 
 
 @pytest.fixture
 def publish(models: Path, repository: Path) -> Callable[[str], None]:
-    """publish("half/2"): copies a version under another name, then gives it its number by one rename."""
+    """publish("half/2"): copies a version to a staging name, then renames it."""
 
     def publish(version: str) -> None:
         staging = repository / version.replace("/", "/.staging-")
@@ -149,7 +149,7 @@ def publish(models: Path, repository: Path) -> Callable[[str], None]:
 
 
 def replace(file: Path, text: str) -> None:
-    """Saves as editors do, by replacing the file."""
+    """Writes by replacing the file, as editors do."""
     new = file.with_name(".new")
     new.write_text(text)
     new.chmod(0o644)
@@ -160,15 +160,15 @@ def replace(file: Path, text: str) -> None:
 def images(
     docker: Any, base_image: str, root: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The images that the doors build: single (half/2) and ensemble."""
+    """The images of both build scripts: single (half/2) and ensemble."""
     names = {"single": docker.name("single"), "multi": docker.name("ensemble")}
     config = tmp_path_factory.mktemp("config") / "models.config"
     config.write_text(CONFIG)
     variables = {"TF_SERVING_IMAGE": base_image, "MODELS_DIR": str(models)}
     builder = Server(root, "docker", variables)
-    single = builder.door("build.sh", MODEL_NAME="half", IMAGE_NAME=names["single"])
+    single = builder.script("build.sh", MODEL_NAME="half", IMAGE_NAME=names["single"])
     assert single.returncode == 0, single.stderr
-    ensemble = builder.door("build_ensemble.sh", IMAGE_NAME=names["multi"], MODELS_CONFIG=str(config))
+    ensemble = builder.script("build_ensemble.sh", IMAGE_NAME=names["multi"], MODELS_CONFIG=str(config))
     assert ensemble.returncode == 0, ensemble.stderr
     return names
 
@@ -183,13 +183,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_server(request: pytest.FixtureRequest, root: Path) -> Iterator[StartServer]:
-    """make_server(engine, mode, **variables): a server that is stopped with the test."""
+    """make_server(engine, mode, **variables): a server that the fixture stops after the test."""
     made: list[Server] = []
 
     def make(engine: str, mode: str = "single", **variables: str) -> Server:
         name = f"tfserving-test-{os.getpid()}-{len(made)}"
         if engine == "docker":
-            name = request.getfixturevalue("docker").name("door")
+            name = request.getfixturevalue("docker").name("server")
             variables = {"IMAGE_NAME": request.getfixturevalue("images")[mode], **variables}
         if mode == "single":
             variables = {"MODEL_NAME": "half", **variables}
@@ -202,9 +202,9 @@ def make_server(request: pytest.FixtureRequest, root: Path) -> Iterator[StartSer
 
 
 class TestImages:
-    """What is baked, and how it runs."""
+    """The images and their containers."""
 
-    def test_one_model(self, docker: Any, make_server: StartServer) -> None:
+    def test_one_model_runs_unprivileged_and_restarts(self, docker: Any, make_server: StartServer) -> None:
         server = make_server("docker")
         server.run()
         server.serves(2)
@@ -223,11 +223,13 @@ class TestImages:
 
         docker("stop", "--time", "3", server.name)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", server.name) in STOPPED
-        assert server.door("run_tf_serving.sh", "status").returncode == 1
-        server.run()  # in place of the one that ended
+        assert server.script("run_tf_serving.sh", "status").returncode == 1
+        server.run()  # replaces the stopped container
         server.serves(2)
 
-    def test_many_models(self, docker: Any, images: dict[str, str], make_server: StartServer) -> None:
+    def test_many_models_with_versions_and_labels(
+        self, docker: Any, images: dict[str, str], make_server: StartServer
+    ) -> None:
         labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", images["multi"]))
         assert labels["tfserving.mode"] == "multi"
         assert labels["tfserving.models"] == "half:1,2 other:1"
@@ -243,7 +245,7 @@ class TestImages:
         server.serves(1, label="stable")
         server.serves(1, model="other")
 
-    def test_the_timeout_of_the_stop_covers_the_drain(self, docker: Any, make_server: StartServer) -> None:
+    def test_stop_timeout_covers_the_drain(self, docker: Any, make_server: StartServer) -> None:
         server = make_server("docker", DRAIN_SECONDS="1")
         server.run()
         assert docker("inspect", "--format", "{{.Config.StopTimeout}}", server.name) == "16"
@@ -251,21 +253,21 @@ class TestImages:
         assert docker("inspect", "--format", "{{.State.ExitCode}}", server.name) in STOPPED
         assert "stopping in 1 s" in docker.run("logs", server.name).stderr
 
-    def test_a_gpu_with_an_image_without_cuda(self, make_server: StartServer) -> None:
-        refused = make_server("docker", GPU="0").door("run_tf_serving.sh")
-        assert refused.returncode == 2
-        assert "has no CUDA; build it on the -gpu image: TF_SERVING_IMAGE=" in refused.stderr
+    def test_rejects_a_gpu_for_an_image_without_cuda(self, make_server: StartServer) -> None:
+        rejected = make_server("docker", GPU="0").script("run_tf_serving.sh")
+        assert rejected.returncode == 2
+        assert "has no CUDA; build it from the -gpu image: TF_SERVING_IMAGE=" in rejected.stderr
 
-    def test_the_model_of_another_image(self, make_server: StartServer) -> None:
-        refused = make_server("docker", MODEL_NAME="other").door("run_tf_serving.sh")
-        assert refused.returncode == 2
-        assert "holds model half, not other; build it: MODEL_NAME=other" in refused.stderr
+    def test_rejects_the_model_of_another_image(self, make_server: StartServer) -> None:
+        rejected = make_server("docker", MODEL_NAME="other").script("run_tf_serving.sh")
+        assert rejected.returncode == 2
+        assert "contains model half, not other; build it: MODEL_NAME=other" in rejected.stderr
 
 
 class TestServers:
-    """The same on either engine."""
+    """Behaviour that both engines share."""
 
-    def test_hot_update(
+    def test_update_and_removal_of_a_version(
         self, engine: str, repository: Path, publish: Callable[[str], None], make_server: StartServer
     ) -> None:
         server = make_server(engine, MODELS_DIR=str(repository))
@@ -276,10 +278,10 @@ class TestServers:
         server.serves(2)
         assert server.states()[0] == ["half", "2", "AVAILABLE"]
         (repository / "half" / "2").rename(repository / "half" / ".broken")
-        eventually(lambda: server.over_http(4.0), 3.0)
+        eventually(lambda: server.over_rest(4.0), 3.0)
         server.serves(1)
 
-    def test_rollback_by_pinning_in_a_polled_config(
+    def test_rollback_with_a_polled_config(
         self, engine: str, repository: Path, publish: Callable[[str], None], make_server: StartServer
     ) -> None:
         publish("half/2")
@@ -292,9 +294,9 @@ class TestServers:
         server.serves(1)
         server.serves(1, model="other")
         replace(repository / "models.config", CONFIG)
-        eventually(lambda: server.over_http(4.0), 4.0)
+        eventually(lambda: server.over_rest(4.0), 4.0)
 
-    def test_a_config_elsewhere(
+    def test_config_outside_the_repository(
         self, engine: str, repository: Path, tmp_path: Path, make_server: StartServer
     ) -> None:
         directory = tmp_path / "my, configs"
@@ -309,7 +311,7 @@ class TestServers:
         replace(config, PINNED.replace('"other"', '"another"'))
         eventually(server.states, [["half", "1", "AVAILABLE"], ["another", "1", "AVAILABLE"]])
 
-    def test_two_side_by_side(self, engine: str, repository: Path, make_server: StartServer) -> None:
+    def test_two_servers_side_by_side(self, engine: str, repository: Path, make_server: StartServer) -> None:
         first = make_server(engine, MODELS_DIR=str(repository))
         second = make_server(engine, "multi", MODELS_DIR=str(repository))
         first.run()
@@ -318,55 +320,58 @@ class TestServers:
         second.serves(1, model="other")
         first.run("stop")
         second.serves(1, model="other")
-        assert first.door("run_tf_serving.sh", "status").returncode == 1
+        assert first.script("run_tf_serving.sh", "status").returncode == 1
 
-    def test_a_used_port(self, engine: str, repository: Path, make_server: StartServer) -> None:
+    def test_rejects_a_port_in_use(self, engine: str, repository: Path, make_server: StartServer) -> None:
         first = make_server(engine, MODELS_DIR=str(repository))
         first.run()
         second = make_server(engine, MODELS_DIR=str(repository))
         for name in ("GRPC_PORT", "REST_PORT"):
-            refused = second.door("run_tf_serving.sh", **{name: first.variables[name]})
-            assert refused.returncode == 2
-            assert f"error: port {first.variables[name]} is in use by" in refused.stderr
+            rejected = second.script("run_tf_serving.sh", **{name: first.variables[name]})
+            assert rejected.returncode == 2
+            assert f"error: port {first.variables[name]} is in use by" in rejected.stderr
         first.serves(1)
 
-    def test_a_name_in_use(self, engine: str, repository: Path, make_server: StartServer) -> None:
+    def test_rejects_a_name_in_use(self, engine: str, repository: Path, make_server: StartServer) -> None:
         server = make_server(engine, MODELS_DIR=str(repository))
         server.run()
-        refused = server.door("run_tf_serving.sh")
-        assert refused.returncode == 2
+        rejected = server.script("run_tf_serving.sh")
+        assert rejected.returncode == 2
         assert (
-            f"{server.name} runs already ({engine}, gRPC {server.grpc}, REST {server.rest})" in refused.stderr
+            f"{server.name} is already running ({engine}, gRPC {server.grpc}, REST {server.rest})"
+            in rejected.stderr
         )
         server.serves(1)
 
-    def test_a_model_that_cannot_be_loaded(
+    def test_start_fails_with_an_invalid_model(
         self, engine: str, repository: Path, make_server: StartServer
     ) -> None:
         (repository / "half" / "1" / "saved_model.pb").write_bytes(b"\xff garbage")
         server = make_server(engine, MODELS_DIR=str(repository), START_TIMEOUT="30")
-        failed = server.door("run_tf_serving.sh", "--", "--max_num_load_retries=0")
+        failed = server.script("run_tf_serving.sh", "--", "--max_num_load_retries=0")
         assert failed.returncode == 1
-        assert "what it logged is above" in failed.stderr
+        assert "its log is above" in failed.stderr
         assert "half" in failed.stderr
-        assert "is not running" in server.door("run_tf_serving.sh", "status").stderr
+        assert "is not running" in server.script("run_tf_serving.sh", "status").stderr
 
-    def test_flags_of_the_server(self, engine: str, repository: Path, make_server: StartServer) -> None:
+    def test_passes_flags_to_the_server(
+        self, engine: str, repository: Path, make_server: StartServer
+    ) -> None:
         server = make_server(engine, MODELS_DIR=str(repository), ENABLE_MODEL_WARMUP="false")
         server.run("--", "--enable_model_warmup=true", "--grpc_max_threads=8")
         server.serves(1)
-        refused = make_server(engine, MODELS_DIR=str(repository)).door(
+        rejected = make_server(engine, MODELS_DIR=str(repository)).script(
             "run_tf_serving.sh", "--", "--no_such=1"
         )
-        assert refused.returncode == 1
-        assert "no_such" in refused.stderr
+        assert rejected.returncode == 1
+        assert "no_such" in rejected.stderr
 
 
-def test_the_embedded_server_stops_in_order(repository: Path, root: Path, make_server: StartServer) -> None:
+def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make_server: StartServer) -> None:
     server = make_server("embedded", MODELS_DIR=str(repository))
     server.run()
     process = int((root / ".run" / f"{server.name}.pid").read_text())
     server.run("stop")
-    command = Path(f"/proc/{process}/cmdline")  # empty, if whoever is its parent by now leaves it a zombie
+    command = Path(f"/proc/{process}/cmdline")  # empty for a zombie
     assert not command.exists() or command.read_bytes() == b""
     assert "stopping" in (root / ".run" / f"{server.name}.log").read_text()

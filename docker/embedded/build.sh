@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+#
+# Builds an image of the embedded server that replaces tensorflow/serving where that does not exist (arm64) or cannot
+# be pulled. To build on it: TF_SERVING_IMAGE=tfserving-embedded bash build.sh
+#
+# Usage: bash docker/embedded/build.sh [--help]
+set -Eeuo pipefail
+
+SCRIPT=${BASH_SOURCE[0]}
+DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
+ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
+
+# Write a value after := or set the variable in the environment, which takes precedence.
+: "${IMAGE_NAME:=tfserving-embedded}"          # the name of the image to build
+: "${PYTHON_IMAGE:=python:3.11-slim-bookworm}" # the base image: Python 3.10 to 3.13 with pip, for any platform
+: "${DOCKER_ARGS:=}"                           # more arguments for docker build, such as --platform linux/arm64
+: "${VERBOSE:=}"                               # 1: show the output of docker build; empty: only if the build fails
+
+# shellcheck source=lib/common.sh
+source "$ROOT/lib/common.sh"
+# shellcheck source=lib/image.sh
+source "$ROOT/lib/image.sh"
+
+# The imports of python -m tfserving.server; requirements.txt pins the versions.
+PACKAGES='tensorflow google-crc32c grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson pysimdjson uvloop'
+
+main() {
+  local argument
+  for argument; do
+    handle_option "$argument"
+  done
+  check_control_characters
+  check_image_reference IMAGE_NAME
+  check_image_reference PYTHON_IMAGE
+  check_verbose
+  split_docker_args
+  require_docker
+  tar -C "$ROOT" --exclude=__pycache__ -cf - tfserving requirements.txt \
+    -C "$DIRECTORY" Dockerfile tensorflow_model_server tf_serving_entrypoint.sh \
+    | run_docker_build "$IMAGE_NAME from $PYTHON_IMAGE" --tag "$IMAGE_NAME" \
+      --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" --build-arg "PACKAGES=$PACKAGES" ${WORDS[@]+"${WORDS[@]}"} -
+  log "next: TF_SERVING_IMAGE=$IMAGE_NAME bash build.sh"
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  main "$@"
+fi

@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# The model repository on disk, for scripts that work without Python; tfserving/repository has the complete rules.
+
+# A version in its usual form; TensorFlow Serving reads the directory's name as a signed 64-bit integer.
+is_version() {
+  local LC_ALL=C number
+  [[ $1 =~ ^0*([0-9]{1,19})$ ]] || return 1
+  number=${BASH_REMATCH[1]}
+  # shellcheck disable=SC2071 # compared as text, since bash overflows above this number
+  [[ ${#number} -lt 19 || ! $number > 9223372036854775807 ]]
+}
+
+# version_number TEXT: prints it without leading zeros, which TensorFlow Serving ignores.
+version_number() {
+  [[ $1 =~ ^0*([0-9]+)$ ]]
+  printf '%s' "${BASH_REMATCH[1]}"
+}
+
+# list_versions DIRECTORY: prints its versions, ascending, one per line.
+list_versions() {
+  local child
+  for child in "$1"/*/; do
+    child=${child%/}
+    if is_version "${child##*/}"; then
+      version_number "${child##*/}"
+      printf '\n'
+    fi
+  done | sort -nu
+}
+
+# version_directory DIRECTORY VERSION: prints its path. Of `01` and `1` the server uses the last by name.
+version_directory() {
+  local child found=''
+  for child in "$1"/*/; do
+    child=${child%/}
+    if is_version "${child##*/}" && [[ $(version_number "${child##*/}") == "$2" ]]; then
+      found=$child
+    fi
+  done
+  printf '%s' "$found"
+}
+
+# export_command: prints the command that creates MODEL_NAME, for messages about a missing one.
+export_command() {
+  printf 'python export_saved_model.py SOURCE --name %s' "$MODEL_NAME"
+  ! is_set MODELS_DIR || printf ' --models-dir %s' "$(quoted "$MODELS_DIR")"
+}
+
+# check_models_dir: also makes MODELS_DIR an absolute path.
+check_models_dir() {
+  [[ -d $MODELS_DIR ]] || reject "MODELS_DIR=$(quoted "$MODELS_DIR") is not a directory;" \
+    "create it with $(export_command), or run bash quickstart.sh for the example models"
+  MODELS_DIR=$(absolute_directory "$MODELS_DIR")
+}
+
+check_model_directory() {
+  local directory=$MODELS_DIR/$MODEL_NAME
+  [[ -d $directory ]] || reject "$(quoted "$directory") does not exist; create the model with" \
+    "$(export_command), or run bash quickstart.sh for the example models"
+  [[ -r $directory && -x $directory ]] \
+    || reject "$(quoted "$directory") is not readable; chmod -R u+rX it or run as its owner"
+  [[ -n $(list_versions "$directory") ]] || reject "$(quoted "$directory") has no version (a directory whose name is" \
+    "an integer); create one with $(export_command)"
+}
+
+check_saved_model() { # DIRECTORY
+  [[ -s $1/saved_model.pb ]] || reject "$(quoted "$1") is not a SavedModel: saved_model.pb is missing or empty;" \
+    "export the version again or remove the directory"
+}
+
+# is_json FILE: no models.config in protobuf text format begins with a bracket.
+is_json() {
+  local text
+  text=$(tr -d "[:space:]" <"$1" | head -c 1) || true # head may close the pipe first
+  [[ $text == ['{['] ]]
+}
