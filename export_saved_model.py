@@ -7,8 +7,8 @@ In Python: `from export_saved_model import export_saved_model`.
 import sys
 
 try:
+    from tfserving.cli.export import main
     from tfserving.export import export_saved_model
-    from tfserving.export.command import main
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise

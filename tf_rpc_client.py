@@ -31,6 +31,6 @@ if __name__ == "__main__":
     REST_ADDRESS = "127.0.0.1:8501"  # for --rest
     MODEL_NAME = "digits"
 
-    from tfserving.client.command import main
+    from tfserving.cli.call import main
 
     sys.exit(main(prog="tf_rpc_client.py", address=RPC_ADDRESS, rest_address=REST_ADDRESS, model=MODEL_NAME))

@@ -9,14 +9,14 @@ from tfserving import __version__
 
 # Module, what it does, and the extra that installs what it needs.
 _COMMANDS = {
-    "call": ("tfserving.client.command", "ask a model: values in, answers out; status; signatures", ""),
-    "export": ("tfserving.export.command", "write a model into the repository, ready to be served", "export"),
+    "call": ("tfserving.cli.call", "ask a model: values in, answers out; status; signatures", ""),
+    "export": ("tfserving.cli.export", "write a model into the repository, ready to be served", "export"),
     "serve": (
         "tfserving.server.main",
         "run the embedded server, with tensorflow_model_server's flags",
         "server",
     ),
-    "repository": ("tfserving.repository.__main__", "check and show models, versions and models.config", ""),
+    "repository": ("tfserving.cli.repository", "check and show models, versions and models.config", ""),
 }
 
 _USAGE = "\n".join(

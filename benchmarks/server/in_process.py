@@ -23,7 +23,7 @@ from benchmarks.server.servers import ROOT
 def main(name: str, path: str) -> None:
     """Answers line by line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfserving.server.saved_model import RuntimeOptions, load
+    from tfserving.server.runtime.saved_model import RuntimeOptions, load
 
     alias, shape = INPUTS[name]
     array = np.random.default_rng(0).random(shape, np.float32)

@@ -20,7 +20,7 @@ from benchmarks.server.delays import Asker, SlowCalls, alone
 from benchmarks.server.in_process import InProcess
 from benchmarks.server.models import INPUTS
 from tfserving.repository.config import ModelConfig, ServerConfig, to_text
-from tfserving.repository.warmup import write_warmup
+from tfserving.repository.warmup_records import write_warmup
 from tfserving.wire import predict
 from tfserving.wire.model_spec import ModelSpec
 

@@ -1,16 +1,11 @@
 import asyncio
 import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from clients import Blocking, make_client
-from fakes import FakeRestServer, FakeRpcServer, FakeService
-
+from tests.client.clients import Blocking, make_client
+from tests.client.fakes import FakeRestServer, FakeRpcServer, FakeService
 from tfserving.client import Retry
 
 

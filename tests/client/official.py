@@ -1,20 +1,17 @@
 """Compares our messages with TensorFlow's own; raises where they differ. To be run: it imports TensorFlow.
 
-python official.py before|after ADDRESS      TensorFlow imported before or after the client, which then calls
-python official.py codec                     every dtype, both ways, against tensorflow_serving.apis
-python official.py descriptors               names, numbers and types of all fields
+python -m tests.client.official before|after ADDRESS   TensorFlow imported before or after the client
+python -m tests.client.official codec                  every dtype, both ways, against tensorflow_serving.apis
+python -m tests.client.official descriptors            names, numbers and types of all fields
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "wire")]
 
 
 def live_together(order: str, address: str) -> None:
@@ -47,11 +44,11 @@ def compare_codec() -> None:
     """What one side writes the other reads as the same arrays; TensorFlow's C++ takes part."""
     import numpy as np
     import tensorflow as tf
-    from arrays import ARRAYS, as_received, same
     from hypothesis import given, settings
     from hypothesis import strategies as st
     from tensorflow_serving.apis import predict_pb2
 
+    from tests.wire.arrays import ARRAYS, as_received, same
     from tfserving.wire import predict, tensors
     from tfserving.wire.model_spec import ModelSpec
 

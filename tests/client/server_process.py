@@ -1,6 +1,6 @@
 """A fake server in a process of its own, to be killed and stopped: prints its port, serves until it ends.
 
-python server_process.py PORT [hold]        hold: the second Predict gets no answer; "held" is printed
+python -m tests.client.server_process PORT [hold]   hold: the second Predict gets no response
 """
 
 from __future__ import annotations
@@ -8,11 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
-from fakes import FakeRpcServer, FakeService  # noqa: E402
+from tests.client.fakes import FakeRpcServer, FakeService
 
 
 def hold(method: str) -> None:

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from tfserving.client.addresses import Targets, parse
-from tfserving.client.endpoints import Endpoints
+from tfserving.client.rest_endpoints import Endpoints
 from tfserving.errors import InvalidInputError, UnavailableError
 
 

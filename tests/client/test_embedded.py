@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clients import Blocking, make_client
 
+from tests.client.clients import Blocking, make_client
 from tests.embedded import embedded
 from tfserving.client import VersionStatus, describe
 from tfserving.errors import InvalidInputError, NotFoundError, UnsupportedError

@@ -8,12 +8,16 @@ import pytest
 
 pytestmark = pytest.mark.tensorflow
 
-SCRIPT = Path(__file__).with_name("official.py")
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "tests.client.official", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

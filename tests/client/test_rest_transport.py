@@ -9,9 +9,9 @@ import threading
 
 import pytest
 import urllib3
-from clients import Blocking, make_client
-from fakes import FakeRestServer
 
+from tests.client.clients import Blocking, make_client
+from tests.client.fakes import FakeRestServer
 from tfserving.client import Retry, Tls
 from tfserving.errors import DeadlineError, NotFoundError, ProtocolError, TfServingError, UnavailableError
 

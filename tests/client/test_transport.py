@@ -14,20 +14,20 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fakes import FakeRpcServer, FakeService
 
-from tfserving.client import AsyncTfRpcClient, Keepalive, Retry, TfRestClient, TfRpcClient, Tls, forks
+from tests.client.fakes import FakeRpcServer, FakeService
+from tfserving.client import AsyncTfRpcClient, Keepalive, Retry, TfRestClient, TfRpcClient, Tls, fork_safety
 from tfserving.errors import FailedPreconditionError, TfServingError, UnavailableError
 
-SERVER = Path(__file__).with_name("server_process.py")
+ROOT = Path(__file__).parents[2]
 
 
 class Process:
     """A fake server that can be killed and stopped."""
 
     def __init__(self, port=0, *options):
-        command = [sys.executable, str(SERVER), str(port), *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.client.server_process", str(port), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self.port = int(self.process.stdout.readline())
         self.address = f"127.0.0.1:{self.port}"
 
@@ -261,7 +261,7 @@ def test_a_fork_in_the_middle_of_traffic(start, idle):
 
 
 def test_a_fork_breaks_off_a_call_that_lasts(start, monkeypatch):
-    monkeypatch.setattr(forks, "_FINISH", 0.05)
+    monkeypatch.setattr(fork_safety, "_FINISH", 0.05)
     server = start(0, "hold")
     with TfRpcClient(server.address, "half") as client, ThreadPoolExecutor(1) as pool:
         client.infer([1])

@@ -21,7 +21,7 @@ from tfserving.client import (
     TfRpcClient,
     TfServingError,
 )
-from tfserving.repository.warmup import write_warmup
+from tfserving.repository.warmup_records import write_warmup
 from tfserving.wire import messages, predict
 from tfserving.wire.model_spec import ModelSpec
 

@@ -14,8 +14,8 @@ import pytest
 from pages import ROOT, Page, settings
 
 from tfserving.repository import config as models_config
+from tfserving.server.core.servable_state import State
 from tfserving.server.flags import FLAGS
-from tfserving.server.states import State
 
 PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))

@@ -48,7 +48,7 @@ def call_signature() -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
     """Calls a signature of a version on disk as the real server does: a session, by the tensors it names."""
     import tensorflow as tf
 
-    from tfserving.export.quiet import quiet_logs
+    from tfserving.export.tf_logging import quiet_logs
 
     def call(version: Path, name: str = "serving_default", **inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
         v1 = tf.compat.v1
@@ -108,7 +108,7 @@ def tensorflow_1_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """y = x / 2 + 2 as TensorFlow 1 wrote it: predict (x -> y), and classify on tf.Example."""
     import tensorflow as tf
 
-    from tfserving.export.quiet import quiet_logs
+    from tfserving.export.tf_logging import quiet_logs
 
     v1 = tf.compat.v1
     path = tmp_path_factory.mktemp("tensorflow_1") / "model"

@@ -15,7 +15,7 @@ import pytest
 from tfserving.errors import ExportError, InvalidInputError, RepositoryError
 from tfserving.export import export_saved_model, sources
 from tfserving.repository import versions
-from tfserving.repository.warmup import read_warmup, warmup_file, write_warmup
+from tfserving.repository.warmup_records import read_warmup, warmup_file, write_warmup
 from tfserving.wire.signatures import read_saved_model
 
 pytestmark = pytest.mark.tensorflow

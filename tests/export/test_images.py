@@ -9,7 +9,7 @@ import pytest
 
 from tfserving.errors import InvalidInputError
 from tfserving.export import export_saved_model
-from tfserving.repository.warmup import read_warmup
+from tfserving.repository.warmup_records import read_warmup
 from tfserving.wire.signatures import read_saved_model
 
 pytestmark = pytest.mark.tensorflow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfserving.errors import ExportError, InvalidInputError
-from tfserving.export.warmup import guess_requests, load_samples, sample_requests, unguessable
+from tfserving.export.warmup_requests import guess_requests, load_samples, sample_requests, unguessable
 from tfserving.wire.dtypes import DType
 from tfserving.wire.predict import decode_request
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo

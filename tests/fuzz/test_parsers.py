@@ -16,9 +16,9 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.rounds import fuzz
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository import config
-from tfserving.server.rest import answers, examples, paths
-from tfserving.server.rest.body import inflate, loads
-from tfserving.server.rest.tensors import Format, parse_predict
+from tfserving.server.rest import example_json, responses, rest_paths
+from tfserving.server.rest.json_body import inflate, loads
+from tfserving.server.rest.predict_request import Format, parse_predict
 from tfserving.wire import limits, messages, predict, tensors
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
@@ -104,14 +104,14 @@ def read(body, called):
 def test_predict_bodies_are_arrays_or_refused():
     def check(example):
         body, called = example
-        with mock.patch("tfserving.server.rest.tensors.LARGE_BYTES", 0):
+        with mock.patch("tfserving.server.rest.predict_request.LARGE_BYTES", 0):
             found, error = outcome(read, body, called)
-        with mock.patch("tfserving.server.rest.tensors.LARGE_BYTES", len(body) + 1):
+        with mock.patch("tfserving.server.rest.predict_request.LARGE_BYTES", len(body) + 1):
             other, other_error = outcome(read, body, called)
         assert repr(error) == repr(other_error)
         if error is not None:
             assert isinstance(error, (InvalidInputError, UnsupportedError))
-            answers.error(str(error))
+            responses.error(str(error))
             return
         assert found[:2] == other[:2]
         assert_same(found[2], other[2])
@@ -145,7 +145,7 @@ def test_answers_are_json_that_reads_back_as_the_same_arrays():
         found, error = outcome(read, body, signature(x=dtype))
         if error is not None or not found[2]:
             return
-        text, refused = outcome(answers.predictions, {"x": found[2]["x"]}, Format.COLUMN)
+        text, refused = outcome(responses.predictions, {"x": found[2]["x"]}, Format.COLUMN)
         if refused is not None:
             assert isinstance(refused, InvalidInputError)
             return
@@ -169,7 +169,7 @@ def _json(value):
 
 def test_example_bodies_are_messages_or_refused():
     def check(body):
-        found, error = outcome(examples.parse_examples, body)
+        found, error = outcome(example_json.parse_examples, body)
         if error is not None:
             assert isinstance(error, InvalidInputError)
             return
@@ -197,13 +197,13 @@ def test_paths_are_calls_or_refused():
     def check(example):
         method, raw = example
         path = raw.decode("utf-8", "surrogateescape")
-        found, error = outcome(paths.parse, method, path)
+        found, error = outcome(rest_paths.parse, method, path)
         if error is None:
             assert found.spec.name
             assert found.spec.version is None or 0 <= found.spec.version < 2**63
         else:
             assert isinstance(error, (InvalidInputError, NotFoundError))
-            answers.error(str(error))
+            responses.error(str(error))
 
     fuzz(st.tuples(st.sampled_from(["GET", "POST", "PUT"]), mutated(right, corpus.HTTP_WORDS)), check)
 

@@ -320,9 +320,7 @@ def test_to_text_writes_no_more_than_needed() -> None:
 
 
 def test_no_heavy_imports() -> None:
-    code = (
-        "import sys, tfserving.repository.__main__; print({'tensorflow', 'numpy', 'grpc'} & set(sys.modules))"
-    )
+    code = "import sys, tfserving.cli.repository; print({'tensorflow', 'numpy', 'grpc'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set()\n"

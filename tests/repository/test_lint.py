@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfserving.repository.diagnostics import Kind, Problem, either, errors_of
 from tfserving.repository.lint import lint
-from tfserving.repository.problems import Kind, Problem, either, errors_of
 
 GOOD = """\
 model_config_list {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tfserving.repository.diagnostics import Kind
 from tfserving.repository.lint import lint
 from tfserving.repository.lint_disk import Disk
-from tfserving.repository.problems import Kind
 
 MakeVersion = Callable[..., Path]
 

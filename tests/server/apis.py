@@ -9,14 +9,14 @@ import grpc
 import grpc.aio
 import numpy as np
 from aiohttp import web
-from fake_loader import FakeLoader
-from rest_server import Running
 
-from tfserving.server.grpc_api import GrpcApi
-from tfserving.server.manager import Manager
-from tfserving.server.rest.runner import rest_runner
+from tests.server.fake_loader import FakeLoader
+from tests.server.fake_service import Running
+from tfserving.server.core.manager import Manager
+from tfserving.server.grpc.grpc_api import GrpcApi
+from tfserving.server.rest.rest_server import rest_runner
 from tfserving.server.service import Service
-from tfserving.server.workers import Workers
+from tfserving.server.worker_pool import Workers
 from tfserving.wire import messages, predict
 from tfserving.wire.model_spec import ModelSpec
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from tfserving.errors import TfServingError, UnavailableError
-from tfserving.server.servable import check_dtypes
+from tfserving.server.core.servable import check_dtypes
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Signature, TensorInfo

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_loader import FakeServable
 
+from tests.server.fake_loader import FakeServable
 from tfserving.errors import (
     ConfigError,
     FailedPreconditionError,

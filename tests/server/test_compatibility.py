@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tfserving.server.flags import FLAGS
-from tfserving.server.watch.access_log import AccessLog
-from tfserving.server.watch.calls import GRPC, Call
-from tfserving.server.watch.metrics import NEVER_SET, Metrics
+from tfserving.server.observability.access_log import AccessLog
+from tfserving.server.observability.call_context import GRPC, Call
+from tfserving.server.observability.metrics import NEVER_SET, Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()

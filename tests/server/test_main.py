@@ -12,16 +12,15 @@ import uvloop
 
 from tfserving.errors import UnavailableError
 from tfserving.server import flags, main
-from tfserving.server.manager import LoadOptions
-from tfserving.server.saved_model import RuntimeOptions
-from tfserving.server.watch.observation import Observation
+from tfserving.server.core.manager import LoadOptions
+from tfserving.server.observability.observers import Observation
+from tfserving.server.runtime.saved_model import RuntimeOptions
 
 HERE = Path(__file__).parent
 
 SERVER = """
 import sys, threading
-sys.path.insert(0, {here!r})
-from fake_loader import FakeServable
+from tests.server.fake_loader import FakeServable
 from tfserving.errors import RepositoryError
 from tfserving.server import main
 
@@ -61,7 +60,7 @@ def models(tmp_path, *names):
 def serve(*flags):
     """The process, once it has ended by itself."""
     return subprocess.run(
-        [sys.executable, "-c", SERVER.format(here=str(HERE)), "--host=127.0.0.1", "--port=0", *flags],
+        [sys.executable, "-c", SERVER, "--host=127.0.0.1", "--port=0", *flags],
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_loader import FakeLoader
 
+from tests.server.fake_loader import FakeLoader
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, TfServingError
-from tfserving.server.manager import Manager
+from tfserving.server.core.manager import Manager
 from tfserving.server.service import Service
-from tfserving.server.workers import Workers
+from tfserving.server.worker_pool import Workers
 from tfserving.wire.model_spec import ModelSpec
 
 

@@ -14,8 +14,8 @@ from tests.conformance import compare
 from tests.soak.actors import Actor
 from tests.soak.callers import TIMEOUT, connected
 from tests.soak.record import Record
-from tfserving.server.states import State
-from tfserving.server.watch.observation import DEFAULT_PATH
+from tfserving.server.core.servable_state import State
+from tfserving.server.observability.observers import DEFAULT_PATH
 from tfserving.wire import messages, services
 
 _SAMPLE = re.compile(r"^(:tensorflow\S*_count|:tensorflow\S*request_count)(\{.*\})? (\S+)$", re.MULTILINE)

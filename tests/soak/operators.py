@@ -27,7 +27,7 @@ from tfserving.repository.config import (
     to_message,
     to_text,
 )
-from tfserving.server.states import State
+from tfserving.server.core.servable_state import State
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 

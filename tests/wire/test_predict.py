@@ -2,10 +2,10 @@ import contextlib
 
 import numpy as np
 import pytest
-from arrays import ARRAYS, as_received, same
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire.arrays import ARRAYS, as_received, same
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import messages, predict, tensors
 from tfserving.wire.dtypes import DType

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfserving.client.aio import AsyncTfRpcClient
-    from tfserving.client.aio_rest import AsyncTfRestClient
+    from tfserving.client.async_rest_client import AsyncTfRestClient
+    from tfserving.client.async_rpc_client import AsyncTfRpcClient
     from tfserving.client.options import Keepalive, Retry, Tls
-    from tfserving.client.rest import TfRestClient
-    from tfserving.client.results import Classification, VersionStatus
-    from tfserving.client.rpc import TfRpcClient
+    from tfserving.client.rest_client import TfRestClient
+    from tfserving.client.rpc_client import TfRpcClient
+    from tfserving.client.types import Classification, VersionStatus
     from tfserving.errors import (
         ConfigError,
         DeadlineError,
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tfserving.wire.signatures import Signature, TensorInfo, describe
 
 _MODULES = {
-    "tfserving.client.rpc": ("TfRpcClient",),
-    "tfserving.client.aio": ("AsyncTfRpcClient",),
-    "tfserving.client.rest": ("TfRestClient",),
-    "tfserving.client.aio_rest": ("AsyncTfRestClient",),
+    "tfserving.client.rpc_client": ("TfRpcClient",),
+    "tfserving.client.async_rpc_client": ("AsyncTfRpcClient",),
+    "tfserving.client.rest_client": ("TfRestClient",),
+    "tfserving.client.async_rest_client": ("AsyncTfRestClient",),
     "tfserving.client.options": ("Keepalive", "Retry", "Tls"),
-    "tfserving.client.results": ("Classification", "VersionStatus"),
+    "tfserving.client.types": ("Classification", "VersionStatus"),
     "tfserving.wire.signatures": ("Signature", "TensorInfo", "describe"),
     "tfserving.errors": (
         "ConfigError",

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tfserving.client.addresses import Targets
-from tfserving.client.forks import GATE
+from tfserving.client.fork_safety import GATE
 from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfserving.client.examples import Features
-from tfserving.client.plan import Exchange
-from tfserving.client.results import Classification, VersionStatus
+from tfserving.client.features import Features
+from tfserving.client.flow import Exchange
+from tfserving.client.types import Classification, VersionStatus
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import Signature

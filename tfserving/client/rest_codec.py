@@ -9,11 +9,11 @@ from urllib.parse import quote
 import numpy as np
 
 from tfserving.client.codec import Inference
-from tfserving.client.examples import Features, checked, values_of
+from tfserving.client.features import Features, checked, values_of
+from tfserving.client.flow import Exchange
 from tfserving.client.inputs import arrays_for
-from tfserving.client.plan import Exchange
 from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
-from tfserving.client.results import Classification, VersionStatus
+from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from tfserving.client.calls import Calls
-from tfserving.client.endpoints import Endpoints
-from tfserving.client.failures import failure
+from tfserving.client.call_flows import Calls
 from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
 from tfserving.client.rest_codec import RestCodec
+from tfserving.client.rest_endpoints import Endpoints
 from tfserving.client.rest_json import loads
+from tfserving.client.status_errors import failure
 from tfserving.errors import FailedPreconditionError, ProtocolError
 from tfserving.wire.http_status import code_of
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserving.client.flow import Exchange
 from tfserving.client.inputs import arrays_for, in_order
-from tfserving.client.plan import Exchange
-from tfserving.client.results import Classification, VersionStatus
+from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import ProtocolError, error_for
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
@@ -19,7 +19,7 @@ from tfserving.wire.signatures import Signature, signatures_of
 
 if TYPE_CHECKING:
     from tfserving.client.codec import Inference
-    from tfserving.client.examples import Features
+    from tfserving.client.features import Features
 
 _PREDICT_PATH = services.PREDICT.path
 _SIGNATURE_DEF = "signature_def"
@@ -97,7 +97,7 @@ class RpcCodec:
 
 
 def _input(examples: Sequence[Features], context: Features | None) -> Any:
-    from tfserving.client.examples import input_of  # not needed where tensors are sent
+    from tfserving.client.features import input_of  # not needed where tensors are sent
 
     return input_of(examples, context)
 

@@ -10,7 +10,6 @@ import grpc
 
 from tfserving.client.addresses import Targets
 from tfserving.client.channels import Channels, credentials_for, options_for
-from tfserving.client.failures import failure
 from tfserving.client.options import (
     DEFAULT_RPC_PORT,
     DEFAULT_TIMEOUT,
@@ -20,10 +19,11 @@ from tfserving.client.options import (
     Tls,
     pairs_of,
 )
+from tfserving.client.status_errors import failure
 from tfserving.errors import FailedPreconditionError, TfServingError
 
 if TYPE_CHECKING:
-    from tfserving.client.calls import Calls
+    from tfserving.client.call_flows import Calls
 
 
 class RpcTransport:
@@ -69,7 +69,7 @@ class RpcTransport:
     @cached_property
     def _calls(self) -> Calls:
         # What writes and reads messages is imported with the first call: it takes as long as all the rest.
-        from tfserving.client.calls import Calls
+        from tfserving.client.call_flows import Calls
         from tfserving.client.rpc_codec import RpcCodec
 
         return Calls(RpcCodec(), self.address, self.model_name, timeout=self._timeout, retry=self._retry)

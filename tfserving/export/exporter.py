@@ -10,12 +10,18 @@ from typing import Any
 
 from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.export import sources
-from tfserving.export.quiet import quiet_logs
 from tfserving.export.rewrite import Renaming, rewrite
-from tfserving.export.warmup import guess_requests, load_samples, replay, sample_requests, unguessable
+from tfserving.export.tf_logging import quiet_logs
+from tfserving.export.warmup_requests import (
+    guess_requests,
+    load_samples,
+    replay,
+    sample_requests,
+    unguessable,
+)
 from tfserving.repository import versions
-from tfserving.repository.names import check_name
-from tfserving.repository.warmup import remove_warmup, warmup_file, write_warmup
+from tfserving.repository.model_names import check_name
+from tfserving.repository.warmup_records import remove_warmup, warmup_file, write_warmup
 from tfserving.wire.signatures import read_saved_model
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from typing import Any
 from google.protobuf import json_format, text_format
 
 from tfserving.errors import ConfigError
-from tfserving.repository import positions
-from tfserving.repository.positions import Field
+from tfserving.repository import text_positions
+from tfserving.repository.text_positions import Field
 from tfserving.wire import messages
 
 PLATFORM = "tensorflow"
@@ -125,14 +125,14 @@ def parse(text: str, origin: str = "") -> ServerConfig:
             reason += " It is JSON: convert it with python -m tfserving.repository format --config FILE"
         raise ConfigSyntaxError(reason, error.line, error.column, origin) from error
     try:
-        return from_message(message, lines_of(positions.read(text)))
+        return from_message(message, lines_of(text_positions.read(text)))
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}" if origin else str(error), model=error.model) from error
 
 
 def from_json(text: str) -> ServerConfig:
     """Reads the JSON that `parse_json` reads; raises as it and `from_message` do."""
-    return from_message(parse_json(text), lines_of(positions.read(text)))
+    return from_message(parse_json(text), lines_of(text_positions.read(text)))
 
 
 def looks_like_json(text: str) -> bool:
@@ -176,7 +176,7 @@ def parse_json(text: str, *, allow_unknown: bool = False) -> Any:
     value = _with_model_config_list(value)
     if not isinstance(value, dict):
         raise ConfigSyntaxError("an object or a list of models is expected", 1, 1, kind=kind)
-    root = positions.read(text)
+    root = text_positions.read(text)
     twice = repeated_member(root)
     if twice is not None:
         raise ConfigSyntaxError(
@@ -329,7 +329,7 @@ def _with_model_config_list(value: Any) -> Any:
         return {"model_config_list": value}
     return {
         name: {"config": models}
-        if isinstance(models, list) and positions.snake_case(name) == "model_config_list"
+        if isinstance(models, list) and text_positions.snake_case(name) == "model_config_list"
         else models
         for name, models in value.items()
     }

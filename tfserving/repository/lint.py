@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfserving.repository import config as models_config
-from tfserving.repository import names, positions, versions
+from tfserving.repository import model_names, text_positions, versions
 from tfserving.repository.config import PLATFORM, ConfigSyntaxError, Latest, Specific
+from tfserving.repository.diagnostics import Entry, Kind, Problem, either, entries, errors_of
 from tfserving.repository.lint_disk import Disk, disk_problems
-from tfserving.repository.positions import Field
-from tfserving.repository.problems import Entry, Kind, Problem, either, entries, errors_of
+from tfserving.repository.text_positions import Field
 from tfserving.wire import messages
 
 EXAMPLE = (
@@ -31,7 +31,7 @@ def lint(text: str, disk: Disk | None = None) -> tuple[Problem, ...]:
 
     Without `disk` only what the text itself tells is looked at. Of syntax errors only the first one is found.
     """
-    root = positions.read(text)
+    root = text_positions.read(text)
     json = models_config.looks_like_json(text)
     unknown = list(_unknown_fields(root, json))
     problems = [_JSON_NOTE, *unknown] if json else unknown
@@ -65,7 +65,7 @@ def _unknown_fields(root: Field, json: bool) -> Iterator[Problem]:
     # In JSON the list of models may stand in several places, so its entries are looked for first.
     if not root.all("config"):
         for member in root.fields:
-            if positions.snake_case(member.name) not in server.fields_by_name:
+            if text_positions.snake_case(member.name) not in server.fields_by_name:
                 yield _unknown(member, server)
     for entry in models_config.entries_of(root):
         yield from _unknown_below(entry, messages.ModelConfig.DESCRIPTOR, json)
@@ -73,7 +73,7 @@ def _unknown_fields(root: Field, json: bool) -> Iterator[Problem]:
 
 def _unknown_below(place: Field, descriptor: Any, json: bool) -> Iterator[Problem]:
     for member in place.fields:
-        name = positions.snake_case(member.name) if json else member.name
+        name = text_positions.snake_case(member.name) if json else member.name
         field = descriptor.fields_by_name.get(name)
         if field is None:
             if not name.startswith("["):  # the message inside an Any, which is not ours to know
@@ -85,7 +85,7 @@ def _unknown_below(place: Field, descriptor: Any, json: bool) -> Iterator[Proble
 
 def _unknown(member: Field, descriptor: Any) -> Problem:
     known = descriptor.fields_by_name.keys()
-    near = difflib.get_close_matches(positions.snake_case(member.name), known, n=1)
+    near = difflib.get_close_matches(text_positions.snake_case(member.name), known, n=1)
     if member.name in ("config", "model_config_list"):
         mend = "close the message before it with }"
     elif near:
@@ -139,8 +139,10 @@ def _entry_problems(entry: Entry, disk: Disk | None) -> Iterator[Problem]:
 def _name_problems(entry: Entry) -> Iterator[Problem]:
     if not entry.name:
         yield entry.error(entry.at, "no request could ask for it", 'add name: "NAME"')
-    elif not names.is_name(entry.name):
-        yield entry.error(entry.at.first("name"), "the name would break a path or a URL", f"use {names.RULE}")
+    elif not model_names.is_name(entry.name):
+        yield entry.error(
+            entry.at.first("name"), "the name would break a path or a URL", f"use {model_names.RULE}"
+        )
 
 
 def _platform_problems(entry: Entry) -> Iterator[Problem]:
@@ -187,8 +189,8 @@ def _label_problems(entry: Entry) -> Iterator[Problem]:
             yield entry.error(
                 at, f"label {label!r} is given on line {lines[label]} already", "keep one of the two"
             )
-        elif not names.is_name(label):
-            yield entry.note(at, f"label {label!r} cannot be asked for over REST", f"use {names.RULE}")
+        elif not model_names.is_name(label):
+            yield entry.note(at, f"label {label!r} cannot be asked for over REST", f"use {model_names.RULE}")
         lines.setdefault(label, at.line)
 
     listed = entry.policy.versions if isinstance(entry.policy, Specific) else ()
@@ -204,7 +206,7 @@ def _label_problems(entry: Entry) -> Iterator[Problem]:
 def _base_path_problems(entry: Entry) -> Iterator[Problem]:
     base_path, at = entry.base_path, entry.at.first("base_path")
     root = versions.MODELS_ROOT
-    mend = f'write base_path: "{root}/{entry.name if names.is_name(entry.name) else "NAME"}"'
+    mend = f'write base_path: "{root}/{entry.name if model_names.is_name(entry.name) else "NAME"}"'
     if not base_path:
         yield entry.error(entry.at, "base_path is missing", mend)
     elif "://" in base_path:
@@ -219,5 +221,5 @@ def _base_path_problems(entry: Entry) -> Iterator[Problem]:
             )
         elif not parts[1:]:
             yield entry.error(at, f"base_path {base_path!r} holds models, not the versions of one", mend)
-        elif not all(names.is_name(part) for part in parts[1:]):
+        elif not all(model_names.is_name(part) for part in parts[1:]):
             yield entry.error(at, f"base_path {base_path!r} would break a path or a command", mend)

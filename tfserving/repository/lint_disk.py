@@ -12,7 +12,7 @@ from pathlib import Path
 from tfserving.errors import RepositoryError
 from tfserving.repository import versions
 from tfserving.repository.config import Specific
-from tfserving.repository.problems import Entry, Problem, either, export_command
+from tfserving.repository.diagnostics import Entry, Problem, either, export_command
 
 # How people name version directories that a server then ignores: v1, V2, 1.0, v1.2.3.
 _LIKE_A_VERSION = re.compile(r"[vV]?(?P<number>[0-9]+)(\.[0-9]+)*", re.ASCII)

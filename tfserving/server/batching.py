@@ -28,9 +28,9 @@ from tfserving.errors import (
     TfServingError,
     UnavailableError,
 )
-from tfserving.server.servable import Arrays, Loader, Servable, check_dtypes
-from tfserving.server.watch.exposition import Registry
-from tfserving.server.watch.runtime_metrics import BatchingMetrics
+from tfserving.server.core.servable import Arrays, Loader, Servable, check_dtypes
+from tfserving.server.observability.prometheus_text import Registry
+from tfserving.server.observability.runtime_metrics import BatchingMetrics
 from tfserving.wire import messages
 from tfserving.wire.signatures import Signature
 

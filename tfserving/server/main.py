@@ -23,19 +23,19 @@ from tfserving.errors import ConfigError, InvalidInputError, TfServingError, Una
 from tfserving.repository.config import ModelConfig, ServerConfig, parse
 from tfserving.server import flags
 from tfserving.server.batching import BatchingLoader, BatchingParameters, read_parameters
-from tfserving.server.core import PollOptions, ServerCore
-from tfserving.server.grpc_api import GrpcApi
-from tfserving.server.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
-from tfserving.server.manager import LoadOptions, Manager
-from tfserving.server.rest.api import RestOptions
-from tfserving.server.rest.runner import rest_runner
-from tfserving.server.saved_model import RuntimeOptions, load
-from tfserving.server.servable import Loader
+from tfserving.server.core.file_system_source import FileSystemSource
+from tfserving.server.core.manager import LoadOptions, Manager
+from tfserving.server.core.servable import Loader
+from tfserving.server.core.server_core import PollOptions, ServerCore
+from tfserving.server.grpc.grpc_api import GrpcApi
+from tfserving.server.grpc.grpc_server import GrpcOptions, GrpcServer, read_ssl_config
+from tfserving.server.observability.metrics import Metrics
+from tfserving.server.observability.observers import Observation, observation
+from tfserving.server.rest.rest_api import RestOptions
+from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.runtime.saved_model import RuntimeOptions, load
 from tfserving.server.service import Service
-from tfserving.server.source import FileSystemSource
-from tfserving.server.watch.metrics import Metrics
-from tfserving.server.watch.observation import Observation, observation
-from tfserving.server.workers import Workers
+from tfserving.server.worker_pool import Workers
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError
-from tfserving.server.harness import Harness
-from tfserving.server.manager import Manager
-from tfserving.server.servable import Arrays
-from tfserving.server.states import VersionStatus
-from tfserving.server.watch import calls
-from tfserving.server.workers import Workers
+from tfserving.server.core.loader_harness import Harness
+from tfserving.server.core.manager import Manager
+from tfserving.server.core.servable import Arrays
+from tfserving.server.core.servable_state import VersionStatus
+from tfserving.server.observability import call_context
+from tfserving.server.worker_pool import Workers
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import (
@@ -87,7 +87,7 @@ class Service:
                 name is another.
             TfServingError: the graph failed, with the code that TensorFlow gave.
         """
-        calls.current().asked = spec
+        call_context.current().asked = spec
         with self.pinned(spec) as version:
             return self.predict_with(version, spec, read, outputs, methods=methods)
 
@@ -113,7 +113,7 @@ class Service:
         methods: Sequence[str] = METHODS,
     ) -> Prediction:
         """As `predict`, with a version that is `pinned`."""
-        call = calls.current()
+        call = call_context.current()
         call.asked, call.version = spec, version.version
         name = spec.signature or DEFAULT_SIGNATURE
         servable = version.servable
@@ -144,7 +144,7 @@ class Service:
         Raises:
             NotFoundError: the model or version is not served.
         """
-        call = calls.current()
+        call = call_context.current()
         call.asked = spec
         with self._manager.acquire(spec) as harness:
             call.version = harness.version
@@ -156,7 +156,7 @@ class Service:
         Raises:
             NotFoundError: no such model or version.
         """
-        calls.current().asked = spec
+        call_context.current().asked = spec
         if not spec.name:
             raise InvalidInputError("the request names no model: set model_spec.name")
         response = messages.GetModelStatusResponse()

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import large, limits, messages
+from tfserving.wire import huge_pages, limits, messages
 from tfserving.wire.dtypes import DType, as_wire_array
-from tfserving.wire.layout import Arrays, Layout, Layouts, Place
+from tfserving.wire.message_layout import Arrays, Layout, Layouts, Place
 from tfserving.wire.model_spec import ModelSpec
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class RequestWriter:
             parts.append(array)
             size += len(head) + array.nbytes
         parts.append(self._tail)
-        return _joined(parts) if size > large.SOME else b"".join(parts)
+        return _joined(parts) if size > huge_pages.SOME else b"".join(parts)
 
     def _write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
         parts: list[Any] = [self._head]
@@ -234,7 +234,7 @@ def _joined(parts: list[Any]) -> bytes:
     for part in parts:
         size += len(part) if isinstance(part, bytes) else part.nbytes
     _check_size(size)
-    return large.join(parts, size)
+    return huge_pages.join(parts, size)
 
 
 def _check_size(size: int) -> None:

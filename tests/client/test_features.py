@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from tfserving.client.features import input_of, values_of
+from tfserving.errors import InvalidInputError
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (2, "int64_list"),
+        (True, "int64_list"),
+        (2.0, "float_list"),
+        ([1, 2.5], "float_list"),
+        ("a", "bytes_list"),
+        ([b"a", "b"], "bytes_list"),
+        (np.array([1, 2]), "int64_list"),
+        (np.array([[1.0]], np.float32), "float_list"),
+        (np.float32(3), "float_list"),
+        ([np.int64(3), 4], "int64_list"),
+        (np.array(["a"]), "bytes_list"),
+        ((1, 2), "int64_list"),
+    ],
+)
+def test_the_kind_of_a_feature_follows_from_its_values(value, kind):
+    message = input_of([{"f": value}], None)
+    feature = message.example_list.examples[0].features.feature["f"]
+    assert feature.WhichOneof("kind") == kind
+    assert list(getattr(feature, kind).value) == values_of("f", value)
+
+
+def test_examples_may_share_features():
+    message = input_of([{}, {"a": 1}], {"b": "x"})
+    shared = message.example_list_with_context
+    assert shared.context.features.feature["b"].bytes_list.value == [b"x"]
+    assert len(shared.examples) == 2
+    assert input_of([], None).WhichOneof("kind") == "example_list"
+
+
+def test_a_feature_may_be_empty():
+    feature = input_of([{"f": []}], None).example_list.examples[0].features.feature
+    assert "f" in feature
+    assert feature["f"].WhichOneof("kind") is None
+
+
+@pytest.mark.parametrize("value", [None, {"a": 1}, ["a", 1], [None], 2**63, object(), [[1, 2]]])
+def test_what_no_feature_holds(value):
+    with pytest.raises(InvalidInputError, match="feature 'f'"):
+        input_of([{"f": value}], None)
+
+
+@pytest.mark.parametrize("examples", [{"x": 1}, [1], ["a"]])
+def test_what_is_no_list_of_examples(examples):
+    with pytest.raises(InvalidInputError, match="dict"):
+        input_of(examples, None)

@@ -1,0 +1,152 @@
+"""A REST API on a port of 127.0.0.1, over a service without models, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from aiohttp import web
+
+from tfserving.errors import NotFoundError
+from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.service import Prediction
+from tfserving.wire import messages
+from tfserving.wire.dtypes import DType
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
+
+DOUBLE = Signature(
+    "serving_default",
+    PREDICT_METHOD,
+    {"x": TensorInfo("x", DType.DT_FLOAT, (None,), "x:0")},
+    {"y": TensorInfo("y", DType.DT_FLOAT, (None,), "y:0")},
+)
+
+
+FROM_EXAMPLES = Signature(
+    "from_examples",
+    "",
+    {"inputs": TensorInfo("inputs", DType.DT_STRING, (None,), "inputs:0")},
+    {
+        name: TensorInfo(name, dtype, None, f"{name}:0")
+        for name, dtype in {
+            "classes": DType.DT_STRING,
+            "scores": DType.DT_FLOAT,
+            "outputs": DType.DT_FLOAT,
+        }.items()
+    },
+)
+
+
+class FakeService:
+    """Serves one model "m", which doubles; `run` may be replaced. `specs` are those that were asked for."""
+
+    def __init__(self, run=lambda inputs: {"y": inputs["x"] * 2}):
+        self.run = run
+        self.specs = []
+        self._pool = ThreadPoolExecutor(4)
+
+    def _check(self, spec):
+        self.specs.append(spec)
+        if spec.name != "m":
+            raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
+
+    def predict(self, spec, read, outputs=(), *, methods=()):
+        self._check(spec)
+        signature = FROM_EXAMPLES if spec.signature == FROM_EXAMPLES.name else DOUBLE
+        return Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature)))
+
+    def metadata(self, spec):
+        self._check(spec)
+        return ModelSpec(spec.name, 7), messages.SignatureDefMap()
+
+    def status(self, spec):
+        self._check(spec)
+        response = messages.GetModelStatusResponse()
+        response.model_version_status.add(version=7, state=30).status.SetInParent()
+        return response
+
+    async def in_worker(self, model, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def close(self):
+        self._pool.shutdown()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        assert self.headers["Content-Type"] == "application/json"
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        assert list(self.json) == ["error"]
+        return self.json["error"]
+
+
+class Running:
+    """A server that listens; `ask` sends one request on a connection of its own."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def ask(self, method, path, body=None, headers=None):
+        if body is not None and not isinstance(body, (bytes, list)):
+            body = json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {}, encode_chunked=isinstance(body, list))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def predict(self, body, headers=None):
+        return self.ask("POST", "/v1/models/m:predict", body, headers)
+
+
+@contextmanager
+def serve(service, options=None):
+    """Runs the REST API over a service as long as the context lasts."""
+    started, stopped = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    ports = []
+
+    async def main():
+        runner = rest_runner(service, options, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ports.append(runner.addresses[0][1])
+        started.set()
+        await stopped.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield Running(*ports)
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join()
+        loop.close()
+        service.close()
+
+
+def zeros(*shape):
+    """A `run` that answers with zeros, whatever is asked."""
+    return lambda inputs: {"y": np.zeros(shape, np.float32)}

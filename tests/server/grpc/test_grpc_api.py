@@ -1,0 +1,196 @@
+"""The gRPC API over a real grpc.aio server, asked by a plain channel; the models are fakes."""
+
+import threading
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from tests.server.fake_loader import FakeLoader
+from tfserving.server.core.manager import Manager
+from tfserving.server.grpc.grpc_api import GrpcApi
+from tfserving.server.service import Service
+from tfserving.server.worker_pool import Workers
+from tfserving.wire import messages, predict, services
+from tfserving.wire.model_spec import ModelSpec
+
+
+@pytest.fixture(scope="module")
+def reloaded():
+    """The configurations that were reloaded, with the seconds that the caller gave."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What a reload with the model "nowhere" waits for."""
+    return threading.Event()
+
+
+@pytest.fixture(scope="module")
+def channel(reloaded, found, in_loop):
+    manager = Manager(FakeLoader())
+    manager.start()
+    manager.aspire("m", {3: Path("/models/m/3")})
+    manager.wait_until_available(["m"])
+    workers = Workers(4, lambda name: name == "m")
+
+    def reload(config, timeout):
+        if config.model("nowhere"):
+            assert found.wait(30)
+        reloaded.append((config, timeout))
+
+    async def start():
+        server = grpc.aio.server()
+        GrpcApi(Service(manager, workers), reload=reload).add_to(server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = in_loop(start())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    in_loop(server.stop(0))
+    workers.close()
+    manager.stop()
+
+
+def ask(channel, method, data):
+    return channel.unary_unary(method.path)(data, timeout=30)
+
+
+def refused(channel, method, data):
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(channel, method, data)
+    return caught.value.code(), caught.value.details()
+
+
+def test_predict(channel):
+    x = np.array([1, 2], np.float32)
+    spec, outputs = predict.decode_response(
+        ask(channel, services.PREDICT, predict.encode_request(ModelSpec("m"), {"x": x}))
+    )
+    assert spec == ModelSpec("m", version=3, signature="serving_default")
+    assert outputs["y"].tolist() == [3.0, 6.0]
+
+
+def test_replies_carry_values_in_the_repeated_fields(channel):
+    request = predict.encode_request(ModelSpec("m"), {"x": np.ones(1, np.float32)})
+    reply = messages.PredictResponse.FromString(ask(channel, services.PREDICT, request))
+    assert list(reply.outputs["y"].float_val) == [3.0]
+    assert not reply.outputs["y"].tensor_content
+
+
+@pytest.mark.parametrize("method", [services.PREDICT, services.GET_MODEL_METADATA, services.GET_MODEL_STATUS])
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x05abc", bytes(1000)])
+def test_garbage_is_refused_and_the_server_serves_on(channel, method, data):
+    assert refused(channel, method, data)[0] is grpc.StatusCode.INVALID_ARGUMENT
+    test_predict(channel)
+
+
+def test_a_tensor_that_contradicts_itself(channel):
+    message = messages.PredictRequest(model_spec=ModelSpec("m").to_message())
+    message.inputs["x"].dtype = 1
+    message.inputs["x"].tensor_shape.dim.add(size=2**40)
+    code, text = refused(channel, services.PREDICT, message.SerializeToString())
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'x'" in text
+    assert "2 GiB" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "said"),
+    [
+        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "names no model"),
+        (
+            services.PREDICT,
+            messages.PredictRequest(model_spec={"name": "nobody"}),
+            "NOT_FOUND",
+            "Servable not found for request: Latest(nobody)",
+        ),
+        (
+            services.GET_MODEL_METADATA,
+            messages.GetModelMetadataRequest(model_spec={"name": "m"}),
+            "INVALID_ARGUMENT",
+            "metadata_field",
+        ),
+        (
+            services.GET_MODEL_METADATA,
+            messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["x"]),
+            "INVALID_ARGUMENT",
+            "'x'",
+        ),
+        (
+            services.GET_MODEL_STATUS,
+            messages.GetModelStatusRequest(model_spec={"name": "nobody"}),
+            "NOT_FOUND",
+            "nobody",
+        ),
+    ],
+)
+def test_refusals(channel, method, request_, code, said):
+    got, text = refused(channel, method, request_.SerializeToString())
+    assert got is grpc.StatusCode[code]
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    "name", ["m" * 100_000, "模" * 30_000, "\n" * 30_000], ids=["ascii", "utf8", "lines"]
+)
+def test_a_refusal_that_names_something_long_arrives(channel, name):
+    request_ = messages.PredictRequest(model_spec={"name": name})
+    code, text = refused(channel, services.PREDICT, request_.SerializeToString())
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert text.startswith("Servable not found for request: Latest(" + name[:100])
+
+
+def test_metadata(channel):
+    request = messages.GetModelMetadataRequest(model_spec={"name": "m"}, metadata_field=["signature_def"])
+    reply = messages.GetModelMetadataResponse.FromString(
+        ask(channel, services.GET_MODEL_METADATA, request.SerializeToString())
+    )
+    signatures = messages.SignatureDefMap()
+    assert reply.metadata["signature_def"].Unpack(signatures)
+    assert "serving_default" in signatures.signature_def
+    assert reply.model_spec.version.value == 3
+
+
+def test_reload(channel, reloaded):
+    request = messages.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path="/models/m", model_platform="tensorflow")
+    ask(channel, services.RELOAD_CONFIG, request.SerializeToString())
+    config, timeout = reloaded.pop()
+    assert [model.name for model in config.models] == ["m"]
+    assert 0 < timeout < 60
+    empty = messages.ReloadConfigRequest()
+    empty.config.model_config_list.SetInParent()
+    ask(channel, services.RELOAD_CONFIG, empty.SerializeToString())
+    assert reloaded.pop()[0].models == ()
+    code, text = refused(channel, services.RELOAD_CONFIG, b"")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "model_config_list" in text
+    assert not reloaded
+
+
+def test_reloads_that_wait_keep_no_other_waiting(channel, reloaded, found):
+    def request(name):
+        made = messages.ReloadConfigRequest()
+        made.config.model_config_list.config.add(name=name, base_path="/m", model_platform="tensorflow")
+        return made.SerializeToString()
+
+    reload = channel.unary_unary(services.RELOAD_CONFIG.path)
+    waiting = [reload.future(request("nowhere"), timeout=60) for _ in range(40)]
+    reload(request("m"), timeout=30)
+    assert [config.models[0].name for config, _ in reloaded] == ["m"]
+    found.set()
+    for each in waiting:
+        each.result()
+    reloaded.clear()
+
+
+def test_an_unknown_method_is_unimplemented(channel):
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/tensorflow.serving.PredictionService/Guess")(b"", timeout=30)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

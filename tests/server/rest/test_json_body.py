@@ -1,0 +1,170 @@
+import contextlib
+import gzip
+import math
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserving.errors import InvalidInputError
+from tfserving.server.rest.json_body import Leaves, flatten, inflate, loads
+
+
+def place(indices):
+    return f"at {list(indices)}"
+
+
+def short(value):
+    """A name for a test case."""
+    return repr(value)[:40]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": [1, 2.5, -0.0]}', {"a": [1, 2.5, -0.0]}),
+        (b"\xef\xbb\xbf[1]", [1]),
+        (
+            b"[NaN, Infinity, -Infinity, Inf, -Inf, -NaN]",
+            [math.nan, math.inf, -math.inf, math.inf, -math.inf, math.nan],
+        ),
+        (b'["NaN", "Inf \\" -NaN", Infinity]', ["NaN", 'Inf " -NaN', math.inf]),
+        (b"[NaN, 18446744073709551615, -9223372036854775808]", [math.nan, 2**64 - 1, -(2**63)]),
+        (b"18446744073709551616", 2.0**64),
+        (b"[18446744073709551616, NaN]", [2.0**64, math.nan]),
+    ],
+)
+def test_json_is_read_with_the_numbers_that_rapidjson_knows(text, value):
+    read = loads(text)
+    assert repr(read) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b" \n",
+        b"{",
+        b"{instances: oops",
+        b"[1,]",
+        b"[01]",
+        b'["\xff"]',
+        b"[nan]",
+        b"[Infin]",
+        b"[Infinite]",
+        b"[1] 2",
+        b"[1e999]",
+        b"[1e999, NaN]",
+        b"[NaN" * 3,
+        b"[" * 2000,
+        b"[" * 2000 + b"NaN",
+        b"[" + b"1" * 400 + b", NaN]",
+        b'["\xff", NaN]',
+        b"null null",
+        b"\x00",
+        b"[-]",
+        b"[+1]",
+        b"[.5]",
+        b"[1.]",
+        b"['a']",
+        b'["\x01"]',
+        b'["\\ud800"]',
+    ],
+    ids=short,
+)
+def test_what_is_not_json_is_invalid(text):
+    with pytest.raises(InvalidInputError, match=r"the body is (not JSON|empty)"):
+        loads(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "leaves"),
+    [
+        (5, Leaves((), [5], frozenset({int}))),
+        ([], Leaves((0,), [], frozenset())),
+        ([[], []], Leaves((2, 0), [], frozenset())),
+        (
+            [[1, 2.0], [True, None]],
+            Leaves((2, 2), [1, 2.0, True, None], frozenset({int, float, bool, type(None)})),
+        ),
+        ([[[{"b64": ""}]]], Leaves((1, 1, 1), [{"b64": ""}], frozenset({dict}))),
+    ],
+)
+def test_lists_are_taken_apart(value, leaves):
+    assert flatten(value, place) == leaves
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[1], [1, 2]], r"at \[1\] is a list of 2 where at \[0\] is a list of 1"),
+        ([[1], 2], r"at \[1\] is no list where at \[0\] is a list of 1"),
+        ([1, [2]], r"at \[1\] is a list of 1 where at \[0\] is no list"),
+        ([[[1], [2]], [[3], []]], r"at \[1, 1\] is a list of 0 where at \[0, 0\] is a list of 1"),
+        ([[], [1]], r"at \[1\] is a list of 1 where at \[0\] is a list of 0"),
+    ],
+)
+def test_lists_that_are_not_rectangular_are_named(value, message):
+    with pytest.raises(InvalidInputError, match=message):
+        flatten(value, place)
+
+
+MANY = 10**6
+LONG = {
+    "deep": b"[" * MANY + b"1" + b"]" * MANY,
+    "opening": b"[" * MANY,
+    "closing": b"[" + b"]" * MANY,
+    "escaped quotes": b'[NaN, "' + b'\\"' * MANY,
+    "quotes": b"[NaN, " + b'"' * (MANY + 1),
+    "integer": b"[" + b"1" * MANY + b"]",
+    "integer beside NaN": b"[" + b"1" * MANY + b", NaN]",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_no_text_takes_long(text):
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        loads(text)
+
+
+@given(st.binary(max_size=40))
+def test_garbage_is_refused_or_read_and_nothing_else(body):
+    with contextlib.suppress(InvalidInputError):
+        loads(body)
+
+
+def test_a_body_without_an_encoding_stays_as_it_is():
+    assert inflate(b"abc", "", 1) == b"abc"
+    assert inflate(b"abc", " Identity ", 1) == b"abc"
+
+
+@pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip"])
+def test_gzip(name):
+    assert inflate(gzip.compress(b"abc"), name, 3) == b"abc"
+
+
+def test_deflate_is_zlib():
+    assert inflate(zlib.compress(b"abc"), "deflate", 3) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "message"),
+    [
+        (b"abc", "gzip", "is not gzip"),
+        (b"", "gzip", "was cut"),
+        (gzip.compress(b"abc")[:-3], "gzip", "was cut"),
+        (gzip.compress(b"abc") + b"x", "gzip", "joined"),
+        (b"abc", "br", "'br' is not known"),
+        (b"abc", "gzip, gzip", "is not known"),
+    ],
+)
+def test_a_wrong_encoding_is_invalid(body, encoding, message):
+    with pytest.raises(InvalidInputError, match=message):
+        inflate(body, encoding, 100)
+
+
+def test_a_bomb_is_not_inflated():
+    bomb = gzip.compress(bytes(10_000_000))
+    with pytest.raises(InvalidInputError, match="more than 1000"):
+        inflate(bomb, "gzip", 1000)

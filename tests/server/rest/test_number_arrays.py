@@ -1,0 +1,227 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tfserving.errors import InvalidInputError
+from tfserving.server.rest import number_arrays
+from tfserving.server.rest.json_body import loads
+from tfserving.server.rest.number_arrays import Numbers, loads_numbers
+
+pytestmark = pytest.mark.skipif(number_arrays.simdjson is None, reason="pysimdjson is not installed")
+
+
+def nested(value):
+    """A JSON value with `Numbers` as lists again."""
+    if isinstance(value, Numbers):
+        leaves = value.leaves()
+        assert leaves.shape == value.shape
+        return json.loads(bytes(value.text))
+    if isinstance(value, dict):
+        return {key: nested(held) for key, held in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        (b'{"instances": [[1, 2.5], [-3e2, 4]]}', (2, 2)),
+        (b'{"signature_name": "s", "instances": [ 1 , 2\n,3 ] }', (3,)),
+        (b'{"inputs": [[[1, 2]]], "signature_name": "s"}', (1, 1, 2)),
+        (b'{"inputs": {"x": [1.0, 2.0]}}', (2,)),
+        (b'{"instances": [[1], [2.5], [3]]}', (3, 1)),
+        (b'{"instances": [5]}', (1,)),
+        (b'{"inputs": {"x": 1, "y": [[1, 2], [2, 3]], "z": "s"}}', (2, 2)),
+        # of a key that is there twice the last counts, as everywhere
+        (b'{"inputs": {"a": 1}, "inputs": {"b": [1, 2]}}', (2,)),
+        (b'{"inputs": 5, "inputs": {"b": [1, 2]}}', (2,)),
+        (b'{"instances": 5, "instances": [1, 2]}', (2,)),
+        (b'{"instances":[' + b",".join([b"[" + b",".join([b"1"] * 3) + b"]"] * 200) + b"]}", (200, 3)),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_arrays_of_numbers_are_found(body, shape):
+    read = loads_numbers(body)
+    assert nested(read) == json.loads(body)
+    holders = [part for part in (read, read.get("inputs")) if isinstance(part, dict)]
+    (numbers,) = (held for part in holders for held in part.values() if isinstance(held, Numbers))
+    assert numbers.shape == shape
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [1[2]]}',
+        b'{"instances": [[1,]2,[3,4]]}',
+        b'{"instances": [[1,2],3[,4]]}',
+        b'{"instances": [1,2][3]}',
+        b'{"instances": [1 2]}',
+        b'{"instances": [1,,2]}',
+        b'{"instances": [-,1]}',
+        b'{"instances": [1,2]]}',
+        b'{"instances": [[1,2],[3,4]}',
+        b'{"instances" [1,2]}',
+        b'{"instances": [1, null]}',
+        b'{"x": null, "instances": [1, 2]}',
+        b'{"signature_name": "a[1,2]", "instances": 5}',
+        b'{"instances": null, "signature_name": "[1,2]"}',
+        b'{"instances": [[1, 2], [3]]}',
+        b'{"instances": [true, 1]}',
+        b'{"instances": [1, true]}',
+        b'{"instances": ["[1]", "a"]}',
+        b'{"instances": []}',
+        b'{"instances": [[], []]}',
+        b'{"instances": [[1], []]}',
+        b'{"instances": [[], [1]]}',
+        b'{"instances": [NaN, 1]}',
+        b'{"inputs": {"a": [1, 2], "b": [2, 3]}}',
+        b'{"instances": [{"a": [1, 2]}]}',
+        b'{"inputs": {"b": [1, 2]}, "inputs": {"a": 1}}',
+        b'{"instances": [1, 2], "instances": 5}',
+        b'{"deep": {"deeper": [1, 2]}}',
+        b'\xef\xbb\xbf{"instances": [1, 2]}',
+        b'{"instances": [18446744073709551616, 1]}',
+        b"[1, 2]",
+        b"5",
+        b'"[1,2]"',
+        b"",
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_other_bodies_are_left_to_others(body):
+    assert loads_numbers(body) is None
+
+
+MANY = 10**6
+LONG = {
+    "deep": b"[" * MANY + b"1,1" + b"]" * MANY,
+    "opening": b"[" * MANY,
+    "closing": b"[1,2" + b"]" * MANY,
+    "gap": b"[[1,2]," + b" " * MANY + b"[2,3]," * 10**5 + b"[4]]",
+    "integer": b"[1," + b"1" * MANY + b"]",
+}
+
+
+@pytest.mark.parametrize("array", LONG.values(), ids=LONG)
+def test_no_text_takes_long(array):
+    assert loads_numbers(b'{"instances": ' + array + b"}") is None
+
+
+@pytest.mark.parametrize("size", [100, number_arrays._KEPT_BYTES])
+def test_parsers_for_usual_sizes_are_used_again(size, monkeypatch):
+    monkeypatch.setattr(number_arrays, "_parsers", [])
+    numbers = loads_numbers(b'{"inputs": [1, 2, 3' + b" " * size + b"]}")["inputs"]
+    kept = list(number_arrays._parsers)
+    assert len(kept) == (size < number_arrays._KEPT_BYTES)
+    loads_numbers(b'{"inputs": [4, 5, 6]}')
+    assert number_arrays._parsers[: len(kept)] == kept
+    # whoever has numbers of before keeps them
+    assert numbers.values.tolist() == [1, 2, 3]
+
+
+def packed(text, code):
+    return loads_numbers(b'{"inputs": %b}' % text)["inputs"].packed(code)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "values"),
+    [
+        (b"[1, 2.5, -0.0, 1e38]", "f", np.array([1, 2.5, -0.0, 1e38], np.float32)),
+        (b"[1e300, 18446744073709551615]", "d", np.array([1e300, 2.0**64])),
+        (
+            b"[[-2147483648], [2147483647, 0]]".replace(b"], [", b", "),
+            "i",
+            np.array([-(2**31), 2**31 - 1, 0], np.int32),
+        ),
+        (b"[0, 4294967295]", "I", np.array([0, 2**32 - 1], np.uint32)),
+        (b"[-9223372036854775808, 9223372036854775807]", "q", np.array([-(2**63), 2**63 - 1])),
+        (b"[0, 18446744073709551615]", "Q", np.array([0, 2**64 - 1], np.uint64)),
+    ],
+)
+def test_numbers_become_arrays(text, code, values):
+    array = packed(text, code)
+    assert array.dtype == values.dtype
+    assert array.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"[1, 1e39]", "f"),
+        (b"[1, -1e300]", "f"),
+        (b"[1, 1.0]", "i"),
+        (b"[1, 1e2]", "q"),
+        (b"[1, 2147483648]", "i"),
+        (b"[1, -2147483649]", "i"),
+        (b"[1, 4294967296]", "I"),
+        (b"[1, -1]", "I"),
+        (b"[1, -1]", "Q"),
+        (b"[1, 9223372036854775808]", "q"),
+    ],
+)
+def test_numbers_that_a_type_does_not_hold(text, code):
+    assert packed(text, code) is None
+
+
+NUMBER = st.one_of(
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.just("-0"),
+)
+ARRAY = st.recursive(NUMBER, lambda inner: st.lists(inner, max_size=4), max_leaves=12)
+GAP = st.sampled_from(["", " ", "\n", "  "])
+FRAMES = [
+    '{"instances":%s}',
+    '{"signature_name":"s","inputs":%s}',
+    '{"inputs":{"x":%s}}',
+    '{"inputs":{"x":1,"y":%s}}',
+    "%s",
+]
+
+
+@st.composite
+def regular(draw):
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    numbers = iter(draw(st.lists(NUMBER, min_size=math.prod(shape), max_size=math.prod(shape))))
+
+    def build(sizes):
+        return [build(sizes[1:]) for _ in range(sizes[0])] if sizes else next(numbers)
+
+    return build(shape)
+
+
+@st.composite
+def bodies(draw):
+    def write(value):
+        if isinstance(value, str):
+            return draw(GAP) + value + draw(GAP)
+        return draw(GAP) + "[" + ",".join(map(write, value)) + "]" + draw(GAP)
+
+    text = draw(st.sampled_from(FRAMES)) % write(draw(st.one_of(regular(), ARRAY)))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(text)))
+        text = (
+            text[:at] + draw(st.sampled_from(["", *'[]{},:"0 1.-en'])) + text[at + draw(st.integers(0, 1)) :]
+        )
+    return text.encode()
+
+
+@given(bodies())
+@example(b'{"instances":[[1,]2,[3,4]]}')
+@example(b'{"instances":[[],[1]]}')
+def test_what_is_found_is_what_is_there(body):
+    found = loads_numbers(body)
+    if found is not None:
+        assert repr(nested(found)) == repr(loads(body))
+
+
+@given(st.binary(max_size=40))
+def test_garbage_does_no_harm(body):
+    try:
+        expected = loads(body)
+    except InvalidInputError:
+        expected = None
+    assert loads_numbers(body) in (None, expected)

@@ -1,0 +1,219 @@
+import json
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tfserving.errors import InvalidInputError
+from tfserving.server.rest import responses
+from tfserving.server.rest.predict_request import Format
+from tfserving.server.rest.responses import predictions
+from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+def strings(*values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def row(**outputs):
+    return predictions(outputs, Format.ROW)
+
+
+def column(**outputs):
+    return predictions(outputs, Format.COLUMN)
+
+
+def test_one_output_stands_without_its_name():
+    assert row(y=f32(2.5, 3)) == b'{"predictions":[2.5,3.0]}'
+    assert column(y=f32(2.5, 3)) == b'{"outputs":[2.5,3.0]}'
+
+
+def test_several_outputs_are_objects():
+    outputs = {"a": np.array([[1, 2], [3, 4]], np.int32), "b": f32(0.1, 0.2), "s": strings(b"x", b"y")}
+    assert json.loads(row(**outputs)) == {
+        "predictions": [{"a": [1, 2], "b": 0.1, "s": "x"}, {"a": [3, 4], "b": 0.2, "s": "y"}]
+    }
+    assert json.loads(column(**outputs)) == {
+        "outputs": {"a": [[1, 2], [3, 4]], "b": [0.1, 0.2], "s": ["x", "y"]}
+    }
+
+
+def test_float32_has_the_digits_of_a_float32():
+    assert row(y=f32(0.1, 16777216, 1e-7, 3.4028235e38, -0.0)) == (
+        b'{"predictions":[0.1,16777216.0,1e-7,3.4028235e+38,-0.0]}'
+    )
+    assert row(y=f32(0.1), z=f32(0.2)) == b'{"predictions":[{"y":0.1,"z":0.2}]}'
+
+
+def test_what_is_not_finite_is_written_as_tokens():
+    odd = f32(math.nan, math.inf, -math.inf, 1)
+    assert row(y=odd) == b'{"predictions":[NaN,Infinity,-Infinity,1.0]}'
+    assert column(y=odd.reshape(2, 2)) == b'{"outputs":[[NaN,Infinity],[-Infinity,1.0]]}'
+    assert column(y=np.array(math.nan)) == b'{"outputs":NaN}'
+    assert column(y=odd[:1], s=strings(b"null")) == b'{"outputs":{"y":[NaN],"s":["null"]}}'
+    assert row(y=odd[:2].reshape(2, 1), s=strings(b"null", b"NaN")) == (
+        b'{"predictions":[{"y":[NaN],"s":"null"},{"y":[Infinity],"s":"NaN"}]}'
+    )
+    assert row(y=odd[2:], z=odd[:2]) == b'{"predictions":[{"y":-Infinity,"z":NaN},{"y":1.0,"z":Infinity}]}'
+
+
+def test_bytes_are_base64_by_the_name_of_the_output():
+    assert row(raw_bytes=strings(b"\x00\xff")) == b'{"predictions":[{"b64":"AP8="}]}'
+    assert column(raw_bytes=np.array(b"\xff", object)) == b'{"outputs":{"b64":"/w=="}}'
+    assert row(raw_bytes=np.array([[1]], np.uint8)) == b'{"predictions":[[1]]}'
+
+
+def test_text_that_is_not_utf8_is_marked():
+    assert json.loads(row(s=strings(b"w\xc3\xb6", b"\x00\xff", "ü"))) == {
+        "predictions": ["wö", "\0\ufffd", "ü"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.array(5.0, np.float32), b"5.0"),
+        (np.array(5, np.int64), b"5"),
+        (np.array(True), b"true"),
+        (np.array(b"a", object), b'"a"'),
+        (np.zeros((0,), np.float32), b"[]"),
+        (np.zeros((2, 0), np.float32), b"[[],[]]"),
+        (np.zeros((0, 3), np.int32), b"[]"),
+        (np.zeros((2, 0), object), b"[[],[]]"),
+        (np.array([2**63 - 1, -(2**63)]), b"[9223372036854775807,-9223372036854775808]"),
+        (np.array([2**64 - 1], np.uint64), b"[18446744073709551615]"),
+        (np.array([-128], np.int8), b"[-128]"),
+        (np.arange(6, dtype=">i4").reshape(2, 3).T, b"[[0,3],[1,4],[2,5]]"),
+        (np.array([b"a", b"b"]), b'["a","b"]'),
+    ],
+)
+def test_columns_of_every_shape_and_dtype(array, text):
+    assert column(y=array) == b'{"outputs":%b}' % text
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": np.array(5.0)},
+        {"y": np.zeros((0, 3))},
+        {"y": np.zeros(2), "z": np.zeros(3)},
+        {"y": np.zeros(2), "z": np.array(1.0)},
+    ],
+)
+def test_rows_need_one_row_for_each_instance(outputs):
+    with pytest.raises(InvalidInputError, match=r'row format needs one row.*send "inputs" instead'):
+        row(**outputs)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.uint16, np.complex64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("form", Format)
+def test_dtypes_that_json_has_no_form_for(dtype, form):
+    with pytest.raises(InvalidInputError, match=r"output 'y' is .*use gRPC"):
+        predictions({"y": np.zeros(2, dtype)}, form)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_no_outputs_cannot_be_written(form):
+    with pytest.raises(InvalidInputError, match="no outputs"):
+        predictions({}, form)
+
+
+ARRAYS = st.sampled_from(["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?", ">f4", ">i8"]).flatmap(
+    lambda dtype: hnp.arrays(
+        np.dtype(dtype), hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+    )
+)
+
+
+@given(ARRAYS, st.sampled_from(Format), st.booleans())
+def test_arrays_survive_json(array, form, alone):
+    outputs = {"y": array} if alone else {"y": array, "z": np.arange(len(array), dtype=np.float32)}
+    (answer,) = json.loads(predictions(outputs, form)).values()
+    if not alone:
+        answer = answer["y"] if form is Format.COLUMN else [line["y"] for line in answer]
+    np.testing.assert_array_equal(np.array(answer, array.dtype), array)
+
+
+def test_classifications():
+    result = messages.ClassificationResponse().result
+    for scores in ((0.1, math.nan), (0.3,), ()):
+        classes = result.classifications.add().classes
+        for score in scores:
+            classes.add(label=f"l{score}", score=score)
+    assert responses.classifications(result) == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
+
+
+def test_regressions():
+    result = messages.RegressionResponse().result
+    for value in (0.1, -math.inf):
+        result.regressions.add(value=value)
+    assert responses.regressions(result) == b'{"results":[0.1,-Infinity]}'
+
+
+def test_no_results_cannot_be_written():
+    with pytest.raises(InvalidInputError):
+        responses.classifications(messages.ClassificationResponse().result)
+    with pytest.raises(InvalidInputError):
+        responses.regressions(messages.RegressionResponse().result)
+
+
+def test_status():
+    response = messages.GetModelStatusResponse()
+    response.model_version_status.add(version=3, state=30).status.SetInParent()
+    response.model_version_status.add(version=2, state=50).status.error_code = 5
+    assert json.loads(responses.status(response)) == {
+        "model_version_status": [
+            {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
+            {"version": "2", "state": "END", "status": {"error_code": "NOT_FOUND", "error_message": ""}},
+        ]
+    }
+
+
+def test_metadata():
+    signatures = messages.SignatureDefMap()
+    json_format.ParseDict(
+        {
+            "signature_def": {
+                "s": {
+                    "inputs": {
+                        "x": {"name": "x:0", "dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
+                    }
+                }
+            }
+        },
+        signatures,
+    )
+    x = {
+        "dtype": "DT_FLOAT",
+        "name": "x:0",
+        "tensor_shape": {"dim": [{"name": "", "size": "-1"}], "unknown_rank": False},
+    }
+    assert json.loads(responses.metadata(ModelSpec("m", 123), signatures)) == {
+        "model_spec": {"name": "m", "signature_name": "", "version": "123"},
+        "metadata": {
+            "signature_def": {
+                "signature_def": {"s": {"inputs": {"x": x}, "outputs": {}, "method_name": "", "defaults": {}}}
+            }
+        },
+    }
+
+
+def test_error_texts_can_hold_anything():
+    text = 'a "quoted" \n \udcff \ud800 \0 é'
+    assert json.loads(responses.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
+
+
+def test_error_texts_are_cut():
+    assert len(responses.error("x" * 10**6)) < 5000

@@ -1,0 +1,377 @@
+import asyncio
+import gzip
+import http.client
+import json
+import socket
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.server.fake_service import FakeService, serve, zeros
+from tfserving.errors import (
+    DeadlineError,
+    ExhaustedError,
+    FailedPreconditionError,
+    InvalidInputError,
+    NotFoundError,
+    TfServingError,
+    UnavailableError,
+    UnsupportedError,
+)
+from tfserving.server.rest import rest_api
+from tfserving.server.rest.rest_api import RestOptions
+from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
+
+STATUS = {
+    "model_version_status": [
+        {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    ]
+}
+
+
+@pytest.fixture
+def service():
+    return FakeService()
+
+
+@pytest.fixture
+def server(service):
+    with serve(service) as running:
+        yield running
+
+
+def test_predict_in_row_and_in_column_format(server, service):
+    row = server.predict({"instances": [1.5, 2]})
+    assert (row.status, row.json) == (200, {"predictions": [3.0, 4.0]})
+    column = server.ask("POST", "/v1/models/m/versions/7:predict", {"inputs": [1.5], "signature_name": "s"})
+    assert (column.status, column.json) == (200, {"outputs": [3.0]})
+    server.ask("POST", "/v1/models/m/labels/stable:predict", {"inputs": [1.5]})
+    assert service.specs == [ModelSpec("m"), ModelSpec("m", 7, signature="s"), ModelSpec("m", label="stable")]
+
+
+def test_classify_and_regress(server, service):
+    def run(inputs):
+        values = [
+            [messages.Example.FromString(data).features.feature["x"].float_list.value[0]]
+            for data in inputs["inputs"]
+        ]
+        scores = np.array(values, np.float32)
+        return {"scores": scores, "classes": scores.astype(int).astype("S").astype(object), "outputs": scores}
+
+    service.run = run
+    request = {"signature_name": "from_examples", "examples": [{"x": 0.1}, {"x": 5.0}]}
+    classified = server.ask("POST", "/v1/models/m:classify", request)
+    assert (classified.status, classified.json) == (200, {"results": [[["0", 0.1]], [["5", 5.0]]]})
+    regressed = server.ask("POST", "/v1/models/m/versions/7:regress", request)
+    assert (regressed.status, regressed.json) == (200, {"results": [0.1, 5.0]})
+    assert service.specs == [ModelSpec("m", version, signature="from_examples") for version in (None, 7)]
+    refused = server.ask("POST", "/v1/models/m:regress", {"examples": [{"x": 1.0}]})
+    assert refused.status == 400
+    assert "regress" in refused.error
+
+
+def test_status_and_metadata(server, service):
+    assert server.ask("GET", "/v1/models/m").json == STATUS
+    assert server.ask("GET", "/v1/models/m/labels/a").json == STATUS
+    metadata = server.ask("GET", "/v1/models/m/versions/7/metadata")
+    assert metadata.json == {
+        "model_spec": {"name": "m", "version": "7", "signature_name": ""},
+        "metadata": {"signature_def": {"signature_def": {}}},
+    }
+    assert service.specs == [ModelSpec("m"), ModelSpec("m", label="a"), ModelSpec("m", 7)]
+
+
+def test_no_answer_tells_what_runs_the_server(server):
+    for answer in (server.ask("GET", "/v1/models/m"), server.predict({}), server.ask("BREW", "/")):
+        assert answer.headers["Server"] == "tfserving"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "text"),
+    [
+        ("GET", "/", None, 404, "nothing at /"),
+        ("GET", "/v1/models", None, 400, "names no model"),
+        ("PUT", "/v1/models/m", {}, 400, "malformed request PUT /v1/models/m"),
+        ("OPTIONS", "/v1/models/m:predict", None, 400, "malformed request OPTIONS"),
+        ("BREW", "/v1/models/m", None, 400, "not HTTP/1.1: Invalid method"),
+        ("GET", "/v1/models/other", None, 404, "Servable not found for request: Latest(other)"),
+        ("GET", "/v1/models/other/metadata", None, 404, "Servable not found for request: Latest(other)"),
+        ("GET", "/v1/models/a%2F..%2Fb", None, 404, "Latest(a/../b)"),
+        ("GET", "/v1/models/..%2F..%2Fetc%00", None, 404, "Latest(../../etc\0)"),
+        ("GET", "/v1/models/%ff%fe", None, 404, "Latest(\ufffd\ufffd)"),
+        (
+            "POST",
+            "/v1/models/other:predict",
+            {"instances": [1]},
+            404,
+            "Servable not found for request: Latest(other)",
+        ),
+        ("POST", "/v1/models/m:predict", None, 400, "the body is empty"),
+        ("POST", "/v1/models/m:predict", b"{oops", 400, "the body is not JSON"),
+        ("POST", "/v1/models/m:predict", b"\x00\xff" * 1000, 400, "the body is not JSON"),
+        ("POST", "/v1/models/m:predict", {"instances": ["a"]}, 400, 'instances[0] is "a"'),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_refusals_are_json(server, method, path, body, status, text):
+    answer = server.ask(method, path, body)
+    assert answer.status == status
+    assert text in answer.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError("why"), 404),
+        (FailedPreconditionError("why"), 400),
+        (DeadlineError("why"), 504),
+        (ExhaustedError("why"), 429),
+        (UnsupportedError("why"), 501),
+        (UnavailableError("why"), 503),
+        (TfServingError("why", code="CANCELLED"), 499),
+        (TfServingError("why", code="INTERNAL"), 500),
+        (TfServingError("why"), 500),
+    ],
+)
+def test_the_code_of_an_error_becomes_a_status(service, server, error, status):
+    def fail(inputs):
+        raise error
+
+    service.run = fail
+    answer = server.predict({"instances": [1]})
+    assert (answer.status, answer.error) == (status, "why")
+
+
+def test_a_fault_of_the_server_is_told_and_logged(service, server, caplog):
+    def fail(inputs):
+        raise ZeroDivisionError("by zero")
+
+    service.run = fail
+    answer = server.predict({"instances": [1]})
+    assert (answer.status, answer.error) == (500, "ZeroDivisionError: by zero")
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+    assert server.ask("GET", "/v1/models/m").status == 200
+
+
+def test_an_output_that_cannot_be_written_is_refused(service, server):
+    service.run = lambda inputs: {"y": np.zeros(1, np.complex64)}
+    answer = server.predict({"instances": [1]})
+    assert answer.status == 400
+    assert "'y' is complex64" in answer.error
+
+
+def test_head_answers_like_get_without_a_body(server):
+    answer = server.ask("HEAD", "/v1/models/m")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["Content-Length"]) > 0
+    assert server.ask("HEAD", "/v1/models/other").status == 404
+
+
+def test_bodies_may_be_large_and_chunked(server):
+    values = [float(value) for value in range(300_000)]
+    body = json.dumps({"instances": values}).encode()
+    assert len(body) > 2**21
+    doubled = [2 * value for value in values]
+    assert server.predict(body).json["predictions"] == doubled
+    chunks = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
+    answer = server.ask("POST", "/v1/models/m:predict", chunks, {"Transfer-Encoding": "chunked"})
+    assert answer.json["predictions"] == doubled
+
+
+def test_a_compressed_body_is_read(server):
+    body = gzip.compress(b'{"instances": [1.5]}')
+    assert server.predict(body, {"Content-Encoding": "gzip"}).json == {"predictions": [3.0]}
+    garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
+    assert garbled.status == 400
+    assert "is not gzip" in garbled.error
+    assert "not known" in server.predict(body, {"Content-Encoding": "br"}).error
+
+
+def test_a_compressed_body_is_bounded(service):
+    with serve(service, RestOptions(max_inflated_bytes=1000)) as server:
+        answer = server.predict(gzip.compress(bytes(10_000_000)), {"Content-Encoding": "gzip"})
+    assert answer.status == 400
+    assert "more than 1000" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("accepted", "size", "compressed"),
+    [
+        ("gzip", 10_000, True),
+        ("deflate, GZIP;q=0.5", 10_000, True),
+        ("*", 10_000, True),
+        ("gzip;q=1.0, identity", 10_000, True),
+        ("gzip", 10, False),
+        ("gzip;q=0", 10_000, False),
+        ("gzip; q=0.000, deflate", 10_000, False),
+        ("deflate, br", 10_000, False),
+        ("notgzip", 10_000, False),
+        ("", 10_000, False),
+    ],
+)
+def test_long_answers_are_compressed_for_whom_asks(service, server, accepted, size, compressed):
+    service.run = zeros(size)
+    answer = server.predict({"instances": [1]}, {"Accept-Encoding": accepted})
+    assert answer.headers["Content-Encoding"] == ("gzip" if compressed else None)
+    body = gzip.decompress(answer.body) if compressed else answer.body
+    assert json.loads(body) == {"predictions": [0.0] * size}
+
+
+def test_other_pages_may_call_only_when_told_so(service, server):
+    for answer in (server.ask("GET", "/v1/models/m"), server.ask("GET", "/")):
+        assert answer.headers["Access-Control-Allow-Origin"] is None
+    with serve(FakeService(), RestOptions(cors=True)) as open_server:
+        preflight = open_server.ask("OPTIONS", "/v1/models/m:predict")
+        assert (preflight.status, preflight.body) == (200, b"")
+        assert preflight.headers["Access-Control-Allow-Methods"] == "POST, GET"
+        assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
+        for answer in (preflight, open_server.predict({"instances": [1]}), open_server.ask("GET", "/")):
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_a_call_that_takes_too_long_is_given_up(service):
+    release = threading.Event()
+    service.run = lambda inputs: {"y": np.zeros(release.wait(30))}
+    with serve(service, RestOptions(timeout_in_ms=50)) as server:
+        try:
+            answer = server.predict({"instances": [1]})
+            assert answer.status == 504
+            assert "no answer within 50 ms (--rest_api_timeout_in_ms)" in answer.error
+        finally:
+            release.set()
+
+
+def test_without_a_timeout_a_call_is_waited_for(service):
+    with serve(service, RestOptions(timeout_in_ms=0)) as server:
+        assert server.predict({"instances": [1]}).status == 200
+
+
+def test_a_busy_model_does_not_delay_the_status(service, server):
+    running, release = threading.Event(), threading.Event()
+
+    def run(inputs):
+        running.set()
+        assert release.wait(30)
+        return {"y": np.zeros(1)}
+
+    service.run = run
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(server.predict({"instances": [1]})))
+    caller.start()
+    try:
+        assert running.wait(30)
+        assert server.ask("GET", "/v1/models/m").json == STATUS
+    finally:
+        release.set()
+        caller.join()
+    assert answers[0].status == 200
+
+
+def test_a_slow_client_holds_no_worker(service, server):
+    entered = []
+    in_worker = service.in_worker
+
+    async def counted(*args):
+        entered.append(args)
+        return await in_worker(*args)
+
+    service.in_worker = counted
+    body = b'{"instances": [1]}'
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
+        slow.sendall(head + body[:5])
+        assert server.ask("GET", "/v1/models/m").status == 200
+        assert not entered
+        slow.sendall(body[5:])
+        assert b"200 OK" in slow.recv(4096)
+    assert len(entered) == 1
+
+
+def test_the_server_says_to_go_on_when_asked(server):
+    body = b'{"instances": [1]}'
+    head = (
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(head % len(body))
+        assert client.recv(4096).startswith(b"HTTP/1.1 100")
+        client.sendall(body)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff\xfe\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /v1/models/m HTTP/9.9.9\r\n\r\n",
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n0\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_garbage_gets_a_400_and_does_no_harm(server, garbage, caplog):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(garbage)
+        client.shutdown(socket.SHUT_WR)
+        answer = client.recv(1 << 16)
+    assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert server.ask("GET", "/v1/models/m").status == 200
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nabcdeXX\r\n"])
+def test_a_body_that_goes_on_wrongly_is_answered_and_the_connection_ends(server, rest, caplog):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"5\r\nabcde\r\n")
+        # what comes together is refused together, so it must be read before
+        assert server.ask("GET", "/v1/models/m").status == 200
+        client.sendall(rest)
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"the body ended before its end" in answer
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_bytes_in_a_path_that_are_not_utf8_are_told_back(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"GET /v1/models/\xff\xfe/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert b" 400 " in answer.splitlines()[0]
+
+
+def test_a_client_that_goes_away_does_no_harm(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b'POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"ins')
+    assert server.predict({"instances": [1]}).status == 200
+
+
+def test_a_connection_is_used_again(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for body in (b"{oops", b'{"instances": [1]}', b""):
+        connection.request("POST", "/v1/models/m:predict", body)
+        response = connection.getresponse()
+        response.read()
+        assert not response.will_close
+    connection.close()
+
+
+@pytest.mark.parametrize("transport", [None, object()])
+def test_a_connection_that_closes_before_its_body_is_waited_for_is_no_failure_of_ours(transport):
+    class Content:
+        def at_eof(self):
+            return False
+
+        async def readchunk(self):
+            raise RuntimeError("Connection closed.")  # so says aiohttp
+
+    request = SimpleNamespace(headers={}, content=Content(), transport=transport)
+    with pytest.raises(InvalidInputError if transport is None else RuntimeError):
+        asyncio.run(rest_api._body(request))

@@ -1,0 +1,114 @@
+"""A real SavedModel in a session."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from tfserving.errors import TfServingError
+from tfserving.repository.tfrecord import write_records
+from tfserving.repository.warmup_records import warmup_file
+from tfserving.server.observability.prometheus_text import Registry
+from tfserving.server.observability.runtime_metrics import RuntimeMetrics
+from tfserving.wire import messages
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="module")
+def servable(tmp_path_factory):
+    """A version with several inputs and outputs."""
+    import tensorflow as tf
+
+    from tfserving.server.runtime.saved_model import RuntimeOptions, load
+
+    path = tmp_path_factory.mktemp("model") / "1"
+    module = tf.Module()
+    module.f = tf.function(
+        lambda a, b: {"difference": a - b, "minuend": a, "subtrahend": b},
+        input_signature=[tf.TensorSpec([None], name=name) for name in "ab"],
+    )
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
+    loaded = load("m", 1, path, options=RuntimeOptions())
+    yield loaded
+    loaded.close()
+
+
+def test_the_order_of_inputs_and_outputs_does_not_matter_and_costs_nothing(servable):
+    signature = servable.signatures["serving_default"]
+    a, b = np.array([5.0], np.float32), np.array([3.0], np.float32)
+    orders = [
+        ({"a": a, "b": b}, ("difference", "minuend", "subtrahend")),
+        ({"b": b, "a": a}, ("difference", "minuend", "subtrahend")),
+        ({"b": b, "a": a}, ("subtrahend", "difference", "minuend")),
+        ({"a": a, "b": b}, ("minuend", "difference", "subtrahend")),
+    ]
+    make = servable._session._make_callable_from_options
+    with mock.patch.object(servable._session, "_make_callable_from_options", side_effect=make) as made:
+        for inputs, outputs in orders:
+            answer = servable.run(signature, inputs, outputs)
+            assert {name: array.tolist() for name, array in answer.items()} == {
+                "difference": [2.0],
+                "minuend": [5.0],
+                "subtrahend": [3.0],
+            }
+            assert tuple(answer) == outputs
+    assert made.call_count == 1
+
+
+@pytest.fixture
+def from_examples(tmp_path):
+    """The directory of a version whose signature takes tf.Examples."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(inputs):
+        features = tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)})
+        return {"outputs": features["x"] * 2.0}
+
+    module.regress = regress
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": regress, "also": regress})
+    return tmp_path / "1"
+
+
+def log(kind, *names):
+    """A warmup record of some kind for signatures, with one example."""
+    record = messages.PredictionLog()
+    asked = getattr(record, kind).request
+    features = asked.input.example_list.examples.add().features
+    features.feature["x"].float_list.value.append(1.0)
+    for name in names:
+        spec = asked.tasks.add().model_spec if kind == "multi_inference_log" else asked.model_spec
+        spec.signature_name = name
+    return record.SerializeToString()
+
+
+def warmed_up(path, *records):
+    from tfserving.server.runtime.saved_model import RuntimeOptions, load
+
+    (path / "assets.extra").mkdir(exist_ok=True)
+    write_records(warmup_file(path), records)
+    runs = []
+    metrics = RuntimeMetrics(Registry())
+    with mock.patch.object(metrics, "graph_ran", runs.append):
+        load("m", 1, path, options=RuntimeOptions(), metrics=metrics).close()
+    return len(runs)
+
+
+def test_warmup_records_of_every_kind_are_answered(from_examples):
+    assert warmed_up(from_examples, log("classify_log"), log("regress_log", "also")) == 2
+    assert warmed_up(from_examples, log("multi_inference_log", "serving_default", "also")) == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (log("regress_log", "no such"), "'no such', which the model does not have"),
+        (b"", "no predict, classify, regress or multi-inference log"),
+    ],
+)
+def test_a_warmup_record_that_cannot_be_answered_fails_the_load(from_examples, record, said):
+    with pytest.raises(TfServingError, match=said):
+        warmed_up(from_examples, log("regress_log"), record)

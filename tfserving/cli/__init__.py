@@ -1,0 +1,1 @@
+"""The `tfserving` command: one module a subcommand, parsing and printing only."""

@@ -1,0 +1,1 @@
+"""What should be served, what is, and the steps between: source, policy, manager, versions."""

@@ -1,0 +1,1 @@
+"""The gRPC API: a codec over the service, on grpc.aio."""
