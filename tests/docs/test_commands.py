@@ -1,0 +1,214 @@
+"""Runs the commands of README.md and of the guide in order, and compares their output with the output shown.
+
+A `text` block directly below a block of commands shows their output, with `…` for what varies. A `console`
+block shows a session: its numbers may differ, and a line `...` stands for lines that were left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.docs.checkout import CheckoutCopy, Output
+from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
+
+# Lines of a session that differ between machines: the engine, and where things are installed.
+VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
+# Commands that need a GPU, or a download of gigabytes, run with a fake docker.
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh")
+
+
+@pytest.mark.tensorflow
+def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
+    fake = FakeDocker(tmp_path / "docker")
+    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
+    try:
+        run_pages(copy, fake, {})
+    finally:
+        fake.close()
+        copy.close()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.docker
+def test_commands_succeed_with_docker(tmp_path: Path) -> None:
+    image = base_image()
+    fake = FakeDocker(tmp_path / "docker")
+    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image})
+    try:
+        path = f"{fake.bin}:{copy.environment['PATH']}"
+        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)})
+    finally:
+        fake.close()
+        copy.close()
+        remove_containers_and_images(copy.prefix)
+
+
+def run_pages(copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+    """Run the blocks of README.md, then those of the guide.
+
+    Args:
+        fake_variables: variables that make a block use the fake docker.
+    """
+    run_page(read_page("README.md"), copy, fake, fake_variables)
+    shutil.rmtree(copy.root / "models" / "iris")  # the guide exports it again
+    for name in guide_pages():
+        run_page(read_page(name), copy, fake, fake_variables)
+
+
+def run_page(page: Page, copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+    output = Output("", "")
+    for block in page.blocks:
+        try:
+            if block.language == "bash" and NEEDS_FAKE_DOCKER.search(block.text):
+                output = copy.run_bash(block.text, {**fake_variables, "ENGINE": "docker"})
+                fake.check_gpu_arguments(block.text)
+            elif block.language == "bash" and "run_tests.sh" not in block.text:
+                output = copy.run_bash(block.text)
+            elif block.language == "python":
+                output = copy.run_python(block.text)
+            elif block.language == "text" and block.is_output:
+                compare_output(block.text, output.stdout)
+            elif block.language == "console":
+                compare_session(block.text, output)
+        except AssertionError as error:
+            raise AssertionError(f"{page.name}:{block.line}: {error}") from error
+
+
+def compare_output(shown: str, printed: str) -> None:
+    """Check that the page shows what the command printed; `…` matches any text."""
+    pattern = re.escape(shown.strip()).replace(re.escape("…"), ".*?")
+    assert re.fullmatch(pattern, printed.strip(), re.S), (
+        f"the page shows\n{shown}\nand the command prints\n{printed}"
+    )
+
+
+def compare_session(shown: str, output: Output) -> None:
+    """Check that the command printed every line of the session, apart from numbers and paths."""
+
+    def normalize(line: str) -> str:
+        line = re.sub(r"/\S+/", "", line)  # the location of the checkout
+        return " ".join(re.sub(r"\d+(\.\d+)?", "N", line).split())
+
+    printed = {normalize(line) for line in (output.stdout + output.stderr).splitlines()}
+    for line in shown.splitlines():
+        is_picture = not re.search(r"\w", line) or "read: " in line
+        if not (is_picture or line.startswith("$ ") or VARIES.search(line)):
+            assert normalize(line) in printed, (
+                f"the page shows the line\n{line}\nand the command prints\n{output.stdout}\n{output.stderr}"
+            )
+
+
+class FakeDocker:
+    """tests/scripts/fake_docker.py as the docker command, with the images that the commands need."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = directory / "world"
+        self.bin = directory / "bin"
+        self.world.mkdir(parents=True)
+        self.bin.mkdir()
+        command = self.bin / "docker"
+        script = ROOT / "tests" / "scripts" / "fake_docker.py"
+        # fake_docker.py does not read a build context from standard input.
+        ignore_context = 'for last; do :; done; [ "$last" != - ] || exec cat >/dev/null'
+        command.write_text(f'#!/bin/sh\n{ignore_context}\nexec {sys.executable} -S -E {script} "$@"\n')
+        command.chmod(0o755)
+        labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
+        image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
+        state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}
+        state |= {"images": {"tfserving-iris:gpu": image}, "containers": {}}
+        (self.world / "state").write_text(json.dumps(state))
+        (self.world / "models").write_text("{}")
+        (self.world / "server").write_text("works")
+
+    def check_gpu_arguments(self, text: str) -> None:
+        """Check that each command of the block passed its GPU to docker, unless it was a dry run."""
+        calls = [json.loads(line) for line in (self.world / "calls").read_text().splitlines()]
+        for gpu, rest in re.findall(r"^GPU=(\S+)(.*)", text, re.M):
+            given = [call for call in calls if call[0] == "run" and f'"device={gpu}"' in call]
+            assert given or "--dry-run" in rest, f"no docker run with GPU {gpu} among {calls}"
+
+    def close(self) -> None:
+        """Stop the processes that stand for its containers."""
+        for container in json.loads((self.world / "state").read_text())["containers"].values():
+            if container["pid"]:
+                os.kill(container["pid"], signal.SIGKILL)
+
+
+def base_image() -> str:
+    """The base image. Skips the test if no Docker engine responds or the image is not available."""
+    image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
+    if shutil.which("docker") is None or docker("info").returncode != 0:
+        skip_or_fail("no Docker engine responds")
+    if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:
+        skip_or_fail(f"no image {image}")
+    return image
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"{reason}, and TFSERVING_REQUIRE_DOCKER=1")
+    pytest.skip(reason)
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=600)
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(error.cmd, 124, "", "")
+
+
+def remove_containers_and_images(prefix: str) -> None:
+    containers = docker("ps", "--all", "--quiet", "--filter", f"name=^{prefix}").stdout.split()
+    if containers:
+        docker("rm", "--force", *containers)
+    images = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{prefix}*").stdout.split()
+    if images:
+        docker("rmi", "--force", *images)
+
+
+@pytest.mark.parametrize("name", ["README.md", *guide_pages()])
+def test_blocks_have_a_known_language(name: str) -> None:
+    languages = {block.language for block in read_page(name).blocks}
+    assert languages <= {"bash", "python", "text", "console", "textproto"}
+
+
+def test_readme_begins_with_quickstart_and_tests() -> None:
+    commands = [block.text for block in read_page("README.md").blocks_in("bash")]
+    assert commands[:2] == ["bash quickstart.sh\n", "bash run_tests.sh\n"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a 1\n", "a 1\n", True),
+        ("a 1\n", "a 2\n", False),
+        ("a …\nb\n", "a anything\nb\n", True),
+        ("a …\nb\n", "a anything\nc\n", False),
+        ("[[…]]\n", "[[1.5, 2.5]]\n", True),
+        ("a\n", "a\nb\n", False),
+    ],
+)
+def test_compare_output_detects_differences(shown: str, printed: str, same: bool) -> None:
+    if same:
+        compare_output(shown, printed)
+    else:
+        with pytest.raises(AssertionError):
+            compare_output(shown, printed)
+
+
+def test_compare_session_ignores_numbers_and_the_engine() -> None:
+    output = Output("[1/5] engine\n  docker: answers\n gRPC  0.98  12.5 ms\n", "a note\n")
+    session = "$ bash quickstart.sh\n[1/5] engine\n  embedded: x\n...\n gRPC 0.99 7 ms\na note\n ## \n"
+    compare_session(session, output)
+    with pytest.raises(AssertionError):
+        compare_session("[1/5] engines\n", output)
