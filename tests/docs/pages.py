@@ -1,4 +1,4 @@
-"""A Markdown page as the tests of the documentation need it, and the variables that it should know."""
+"""Markdown pages as the tests of the documentation need them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Block:
 
     Attributes:
         language: the word after the fence.
-        text: what is inside, with a line break at its end.
-        line: of its first line in the page, from 1.
-        alone: whether there is text between the block before it and this one.
+        text: the content, with a line break at its end.
+        line: number of the first line of the content in the page, from 1.
+        is_output: whether the block directly follows another one, without text between them.
     """
 
     language: str
     text: str
     line: int
-    alone: bool
+    is_output: bool
 
 
 class Page:
@@ -41,25 +41,25 @@ class Page:
         self.text = self.path.read_text(encoding="utf-8")
         self.blocks: list[Block] = []
         prose: list[str] = []
-        inside: list[str] | None = None
-        language, alone = "", True
+        content: list[str] | None = None
+        language, is_output = "", False
         for number, line in enumerate(self.text.splitlines(), 1):
             fence = _FENCE.match(line)
-            if inside is None and fence:
-                language, inside = fence[1], []
-            elif inside is None:
-                alone = alone or bool(line.strip())
+            if content is None and fence:
+                language, content = fence[1], []
+            elif content is None:
+                is_output = is_output and not line.strip()
                 prose.append(line)
             elif line == "```":
-                text = "".join(f"{each}\n" for each in inside)
-                self.blocks.append(Block(language, text, number - len(inside), alone))
-                inside, alone = None, False
+                text = "".join(f"{each}\n" for each in content)
+                self.blocks.append(Block(language, text, number - len(content), is_output))
+                content, is_output = None, True
             else:
-                inside.append(line)
-        assert inside is None, f"{name}: the last fence is not closed"
+                content.append(line)
+        assert content is None, f"{name}: the last fence is not closed"
         self.prose = "\n".join(prose)
 
-    def of(self, *languages: str) -> list[Block]:
+    def blocks_in(self, *languages: str) -> list[Block]:
         """The blocks in these languages."""
         return [block for block in self.blocks if block.language in languages]
 
@@ -81,21 +81,43 @@ class Page:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """What a link into the page may name, as GitHub makes it of the headings."""
+        """Anchors of the headings, as GitHub generates them."""
         return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for _, text in self.headings}
 
-    def table(self, key: str) -> dict[str, list[str]]:
-        """The table that has a row beginning with `key`: its rows' other cells by their first one."""
-        rows: dict[str, list[str]] = {}
-        for line in [*self.prose.splitlines(), ""]:
+    @cached_property
+    def tables(self) -> list[list[list[str]]]:
+        """The rows of each table, head and separator included, as lists of cells."""
+        found: list[list[list[str]]] = [[]]
+        for line in self.prose.splitlines():
             if line.startswith("|"):
-                first, *others = (cell.strip() for cell in line.strip("|").split("|"))
-                rows[first] = others
-            elif key in rows:
+                cells = re.split(r"(?<!\\)\|", line.strip("|"))
+                found[-1].append([cell.strip() for cell in cells])
+            elif found[-1]:
+                found.append([])
+        return [table for table in found if table]
+
+    def table_with(self, key: str) -> dict[str, list[str]]:
+        """The table that has `key` as a first cell: the other cells of its rows by their first cell."""
+        for table in self.tables:
+            rows = {first: others for first, *others in table}
+            if key in rows:
                 return rows
-            else:
-                rows = {}
         raise AssertionError(f"{self.name} has no table with a row {key}")
+
+
+@cache
+def read_page(name: str) -> Page:
+    return Page(name)
+
+
+def guide_pages() -> list[str]:
+    """The English pages of the guide, in the order in which README.md lists them."""
+    return [link for link in read_page("README.md").links if link.startswith("docs/guide/")]
+
+
+def chinese_twin(name: str) -> str:
+    """The name of the Chinese version of a page."""
+    return "README.zh-CN.md" if name == "README.md" else f"{name.removesuffix('.md')}.zh.md"
 
 
 @cache

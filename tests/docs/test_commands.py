@@ -1,7 +1,7 @@
-"""The commands of the README, read out of it and run in their order; the output that it shows is compared.
+"""Runs the commands of README.md and of the guide in order, and compares their output with the output shown.
 
-A `text` block under a block of commands is what these print, `…` stands for what varies. A `console` block is
-a session: its numbers may differ.
+A `text` block directly below a block of commands shows their output, with `…` for what varies. A `console`
+block shows a session: its numbers may differ, and a line `...` stands for lines that were left out.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from copies import Copy, Done
-from pages import ROOT, Block, Page, settings
 
-# What says which engine, where something lies, or was installed: not the same on any two machines.
+from tests.docs.checkout import CheckoutCopy, Output
+from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
+
+# Lines of a session that differ between machines: the engine, and where things are installed.
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
+# Commands that need a GPU, or a download of gigabytes, run with a fake docker.
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh")
 
 
 @pytest.mark.tensorflow
-def test_with_the_embedded_server(tmp_path: Path) -> None:
+def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
     fake = FakeDocker(tmp_path / "docker")
-    copy = Copy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
+    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
     try:
-        run(copy, fake, {})
+        run_pages(copy, fake, {})
     finally:
         fake.close()
         copy.close()
@@ -38,62 +40,76 @@ def test_with_the_embedded_server(tmp_path: Path) -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.docker
-def test_with_docker(tmp_path: Path) -> None:
+def test_commands_succeed_with_docker(tmp_path: Path) -> None:
     image = base_image()
     fake = FakeDocker(tmp_path / "docker")
-    copy = Copy(tmp_path, {"TF_SERVING_IMAGE": image})
+    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image})
     try:
-        run(copy, fake, {"PATH": f"{fake.bin}:{copy.environment['PATH']}", "FAKE_WORLD": str(fake.world)})
+        path = f"{fake.bin}:{copy.environment['PATH']}"
+        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)})
     finally:
         fake.close()
         copy.close()
-        clean(copy.prefix)
+        remove_containers_and_images(copy.prefix)
 
 
-def run(copy: Copy, fake: FakeDocker, with_fake: dict[str, str]) -> None:
-    """Runs the README's blocks; `with_fake` are the variables that those for GPUs get."""
-    done = Done("", "")
-    for block in Page("README.md").blocks:
+def run_pages(copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+    """Run the blocks of README.md, then those of the guide.
+
+    Args:
+        fake_variables: variables that make a block use the fake docker.
+    """
+    run_page(read_page("README.md"), copy, fake, fake_variables)
+    shutil.rmtree(copy.root / "models" / "iris")  # the guide exports it again
+    for name in guide_pages():
+        run_page(read_page(name), copy, fake, fake_variables)
+
+
+def run_page(page: Page, copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+    output = Output("", "")
+    for block in page.blocks:
         try:
-            if block.language == "bash" and re.search("GPU=|-gpu", block.text):
-                copy.bash(block.text, {**with_fake, "ENGINE": "docker"})
+            if block.language == "bash" and NEEDS_FAKE_DOCKER.search(block.text):
+                output = copy.run_bash(block.text, {**fake_variables, "ENGINE": "docker"})
                 fake.check_gpu_arguments(block.text)
             elif block.language == "bash" and "run_tests.sh" not in block.text:
-                done = copy.bash(block.text)
+                output = copy.run_bash(block.text)
             elif block.language == "python":
-                done = copy.python(block.text)
-            elif block.language == "text" and not block.alone:
-                compare(block.text, done.out)
+                output = copy.run_python(block.text)
+            elif block.language == "text" and block.is_output:
+                compare_output(block.text, output.stdout)
             elif block.language == "console":
-                compare_session(block.text, done)
+                compare_session(block.text, output)
         except AssertionError as error:
-            raise AssertionError(f"README.md line {block.line}: {error}") from error
+            raise AssertionError(f"{page.name}:{block.line}: {error}") from error
 
 
-def compare(shown: str, printed: str) -> None:
-    """Whether the README shows what was printed, but for `…` and blanks at the ends."""
+def compare_output(shown: str, printed: str) -> None:
+    """Check that the page shows what the command printed; `…` matches any text."""
     pattern = re.escape(shown.strip()).replace(re.escape("…"), ".*?")
     assert re.fullmatch(pattern, printed.strip(), re.S), (
-        f"it shows\n{shown}\nand the command prints\n{printed}"
+        f"the page shows\n{shown}\nand the command prints\n{printed}"
     )
 
 
-def compare_session(shown: str, done: Done) -> None:
-    """Whether every line of the README's session was printed, whatever its numbers."""
+def compare_session(shown: str, output: Output) -> None:
+    """Check that the command printed every line of the session, apart from numbers and paths."""
 
-    def shape(line: str) -> str:
-        line = re.sub(r"/\S+/", "", line)  # where the checkout lies
+    def normalize(line: str) -> str:
+        line = re.sub(r"/\S+/", "", line)  # the location of the checkout
         return " ".join(re.sub(r"\d+(\.\d+)?", "N", line).split())
 
-    printed = {shape(line) for line in (done.out + done.err).splitlines()}
+    printed = {normalize(line) for line in (output.stdout + output.stderr).splitlines()}
     for line in shown.splitlines():
         is_picture = not re.search(r"\w", line) or "read: " in line
         if not (is_picture or line.startswith("$ ") or VARIES.search(line)):
-            assert shape(line) in printed, f"it shows the line\n{line}\nand the command prints\n{done.out}"
+            assert normalize(line) in printed, (
+                f"the page shows the line\n{line}\nand the command prints\n{output.stdout}\n{output.stderr}"
+            )
 
 
 class FakeDocker:
-    """tests/scripts/fake_docker.py as the docker command, with the images that the README's commands want."""
+    """tests/scripts/fake_docker.py as the docker command, with the images that the commands need."""
 
     def __init__(self, directory: Path) -> None:
         self.world = directory / "world"
@@ -113,30 +129,30 @@ class FakeDocker:
         (self.world / "server").write_text("works")
 
     def check_gpu_arguments(self, text: str) -> None:
-        """Whether each command of the block gave docker its GPU, unless it was a dry run."""
+        """Check that each command of the block passed its GPU to docker, unless it was a dry run."""
         calls = [json.loads(line) for line in (self.world / "calls").read_text().splitlines()]
         for gpu, rest in re.findall(r"^GPU=(\S+)(.*)", text, re.M):
             given = [call for call in calls if call[0] == "run" and f'"device={gpu}"' in call]
             assert given or "--dry-run" in rest, f"no docker run with GPU {gpu} among {calls}"
 
     def close(self) -> None:
-        """Ends what "runs" in it."""
+        """Stop the processes that stand for its containers."""
         for container in json.loads((self.world / "state").read_text())["containers"].values():
             if container["pid"]:
                 os.kill(container["pid"], signal.SIGKILL)
 
 
 def base_image() -> str:
-    """The base of the image, where an engine answers and has it or can pull it; else the test is skipped."""
+    """The base image. Skips the test if no Docker engine responds or the image is not available."""
     image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
     if shutil.which("docker") is None or docker("info").returncode != 0:
-        not_here("no Docker engine answers")
+        skip_or_fail("no Docker engine responds")
     if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:
-        not_here(f"no image {image}")
+        skip_or_fail(f"no image {image}")
     return image
 
 
-def not_here(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
         pytest.fail(f"{reason}, and TFSERVING_REQUIRE_DOCKER=1")
     pytest.skip(reason)
@@ -149,8 +165,7 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(error.cmd, 124, "", "")
 
 
-def clean(prefix: str) -> None:
-    """Removes the containers and images of a copy."""
+def remove_containers_and_images(prefix: str) -> None:
     containers = docker("ps", "--all", "--quiet", "--filter", f"name=^{prefix}").stdout.split()
     if containers:
         docker("rm", "--force", *containers)
@@ -159,16 +174,14 @@ def clean(prefix: str) -> None:
         docker("rmi", "--force", *images)
 
 
-def blocks() -> Iterator[Block]:
-    yield from Page("README.md").blocks
+@pytest.mark.parametrize("name", ["README.md", *guide_pages()])
+def test_blocks_have_a_known_language(name: str) -> None:
+    languages = {block.language for block in read_page(name).blocks}
+    assert languages <= {"bash", "python", "text", "console", "textproto"}
 
 
-def test_every_block_has_a_known_language() -> None:
-    assert {block.language for block in blocks()} <= {"bash", "python", "text", "console", "textproto"}
-
-
-def test_the_two_commands_come_first() -> None:
-    commands = [block.text for block in blocks() if block.language == "bash"]
+def test_readme_begins_with_quickstart_and_tests() -> None:
+    commands = [block.text for block in read_page("README.md").blocks_in("bash")]
     assert commands[:2] == ["bash quickstart.sh\n", "bash run_tests.sh\n"]
 
 
@@ -183,18 +196,17 @@ def test_the_two_commands_come_first() -> None:
         ("a\n", "a\nb\n", False),
     ],
 )
-def test_compare(shown: str, printed: str, same: bool) -> None:
+def test_compare_output_detects_differences(shown: str, printed: str, same: bool) -> None:
     if same:
-        compare(shown, printed)
+        compare_output(shown, printed)
     else:
         with pytest.raises(AssertionError):
-            compare(shown, printed)
+            compare_output(shown, printed)
 
 
-def test_compare_session() -> None:
-    done = Done("[1/5] engine\n  docker: answers\n gRPC  0.98  12.5 ms\n", "a note\n")
-    compare_session(
-        "$ bash quickstart.sh\n[1/5] engine\n  embedded: x\n gRPC 0.99 7 ms\na note\n ## \n", done
-    )
+def test_compare_session_ignores_numbers_and_the_engine() -> None:
+    output = Output("[1/5] engine\n  docker: answers\n gRPC  0.98  12.5 ms\n", "a note\n")
+    session = "$ bash quickstart.sh\n[1/5] engine\n  embedded: x\n...\n gRPC 0.99 7 ms\na note\n ## \n"
+    compare_session(session, output)
     with pytest.raises(AssertionError):
-        compare_session("[1/5] engines\n", done)
+        compare_session("[1/5] engines\n", output)

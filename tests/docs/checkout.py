@@ -1,7 +1,8 @@
-"""A copy of the checkout in which the commands of the README can be run without touching what is outside.
+"""A copy of the checkout in which the commands of the documentation run without side effects outside it.
 
-The README uses the default ports, names and places. A copy has others, which are free, and says so in its
-scripts, in the commands that are run in it, and backwards in what they print.
+The documentation uses default ports, container names and /tmp. Each copy uses free ports, its own names and
+its own directory instead. They are replaced in its scripts and in the commands, and replaced back in the
+output.
 """
 
 from __future__ import annotations
@@ -20,74 +21,75 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import ROOT
+from tests.docs.pages import ROOT
 
 PORT = re.compile(r"\b8[5-9][0-9]{2}\b")
-CONTAINER = re.compile(r"(?<=CONTAINER_NAME[= ])([a-z][\w-]*)")
-DEADLINE = 600.0  # for one block; nothing here takes a tenth of it
+CONTAINER = re.compile(r"(?:(?<=CONTAINER_NAME[= ])|(?<=\.run/)|(?<=logs --tail 20 ))([a-z][\w-]*)")
+BLOCK_TIMEOUT = 600.0  # seconds for one block; none takes a tenth of it
 END = b"\x1e"
 
 
 @dataclass(frozen=True)
-class Done:
+class Output:
     """What a block printed."""
 
-    out: str
-    err: str
+    stdout: str
+    stderr: str
 
 
-class Copy:
-    """The files that git knows or would take, in a directory of their own.
+class CheckoutCopy:
+    """The tracked and the new files of the checkout, in their own directory and git repository.
 
     Args:
-        directory: where; it must be empty.
+        directory: an empty directory.
         environment: variables for the commands.
-        path: directories to look for commands before all others.
+        path: directories to search for commands before all others.
     """
 
     def __init__(self, directory: Path, environment: dict[str, str], path: Sequence[Path] = ()) -> None:
-        self.prefix = f"tfserving-readme-{uuid.uuid4().hex[:8]}"
+        self.prefix = f"tfserving-docs-{uuid.uuid4().hex[:8]}"
         self.root = directory / "checkout"
         self._places = {"/tmp/": f"{directory}/tmp/"}
         self._ports: dict[str, str] = {}
         (directory / "tmp").mkdir()
-        self._clone()
-        self._make_venv()
+        self._copy_files()
+        self._create_venv()
         self.environment = {
             "PATH": ":".join([*map(str, path), os.environ["PATH"]]),
             "HOME": str(directory),
             "TMPDIR": str(directory / "tmp"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PIP_NO_BUILD_ISOLATION": "0",  # which turns isolation off: the build downloads nothing
             **environment,
         }
         self._shell = self._start_shell()
 
-    def local(self, text: str) -> str:
-        """A command of the README as it is meant here."""
+    def to_local(self, text: str) -> str:
+        """Replace ports, names and places of the documentation by those of this copy."""
         text = PORT.sub(lambda match: self._port(match[0]), text)
         text = CONTAINER.sub(rf"{self.prefix}-\1", text)
-        for theirs, ours in self._places.items():
-            text = text.replace(theirs, ours)
+        for documented, local in self._places.items():
+            text = text.replace(documented, local)
         return text
 
-    def public(self, text: str) -> str:
-        """What a command printed here as the README shows it."""
-        for theirs, ours in [*self._places.items(), *self._ports.items()]:
-            text = text.replace(ours, theirs)
+    def to_documented(self, text: str) -> str:
+        """Replace ports, names and places of this copy by those of the documentation."""
+        for documented, local in [*self._places.items(), *self._ports.items()]:
+            text = text.replace(local, documented)
         return text.replace(f"{self.prefix}-", "").replace(f"{self.root}/", "")
 
-    def bash(self, text: str, variables: dict[str, str] | None = None) -> Done:
-        """Runs a block in the one shell that runs them all, so that what it sets stays.
+    def run_bash(self, text: str, variables: dict[str, str] | None = None) -> Output:
+        """Run a block in the shell that runs all blocks, so that variables and the directory persist.
 
         Args:
-            variables: for this block only, on top of the shell's.
+            variables: set for this block only.
 
         Raises:
-            AssertionError: a command in it failed, or it took too long.
+            AssertionError: a command failed or the block timed out.
         """
         block, out, err = (self.root.parent / name for name in ("block", "out", "err"))
-        assigned = "".join(f"export {name}='{value}'\n" for name, value in (variables or {}).items())
-        block.write_text(assigned + self.local(text))
+        assignments = "".join(f"export {name}='{value}'\n" for name, value in (variables or {}).items())
+        block.write_text(assignments + self.to_local(text))
         source = f"source '{block}' </dev/null >'{out}' 2>'{err}'"
         if variables:
             source = f"( {source} )"
@@ -95,29 +97,29 @@ class Copy:
         assert self._shell.stdout is not None
         self._shell.stdin.write(f"{source}; printf '\\x1e'\n".encode())
         self._shell.stdin.flush()
-        timer = threading.Timer(DEADLINE, os.killpg, (self._shell.pid, signal.SIGKILL))
+        timer = threading.Timer(BLOCK_TIMEOUT, os.killpg, (self._shell.pid, signal.SIGKILL))
         timer.start()
-        answer = self._shell.stdout.read(1)
+        received = self._shell.stdout.read(1)
         timer.cancel()
-        done = Done(*(self.public(path.read_text(errors="replace")) for path in (out, err)))
-        assert answer == END, f"a command failed or took too long:\n{text}\n{done.out}\n{done.err}"
-        return done
+        output = Output(*(self.to_documented(path.read_text(errors="replace")) for path in (out, err)))
+        assert received == END, f"a command failed or timed out:\n{text}\n{output.stdout}\n{output.stderr}"
+        return output
 
-    def python(self, text: str) -> Done:
-        """Runs a block of Python at the top of the checkout, in its environment.
+    def run_python(self, text: str) -> Output:
+        """Run a block of Python at the top of the checkout, in its virtual environment.
 
         Raises:
-            AssertionError: it failed, or it took too long.
+            AssertionError: it failed.
         """
         done = subprocess.run(
-            [str(self.root / ".venv" / "bin" / "python"), "-c", self.local(text)],
-            cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=DEADLINE,
+            [str(self.root / ".venv" / "bin" / "python"), "-c", self.to_local(text)],
+            cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=BLOCK_TIMEOUT,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        return Done(self.public(done.stdout), self.public(done.stderr))
+        return Output(self.to_documented(done.stdout), self.to_documented(done.stderr))
 
     def close(self) -> None:
-        """Ends the shell, and the embedded servers that a failed command has left."""
+        """Stop the shell, and the embedded servers that a failed block left running."""
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         self._shell.stdin.close()
@@ -132,7 +134,7 @@ class Copy:
                 timeout=60,
             )
 
-    def _clone(self) -> None:
+    def _copy_files(self) -> None:
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         for name in filter(None, names.stdout.split("\0")):
@@ -140,10 +142,10 @@ class Copy:
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, self.root / name)
         settings = self.root / "lib" / "settings.sh"
-        text = self.local(settings.read_text())
+        text = self.to_local(settings.read_text())
         settings.write_text(re.sub(r'(setting IMAGE_NAME "?)tfserving', rf"\1{self.prefix}-tfserving", text))
-        command = self.root / "tf_rpc_client.py"
-        command.write_text(self.local(command.read_text()))
+        client = self.root / "tf_rpc_client.py"
+        client.write_text(self.to_local(client.read_text()))
         author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
         for arguments in (
             ["init", "--quiet"],
@@ -152,8 +154,8 @@ class Copy:
         ):
             subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True)
 
-    def _make_venv(self) -> None:
-        """A virtual environment with the packages of the running one: nothing is installed."""
+    def _create_venv(self) -> None:
+        """Create a virtual environment that uses the packages of the running one."""
         venv = self.root / ".venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
         (packages,) = venv.glob("lib/python*/site-packages")
@@ -161,8 +163,11 @@ class Copy:
         lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(borrowed)]
         (packages / "borrowed.pth").write_text("".join(lines))
         command = shutil.which("saved_model_cli", path=sysconfig.get_path("scripts"))
-        assert command, "saved_model_cli comes with TensorFlow and is not there"
+        assert command, "saved_model_cli, which comes with TensorFlow, is not installed"
         (venv / "bin" / "saved_model_cli").symlink_to(command)
+        pip = venv / "bin" / "pip"
+        pip.write_text(f'#!/bin/sh\nexec "{venv}/bin/python" -m pip "$@"\n')
+        pip.chmod(0o755)
         with (self.root / "requirements.txt").open() as requirements:
             mark = subprocess.run(["cksum"], stdin=requirements, check=True, capture_output=True, text=True)
         (venv / ".requirements").write_text(mark.stdout)

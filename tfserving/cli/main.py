@@ -1,0 +1,38 @@
+"""The `tfserving` command: finds the subcommand and passes the arguments on."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tfserving import __version__
+from tfserving.cli.command import new_parser
+
+# Subcommand: its module in this package, and what it does.
+_COMMANDS = {
+    "call": ("call", "send a request to a served model; print its status or signatures"),
+    "export": ("export", "write a model into the model repository, ready to be served"),
+    "serve": ("serve", "run the embedded server, with the flags of tensorflow_model_server"),
+    "check": ("check", "check a models.config and the models that it names"),
+    "format": ("format_config", "print a models.config in text format, also from JSON"),
+    "select": ("select", "print the versions that the policies of a models.config select"),
+    "versions": ("versions", "print the versions of a model on disk"),
+    "show": ("show", "print the signatures of a SavedModel"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand and return its exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    commands = "".join(f"  {name:10}{about}\n" for name, (_, about) in _COMMANDS.items())
+    parser = new_parser(
+        "tfserving",
+        "Takes a trained TensorFlow model to a served endpoint.",
+        f"commands:\n{commands}\n`tfserving COMMAND --help` describes the arguments of a command.\n",
+    )
+    parser.usage = "tfserving COMMAND [ARGUMENT ...]"
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=_COMMANDS, help="one of the commands below")
+    module, _ = _COMMANDS[parser.parse_args(arguments[:1]).command]
+    return int(importlib.import_module(f"tfserving.cli.{module}").main(arguments[1:]))
