@@ -118,7 +118,9 @@ class FakeDocker:
         self.bin.mkdir()
         command = self.bin / "docker"
         script = ROOT / "tests" / "scripts" / "fake_docker.py"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {script} "$@"\n')
+        # fake_docker.py does not read a build context from standard input.
+        ignore_context = 'for last; do :; done; [ "$last" != - ] || exec cat >/dev/null'
+        command.write_text(f'#!/bin/sh\n{ignore_context}\nexec {sys.executable} -S -E {script} "$@"\n')
         command.chmod(0o755)
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
