@@ -36,11 +36,7 @@ _LANGUAGE_LINK = re.compile(r"^\[(?:中文|English)\]\(\S+\)\n\n", re.M)
 
 def on_config(config):
     """Copy the pages and let MkDocs read the copies. MkDocs calls this once for each language."""
-    pages = {
-        f"docs/{path.relative_to(ROOT / 'docs')}": path
-        for path in (ROOT / "docs").rglob("*")
-        if path.is_file()
-    }
+    pages = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.is_file()]
     places = {name: name.removeprefix("docs/") for name in pages} | OUTSIDE
     shutil.rmtree(STAGING, ignore_errors=True)
     for name, place in places.items():
