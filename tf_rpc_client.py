@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Calls a served model: `python tf_rpc_client.py --help`.
+"""Call a served model: `python tf_rpc_client.py --help`.
 
-In Python: `from tf_rpc_client import TfRpcClient`; all public names are those of `tfserving.client`.
+In Python: `from tf_rpc_client import TfRpcClient`; the public names are those of `tfserving.client`.
 """
 
 import sys
@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     sys.exit(
-        f"tf_rpc_client.py: error: {error}: run it with .venv/bin/python (made by bash quickstart.sh), "
-        "or pip install -r requirements.txt first"
+        f"tf_rpc_client.py: error: {error}; run it with .venv/bin/python (created by bash quickstart.sh), "
+        "or run pip install -r requirements.txt first"
     )
 
 if TYPE_CHECKING:

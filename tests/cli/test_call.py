@@ -92,7 +92,7 @@ def test_files(run, tmp_path):
         (["[1]", "--output", "z"], "no output 'z'"),
         (["--show", "[1]"], "send nothing"),
         (["--status", "[1]"], "send nothing"),
-        (["[1]", "--ca", "nowhere.pem"], "no file nowhere.pem"),
+        (["[1]", "--ca", "nowhere.pem"], "nowhere.pem does not exist"),
         (["[1]", "--address", "http://a"], "without a scheme"),
         (["[1]", "--token", "a\nb"], "printable"),
     ],
@@ -127,7 +127,7 @@ def test_what_the_server_refuses_ends_in_1(run, service):
         assert "nobody" in err or "9" in err
     status, _, err = run("[1]", "--timeout", "0.3", address="127.0.0.1:1")
     assert status == 1
-    assert "is the server running" in err
+    assert "check that the server is running" in err
 
 
 def test_show_and_status(run, service):

@@ -1,4 +1,4 @@
-"""The calls of TensorFlow Serving's gRPC API: each one's path and the messages it takes and gives."""
+"""The methods of TensorFlow Serving's gRPC API with their paths and messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfserving.wire import messages
 
 @dataclass(frozen=True)
 class Method:
-    """A unary call of the gRPC API, named as its messages are but for their endings."""
+    """A unary method of the gRPC API; `messages` is the common prefix of its message names."""
 
     service: str
     name: str
@@ -18,7 +18,7 @@ class Method:
 
     @property
     def path(self) -> str:
-        """What gRPC calls the method by, e.g. "/tensorflow.serving.PredictionService/Predict"."""
+        """The path of the method in gRPC, e.g. "/tensorflow.serving.PredictionService/Predict"."""
         return f"/{self.service}/{self.name}"
 
     @property
