@@ -16,7 +16,7 @@ from tfserving.errors import TfServingError
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(slots=True)
 class Request(Generic[T]):
     """A request in the form that a transport sends, and how to read its response.
 
