@@ -122,5 +122,5 @@ _BY_CODE = {one.default_code: one for one in _CLASSES} | {"UNAUTHENTICATED": Per
 
 
 def error_for(code: str) -> type[TfServingError]:
-    """The class for a canonical status name; `TfServingError` if it has none of its own."""
+    """The class for a canonical status name; `TfServingError` if there is none."""
     return _BY_CODE.get(code, TfServingError)

@@ -124,7 +124,7 @@ class FakeService:
         if self.failures:
             raise self.failures.pop(0)
 
-    def call(self, spec: ModelSpec, inputs: dict, wanted: tuple[str, ...]) -> tuple[ModelSpec, dict]:
+    def call(self, spec: ModelSpec, inputs: dict, selected: tuple[str, ...]) -> tuple[ModelSpec, dict]:
         number, version = self.version(spec)
         name = spec.signature or "serving_default"
         if name not in version.signatures:
@@ -137,7 +137,7 @@ class FakeService:
                 raise InvalidInputError(f"Expects arg[0] to be {info.dtype}")
         outputs = version.functions[name](inputs)
         chosen = {
-            alias: np.asarray(array) for alias, array in outputs.items() if not wanted or alias in wanted
+            alias: np.asarray(array) for alias, array in outputs.items() if not selected or alias in selected
         }
         return ModelSpec(spec.name, number, None, name), chosen
 

@@ -303,7 +303,7 @@ def test_wait_polls_until_the_model_is_available(wait, server, clock):
 
 
 def test_wait_polls_again_when_a_server_does_not_respond(wait, server):
-    server.script = [5, DeadlineError("no answer", address="a")]
+    server.script = [5, DeadlineError("no response", address="a")]
     wait(60)
     assert server.timeouts == pytest.approx([5, 5])
 

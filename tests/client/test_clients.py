@@ -262,9 +262,9 @@ def test_classifies_and_regresses_examples(client):
 def test_calls_that_rest_lacks_are_unsupported(client):
     examples = [{"x": 3.0}]
     if "Rpc" in type(client.wrapped).__name__:
-        answers = client.multi_inference(examples, ["value", "score"])
-        assert answers["score"] == [[("3", 3.0)]]
-        assert answers["value"].tolist() == [1.5]
+        results = client.multi_inference(examples, ["value", "score"])
+        assert results["score"] == [[("3", 3.0)]]
+        assert results["value"].tolist() == [1.5]
         with pytest.raises(InvalidInputError, match="classify and regress"):
             client.multi_inference(examples, ["pair"])
     else:

@@ -23,8 +23,7 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
             outputs = await client.infer({"image": images})
 
     Close it in the event loop of its last call: aiohttp closes connections there. In a forked child the
-    client opens connections of its own, in the child's own event loop; calls in flight at the fork stay with
-    the parent.
+    client opens new connections in the child's event loop; calls in flight at the fork stay with the parent.
     """
 
     _loop: asyncio.AbstractEventLoop | None = None

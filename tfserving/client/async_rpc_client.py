@@ -20,7 +20,7 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
             outputs = await client.infer({"image": images})
 
     Forks: fork before the first call, or start processes with "spawn". gRPC's asyncio threads do not exist in
-    a forked child. There the client opens new connections in the child's own event loop, but if calls were in
+    a forked child. There the client opens new connections in the child's event loop, but if calls were in
     flight at the fork, calls of the child can hang. A fork neither waits for asyncio calls nor cancels them.
     """
 

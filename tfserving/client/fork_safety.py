@@ -7,7 +7,7 @@ call is in flight: new calls wait for the fork, and calls that take longer than 
 retried in the parent. A program that does not fork while it calls never waits.
 
 Asyncio clients are different: their calls neither delay a fork nor are they cancelled by one. In the child
-they open new connections in its own event loop, but a child that was forked while the parent's asyncio calls
+they open new connections in its event loop, but a child that was forked while the parent's asyncio calls
 were in flight can hang; start such processes with the multiprocessing method "spawn".
 """
 

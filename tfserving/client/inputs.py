@@ -48,10 +48,10 @@ def arrays_for(signature: Signature, inputs: Any) -> dict[str, Array]:
     """
     if not isinstance(inputs, Mapping):
         inputs = {_only_input(signature): inputs}
-    wanted = signature.inputs
-    if inputs.keys() != wanted.keys():
+    expected = signature.inputs
+    if inputs.keys() != expected.keys():
         _check_names(signature, inputs)
-    return {alias: _array_for(value, wanted[alias], signature) for alias, value in inputs.items()}
+    return {alias: _array_for(value, expected[alias], signature) for alias, value in inputs.items()}
 
 
 def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
@@ -137,25 +137,25 @@ def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
     """Python values as an array of the signature's dtype, if it can hold them."""
     if info.dtype is DType.DT_STRING:
         return _strings(value, info, signature)
-    wanted = info.dtype.numpy
+    expected = info.dtype.numpy
     try:
         natural = np.array(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise _mismatch(info, signature, f"{value!r:.60}", "all rows must have one length") from error
     if natural.size == 0:
-        return natural.astype(wanted)
-    whole = whole_numbers(value, natural, wanted)
+        return natural.astype(expected)
+    whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
     kind = natural.dtype.kind
     # numpy has no kind for bfloat16, so it counts as real
-    is_integer, is_real = wanted.kind in "iu", wanted.kind != "c"
+    is_integer, is_real = expected.kind in "iu", expected.kind != "c"
     if kind not in "biufc" or (kind == "c" and is_real):
         raise _mismatch(info, signature, f"{value!r:.60}")
     with np.errstate(all="ignore"):
-        array = natural.astype(wanted)
-        if is_integer or wanted.kind == "b":
-            fits = _same_integers(natural, array, wanted)
+        array = natural.astype(expected)
+        if is_integer or expected.kind == "b":
+            fits = _same_integers(natural, array, expected)
         else:
             fits = bool((np.isfinite(array) | ~np.isfinite(natural)).all())
     if not fits:
@@ -165,7 +165,7 @@ def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
     return array
 
 
-def whole_numbers(value: Any, natural: Array, wanted: np.dtype[Any]) -> Array | None:
+def whole_numbers(value: Any, natural: Array, expected: np.dtype[Any]) -> Array | None:
     """Exact integers from a list that numpy converts to float64; None if they are not integers or do not fit.
 
     numpy does so with lists where only some of the values need uint64.
@@ -173,19 +173,19 @@ def whole_numbers(value: Any, natural: Array, wanted: np.dtype[Any]) -> Array | 
     Args:
         value: the list.
         natural: its array, as numpy converts it.
-        wanted: the dtype to convert to; None is returned unless it is an integer dtype.
+        expected: the dtype to convert to; None is returned unless it is an integer dtype.
     """
-    if wanted.kind not in "iu" or natural.dtype.kind != "f":
+    if expected.kind not in "iu" or natural.dtype.kind != "f":
         return None
-    limits = np.iinfo(wanted)
+    limits = np.iinfo(expected)
     whole = np.array(value, object)
     fits = all(type(one) is int and limits.min <= one <= limits.max for one in whole.reshape(-1))
-    return whole.astype(wanted) if fits else None
+    return whole.astype(expected) if fits else None
 
 
-def _same_integers(natural: Array, array: Array, wanted: np.dtype[Any]) -> bool:
-    if natural.dtype.kind in "iu" and wanted.kind in "iu":
-        limits = np.iinfo(wanted)
+def _same_integers(natural: Array, array: Array, expected: np.dtype[Any]) -> bool:
+    if natural.dtype.kind in "iu" and expected.kind in "iu":
+        limits = np.iinfo(expected)
         return limits.min <= int(natural.min()) and int(natural.max()) <= limits.max
     return bool((array == natural).all())
 

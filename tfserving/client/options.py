@@ -27,7 +27,7 @@ class Unset(enum.Enum):
     UNSET = "the client's default"
 
 
-# `timeout=None` means no deadline, so the client's default needs a value of its own.
+# `timeout=None` means no deadline, so a separate value stands for the client's default.
 UNSET = Unset.UNSET
 Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and the message reads better
 

@@ -110,22 +110,22 @@ def from_json(value: Any, info: TensorInfo) -> Array:
 
 
 def _numbers(value: Any, info: TensorInfo) -> Array:
-    wanted = info.dtype.numpy
+    expected = info.dtype.numpy
     natural = np.array(value)
-    whole = whole_numbers(value, natural, wanted)
+    whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
     kind = natural.dtype.kind
     if natural.size:
-        if wanted.kind == "b":
+        if expected.kind == "b":
             good = kind == "b"
-        elif wanted.kind in "iu":
+        elif expected.kind in "iu":
             good = kind in "iu"
         else:
             good = kind in "iuf"
         if not good:
             raise ValueError(natural.dtype)
-    return natural.astype(wanted)
+    return natural.astype(expected)
 
 
 def _text(value: Any) -> Array:

@@ -20,8 +20,8 @@ class TfRpcClient(RpcTransport, BlockingClient):
             outputs = client.infer({"image": images})
 
     A process may fork while its threads call: the fork waits up to a second for the calls in flight, calls
-    that take longer are cancelled and retried in the parent, and the client in the child opens connections of
-    its own.
+    that take longer are cancelled and retried in the parent, and the client in the child opens new
+    connections.
 
     Args:
         address: "host:port"; or several, as a comma-separated list or a sequence: calls go to them in turn,

@@ -32,7 +32,7 @@ class RpcCodec:
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
     ) -> PreparedPredict:
         writer = predict.RequestWriter(spec, outputs)
-        input_count = len(signature.inputs)
+        path, input_count = services.PREDICT.path, len(signature.inputs)
         expected = tuple(outputs or signature.outputs)
 
         def decode(data: bytes) -> Arrays:
@@ -45,7 +45,7 @@ class RpcCodec:
                 body = writer.write_cached(inputs)
             if body is None:
                 body = writer.write(arrays_for(signature, inputs))
-            return Request(services.PREDICT.path, body, decode, spec.name)
+            return Request(path, body, decode, spec.name)
 
         return request_for
 

@@ -39,7 +39,7 @@ class TensorSpan(NamedTuple):
 class Layout:
     """The contents of a message except the values, and the positions of the values.
 
-    `names` are the wanted outputs of a request.
+    `names` are the outputs that a request selects.
     """
 
     spec: ModelSpec
@@ -49,8 +49,8 @@ class Layout:
     def arrays(self, data: bytes, *, copy: bool) -> Arrays:
         """The tensors of a message with this layout, by name.
 
-        With `copy` they have memory of their own (small ones in a bytearray, so `owndata` is False); without,
-        they are read-only, possibly unaligned views of `data`.
+        With `copy` they do not share the memory of `data` (small ones are in a bytearray); without, they
+        are read-only, possibly unaligned views of `data`.
         """
         arrays: Arrays = {}
         for alias, dtype, shape, start, stop in self.spans:

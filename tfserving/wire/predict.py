@@ -147,7 +147,7 @@ def peek_model(data: bytes) -> str:
 
 
 def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
-    """The spec and the outputs of a serialized `PredictResponse`; arrays have memory of their own.
+    """The spec and the outputs of a serialized `PredictResponse`; arrays do not share the memory of `data`.
 
     Raises:
         ProtocolError: the bytes are not a PredictResponse, or a tensor in it is inconsistent.

@@ -23,12 +23,12 @@ class Method:
 
     @property
     def request(self) -> Any:
-        """The class of the message that it takes."""
+        """The message class of the request."""
         return getattr(messages, f"{self.messages}Request")
 
     @property
     def response(self) -> Any:
-        """The class of the message that it gives."""
+        """The message class of the response."""
         return getattr(messages, f"{self.messages}Response")
 
 

@@ -71,7 +71,7 @@ def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any
 
 
 def to_array(proto: Any) -> np.ndarray[Any, Any]:
-    """Convert a `TensorProto` to an array with memory of its own; strings as an object array of bytes.
+    """Convert a `TensorProto` to an array that owns its memory; strings as an object array of bytes.
 
     A repeated field that is shorter than the shape repeats its last value, and an empty one means zeros, as
     in TensorFlow (tensor.cc, Tensor::FromProto).
