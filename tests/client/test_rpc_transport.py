@@ -17,6 +17,7 @@ import pytest
 
 from tests.client.fakes import FakeRpcServer, FakeService
 from tfserving.client import (
+    AsyncTfRestClient,
     AsyncTfRpcClient,
     Keepalive,
     Retry,
@@ -104,13 +105,13 @@ class Traffic:
             thread.join()
 
 
-def call_in_a_child(client):
+def call_in_a_child(infer):
     child = os.fork()
     if child == 0:
         signal.alarm(20)
         good = False
         try:
-            good = client.infer([3])["y"].tolist() == [3.5]
+            good = infer([3])["y"].tolist() == [3.5]
         finally:
             os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -263,7 +264,7 @@ def test_parent_and_child_can_call_after_a_fork(start, idle):
             for _ in range(10):
                 if traffic is not None:
                     traffic.wait_for_calls(10)
-                call_in_a_child(client)
+                call_in_a_child(client.infer)
             assert client.infer([1])["y"].tolist() == [2.5]
         assert traffic is None or not traffic.errors
 
@@ -275,16 +276,25 @@ def test_a_fork_cancels_a_long_call_and_the_parent_retries_it(start, monkeypatch
         client.infer([1])
         slow = pool.submit(client.infer, [1])
         assert server.process.stdout.readline() == "held\n"
-        call_in_a_child(client)
+        call_in_a_child(client.infer)
         assert slow.result()["y"].tolist() == [2.5], "retried"
 
 
 def test_the_rest_client_can_call_after_a_fork(rest_server):
     client = TfRestClient(rest_server.address, "half")
     client.infer([1])
-    call_in_a_child(client)
+    call_in_a_child(client.infer)
     assert client.infer([1])["y"].tolist() == [2.5]
     client.close()
+
+
+def test_an_idle_asyncio_rest_client_can_call_after_a_fork(rest_server):
+    client = AsyncTfRestClient(rest_server.address, "half")
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(client.infer([1]))
+        call_in_a_child(lambda inputs: asyncio.run(client.infer(inputs)))
+        assert loop.run_until_complete(client.infer([1]))["y"].tolist() == [2.5]
+        loop.run_until_complete(client.close())
 
 
 def test_threads_can_share_a_client(rpc_server, rest_server):
