@@ -5,11 +5,10 @@ In Python: `from tf_rpc_client import TfRpcClient`; the public names are those o
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     import tfserving.client
-    from tfserving.client import __all__  # noqa: F401
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -20,10 +19,11 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from tfserving.client import *  # noqa: F403
+else:  # hidden from type checkers, as in tfserving.client
+    __all__ = tfserving.client.__all__
 
-
-def __getattr__(name: str) -> Any:
-    return getattr(tfserving.client, name)
+    def __getattr__(name):
+        return getattr(tfserving.client, name)
 
 
 if __name__ == "__main__":

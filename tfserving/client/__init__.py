@@ -44,9 +44,9 @@ _LAZY = {
     "describe": "tfserving.wire.signatures",
 }
 
-__all__ = [*_LAZY, *(name for name, value in globals().items() if isinstance(value, type))]
-
-if not TYPE_CHECKING:  # else a misspelt name would pass type checkers
+# Hidden from type checkers: they read __all__ only if it is a literal, and would accept misspelt names.
+if not TYPE_CHECKING:
+    __all__ = [*_LAZY, *(name for name, value in globals().items() if isinstance(value, type))]
 
     def __getattr__(name):
         if name not in _LAZY:
@@ -54,6 +54,5 @@ if not TYPE_CHECKING:  # else a misspelt name would pass type checkers
         value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
         return value
 
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__():
+        return sorted(__all__)
