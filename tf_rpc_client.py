@@ -1,29 +1,29 @@
 #!/usr/bin/env python3
-"""Calls a served model: `python tf_rpc_client.py --help`.
+"""Call a served model: `python tf_rpc_client.py --help`.
 
-In Python: `from tf_rpc_client import TfRpcClient`; all public names are those of `tfserving.client`.
+In Python: `from tf_rpc_client import TfRpcClient`; the public names are those of `tfserving.client`.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     import tfserving.client
-    from tfserving.client import __all__  # noqa: F401
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     sys.exit(
-        f"tf_rpc_client.py: error: {error}: run it with .venv/bin/python (made by bash quickstart.sh), "
-        "or pip install -r requirements.txt first"
+        f"tf_rpc_client.py: error: {error}; run it with .venv/bin/python (created by bash quickstart.sh), "
+        "or run pip install -r requirements.txt first"
     )
 
 if TYPE_CHECKING:
     from tfserving.client import *  # noqa: F403
+else:  # hidden from type checkers, as in tfserving.client
+    __all__ = tfserving.client.__all__
 
-
-def __getattr__(name: str) -> Any:
-    return getattr(tfserving.client, name)
+    def __getattr__(name):
+        return getattr(tfserving.client, name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The bare transport, to see what is left to gain: python -m benchmarks.bare_server PORT [SECONDS]
+"""A bare gRPC transport, the upper limit for the server: python -m benchmarks.bare_server PORT [SECONDS]
 
-An empty `grpc.aio` handler: answers every Predict with the same bytes, without a look at the request.
-With SECONDS it is busy for so long before each answer, as if with a model: after a pause the transport takes
-longer, since its threads have to wake.
+A `grpc.aio` handler that sends the same bytes for every Predict and does not read the request. With SECONDS
+it spins for that long before each response, in place of a model: after a pause the transport takes longer,
+since its threads have to wake up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tfserving.wire.model_spec import ModelSpec
 
 
 async def serve(port: int, seconds: float = 0.0) -> None:
-    """Serves until it is killed."""
+    """Serve until the process is killed."""
     spec = ModelSpec("trivial", 1, signature="serving_default")
-    answer = predict.encode_response(spec, {"y": np.zeros(3, np.float32)})
+    response = predict.encode_response(spec, {"y": np.zeros(3, np.float32)})
 
     async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         end = time.perf_counter() + seconds
         while seconds and time.perf_counter() < end:
             pass
-        return answer
+        return response
 
     server = grpc.aio.server()
     handlers = {services.PREDICT.name: grpc.unary_unary_rpc_method_handler(handler)}

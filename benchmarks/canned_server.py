@@ -1,10 +1,10 @@
-"""A gRPC server that always answers the same: python -m benchmarks.canned_server grpcio|lean
+"""A gRPC server that always sends the same response: python -m benchmarks.canned_server grpcio|lean
 
-"grpcio" is grpcio's own; "lean" speaks just enough HTTP/2 to take a call and send bytes made beforehand,
-so that what is measured is the client and not the server. Prints its port.
+"grpcio" is a grpcio server; "lean" has just enough HTTP/2 to receive a call and send prepared bytes, so that
+benchmarks measure the client and not the server. Prints its port.
 
-A request with "signature_def" in it is answered with the metadata of a model whose input "x" and output "y"
-are float32 of any shape; any other with one (1, 10) output.
+The response to a request with "signature_def" in it is the metadata of a model whose input "x" and output "y"
+are float32 of any shape; the response to any other request is one (1, 10) output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ACK = END_STREAM = 1
 END_HEADERS = 4
 WIDE = 2**31 - 1
 
-# HPACK: ":status: 200" from the static table, the others spelled out
+# HPACK: ":status: 200" from the static table, the others as literals
 STATUS_200 = b"\x88"
 CONTENT_TYPE = b"\x0f\x10\x10application/grpc"
 TRAILERS = b"\x00\x0bgrpc-status\x010"
@@ -47,29 +47,29 @@ def metadata() -> bytes:
     for infos, name in ((signature.inputs, "x"), (signature.outputs, "y")):
         infos[name].dtype = int(DType.DT_FLOAT)
         infos[name].tensor_shape.unknown_rank = True
-    reply = messages.GetModelMetadataResponse()
-    reply.metadata["signature_def"].Pack(signatures)
-    return bytes(reply.SerializeToString())
+    response = messages.GetModelMetadataResponse()
+    response.metadata["signature_def"].Pack(signatures)
+    return bytes(response.SerializeToString())
 
 
-def answer(message: bytes) -> tuple[bytes, bytes, bytes]:
-    """Head, data and trailers, without their stream."""
+def respond_with(message: bytes) -> tuple[bytes, bytes, bytes]:
+    """Headers, data and trailers of a response."""
     return STATUS_200 + CONTENT_TYPE, struct.pack(">BI", 0, len(message)) + message, TRAILERS
 
 
-PREDICTION = answer(encode_response(ModelSpec("m", 1), {"y": np.zeros((1, 10), np.float32)}))
-METADATA = answer(metadata())
+PREDICTION = respond_with(encode_response(ModelSpec("m", 1), {"y": np.zeros((1, 10), np.float32)}))
+METADATA = respond_with(metadata())
 
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """A connection of a client."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.buffer = bytearray()
         self.begun = False
         self.unacknowledged = 0
-        self.kinds: dict[int, tuple[bytes, bytes, bytes]] = {}
+        self.responses: dict[int, tuple[bytes, bytes, bytes]] = {}
         settings = struct.pack(">HIHI", 4, WIDE, 5, 2**24 - 1)  # wide windows, large frames
         transport.write(
             frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WIDE - 65535))
@@ -94,11 +94,11 @@ class Connection(asyncio.Protocol):
             position = start + size
             if kind == DATA:
                 self.unacknowledged += size
-                if stream not in self.kinds:
+                if stream not in self.responses:
                     wants_metadata = buffer.find(b"signature_def", start, position) >= 0
-                    self.kinds[stream] = METADATA if wants_metadata else PREDICTION
+                    self.responses[stream] = METADATA if wants_metadata else PREDICTION
                 if flags & END_STREAM:
-                    head, body, trailers = self.kinds.pop(stream)
+                    head, body, trailers = self.responses.pop(stream)
                     out.append(frame(HEADERS, END_HEADERS, stream, head))
                     out.append(frame(DATA, 0, stream, body))
                     out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers))
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
 
 
 class Handler(grpc.GenericRpcHandler):
-    """For grpcio's server."""
+    """The handler of the grpcio server."""
 
     def service(self, handler_call_details: Any) -> Any:
         wants_metadata = handler_call_details.method.endswith("GetModelMetadata")

@@ -1,6 +1,6 @@
-"""What the client costs, against what one would write without it: python -m benchmarks.client [--quick]
+"""The client's cost compared with plain gRPC: python -m benchmarks.client [--quick]
 
-Each figure is a ratio of medians of interleaved rounds in this one run, so that a busy machine slows both
+Each figure is a ratio of medians of interleaved rounds in one run, so that a busy machine slows down both
 sides. Writes client.md, client.json and client.png beside this file, or to --out. Needs requirements.txt.
 """
 
@@ -42,11 +42,11 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure."""
+    """How long to measure: `seconds` per side of a round, `runs` of a new interpreter."""
 
     rounds: int
-    seconds: float  # that one side of a round takes, about
-    runs: int  # of a new interpreter
+    seconds: float
+    runs: int
     install: bool
 
 
@@ -55,7 +55,7 @@ QUICK = Effort(rounds=1, seconds=0.001, runs=1, install=False)
 
 
 def seconds_of(function: Callable[[], object], count: int) -> float:
-    """Of one call, by `count` calls."""
+    """Seconds per call, over `count` calls."""
     begin = time.perf_counter()
     for _ in range(count):
         function()
@@ -65,7 +65,7 @@ def seconds_of(function: Callable[[], object], count: int) -> float:
 def against(
     baseline: Callable[[], object], ours: Callable[[], object], effort: Effort
 ) -> tuple[float, float]:
-    """Median seconds of ours and of the baseline, taken in turn."""
+    """Median seconds of our call and of the baseline, measured alternately."""
     baseline(), ours()
     once = max(seconds_of(baseline, 3), 1e-7)
     count = max(1, round(effort.seconds / once))
@@ -74,10 +74,10 @@ def against(
 
 
 def start_up(effort: Effort) -> Iterator[Row]:
-    """New interpreters; the minimum of their times, since only noise adds to it."""
+    """Start-up of new interpreters; the minimum of the times, since noise only adds to them."""
     codes = "import grpc, numpy", "from tf_rpc_client import TfRpcClient; TfRpcClient('127.0.0.1:8500', 'm')"
     with tempfile.TemporaryDirectory() as folder:
-        # compiled once, as an installed package is
+        # compiled once, like an installed package
         environment = os.environ | {"PYTHONPYCACHEPREFIX": folder, "PYTHONPATH": str(ROOT)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -108,7 +108,7 @@ print("tensorflow" in sys.modules)
 
 
 def installed() -> Iterator[Row]:
-    """A virtual environment of its own, filled from the package index."""
+    """The size of a new virtual environment with the package installed."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)]
@@ -177,7 +177,7 @@ def calling(address: str, effort: Effort, limits: Sequence[float | None], where:
 
 
 def many_callers(address: str, effort: Effort, limit: float | None, where: str = "") -> Iterator[Row]:
-    """The asyncio client; and grpc.aio without it, which is the most that it could be."""
+    """The asyncio client; and stubs of grpc.aio without it, the upper limit."""
     inputs = {"x": random(SHAPES["1x10"])}
     data = predict.encode_request(SPEC, inputs)
     count = max(2, round(800 * effort.seconds))
@@ -220,8 +220,8 @@ def many_callers(address: str, effort: Effort, limit: float | None, where: str =
             return await tasks(lambda: client.infer(inputs))
 
     rounds = [(threads(), asyncio.run(stubs()), asyncio.run(ours())) for _ in range(effort.rounds)]
-    baseline, most, rate = map(statistics.median, zip(*rounds, strict=True))
-    for what, measured, holds in (("asyncio client", rate, limit), ("stubs of `grpc.aio`", most, None)):
+    baseline, upper, rate = map(statistics.median, zip(*rounds, strict=True))
+    for what, measured, holds in (("asyncio client", rate, limit), ("stubs of `grpc.aio`", upper, None)):
         yield Row(
             f"calls a second, {what}, {CALLERS} callers{where}",
             f"{CALLERS} threads on grpcio stubs, same bytes",
@@ -238,7 +238,7 @@ def random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 @contextlib.contextmanager
 def server(kind: str) -> Iterator[str]:
-    """The address of a canned server in a process of its own."""
+    """The address of a canned server in another process."""
     command = [sys.executable, "-m", "benchmarks.canned_server", kind]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
@@ -250,7 +250,7 @@ def server(kind: str) -> Iterator[str]:
 
 
 def measure(effort: Effort) -> Iterator[Row]:
-    """All rows, those in new processes first: later this one has TensorFlow in it."""
+    """All rows; those in new processes come first, before this process imports TensorFlow."""
     lean, grpcio = "; lean server", "; grpcio's server"
     yield from start_up(effort)
     with server("lean") as address:
@@ -269,22 +269,22 @@ def measure(effort: Effort) -> Iterator[Row]:
 
 PAGE = """# The client
 
-Made by `python -m benchmarks.client`: ratios of medians of {rounds} interleaved rounds in one run, minima of
-{runs} interpreters for the import. {machine}.
+Written by `python -m benchmarks.client`: ratios of medians of {rounds} interleaved rounds in one run; for the
+import, minima of {runs} interpreters. {machine}.
 
 {table}
 
-Whole calls go to a server of grpcio (`grpc.aio`) that always answers the same. For calls a second it would be
-the bottleneck: even the stubs of `grpc.aio` make few more calls on it than threads do. These go to a lean
-one, which speaks just enough HTTP/2 to answer ([canned_server.py](canned_server.py)). Each is measured on the
-other's server too, without a limit.
+Whole calls go to a grpcio server (`grpc.aio`) that always sends the same response. For calls per second it
+would be the bottleneck: even the stubs of `grpc.aio` make few more calls to it than threads do. So these go
+to a lean server with just enough HTTP/2 for a response ([canned_server.py](canned_server.py)). Each row is
+also measured, without a limit, on the other server.
 
 ![ratios against their limits](client.png)
 """
 
 
 def main() -> int:
-    """The command; see --help."""
+    """Run the command; see --help."""
     arguments = arguments_of("benchmarks.client", __doc__)
     effort = QUICK if arguments.quick else THOROUGH
     facts = {"rounds": effort.rounds, "runs": effort.runs}

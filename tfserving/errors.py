@@ -1,8 +1,8 @@
-"""One tree of errors for the client, the server and the tools, free of transport.
+"""One tree of errors for the client, the server and the tools, independent of the transport.
 
-Every error has a canonical status `code`, the names that gRPC uses ("NOT_FOUND", "INVALID_ARGUMENT", ...).
-The server raises these and its two APIs translate the code; the client catches what its transport raises and
-raises the same classes again, so that code written against one API holds for the other.
+Every error has a canonical status `code`, by the names of gRPC ("NOT_FOUND", "INVALID_ARGUMENT", ...). The
+server raises these errors, and its two APIs translate the code. The client catches the errors of its
+transport and raises these instead, so that callers handle both APIs alike.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import ClassVar
 
 
 class TfServingError(Exception):
-    """Anything that this toolkit refuses or fails to do.
+    """Base class of all errors of this toolkit.
 
     Attributes:
         code: canonical status name, e.g. "NOT_FOUND".
-        address: "host:port" of the server that was called, or None where no server was involved.
-        model: name of the model that the call was for, or None.
-        server_message: the text that the server sent, unchanged, or None when the error arose on this side.
+        address: "host:port" of the server that was called, or None if there was none.
+        model: name of the model of the call, or None.
+        server_message: the message that the server sent, unchanged, or None if the error arose elsewhere.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -45,69 +45,69 @@ class NotFoundError(TfServingError):
 
 
 class InvalidInputError(TfServingError, ValueError):
-    """An argument, name, dtype or shape that cannot be right, whatever the server's state."""
+    """An argument, name, dtype or shape that is not valid, whatever the state of the server."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class FailedPreconditionError(TfServingError):
-    """Right in itself, but not in the state that the server or the files are in."""
+    """A valid call that the state of the server or of the files does not allow."""
 
     default_code = "FAILED_PRECONDITION"
 
 
-class DeadlineError(TfServingError, TimeoutError):
-    """The deadline passed before the answer came."""
+class DeadlineError(TfServingError):
+    """The deadline passed before the response arrived."""
 
     default_code = "DEADLINE_EXCEEDED"
 
 
-class UnavailableError(TfServingError, ConnectionError):
-    """No server answers at the address, or it went away during the call."""
+class UnavailableError(TfServingError):
+    """No server responds at the address, or the connection broke during the call."""
 
     default_code = "UNAVAILABLE"
 
 
 class ExhaustedError(TfServingError):
-    """The server, or a limit of the protocol, has no room for this call."""
+    """The server has no capacity for the call, or the call exceeds a limit of the protocol."""
 
     default_code = "RESOURCE_EXHAUSTED"
 
 
-class PermissionDeniedError(TfServingError, PermissionError):
-    """The server refuses this caller (PERMISSION_DENIED or UNAUTHENTICATED)."""
+class PermissionDeniedError(TfServingError):
+    """The server rejects the caller's credentials (PERMISSION_DENIED or UNAUTHENTICATED)."""
 
     default_code = "PERMISSION_DENIED"
 
 
 class UnsupportedError(TfServingError):
-    """The other side does not know the call, or the value cannot be expressed in it."""
+    """The server does not implement the call, or the API cannot express the value."""
 
     default_code = "UNIMPLEMENTED"
 
 
 class ProtocolError(TfServingError):
-    """Bytes that are not the message they should be."""
+    """Bytes that are not the expected message."""
 
     default_code = "DATA_LOSS"
 
 
 class ConfigError(InvalidInputError):
-    """A models.config (or another configuration file) that cannot be used."""
+    """A models.config, or another configuration file, that is not valid."""
 
 
 class RepositoryError(FailedPreconditionError):
-    """The model repository on disk lacks something, or holds something that is in the way."""
+    """The model repository on disk lacks files, or has files that conflict with the operation."""
 
 
 class ExportError(TfServingError):
-    """A model that cannot be exported as asked."""
+    """A model that cannot be exported as requested."""
 
     default_code = "FAILED_PRECONDITION"
 
 
-# PERMISSION_DENIED and UNAUTHENTICATED share one class; codes that are not listed are a plain TfServingError.
-_KINDS: tuple[type[TfServingError], ...] = (
+# PERMISSION_DENIED and UNAUTHENTICATED share a class; other codes are a plain TfServingError.
+_CLASSES: tuple[type[TfServingError], ...] = (
     NotFoundError,
     InvalidInputError,
     FailedPreconditionError,
@@ -118,9 +118,9 @@ _KINDS: tuple[type[TfServingError], ...] = (
     UnsupportedError,
     ProtocolError,
 )
-_BY_CODE = {kind.default_code: kind for kind in _KINDS} | {"UNAUTHENTICATED": PermissionDeniedError}
+_BY_CODE = {one.default_code: one for one in _CLASSES} | {"UNAUTHENTICATED": PermissionDeniedError}
 
 
 def error_for(code: str) -> type[TfServingError]:
-    """The class that stands for a canonical status name, `TfServingError` for one without its own."""
+    """The class for a canonical status name; `TfServingError` if there is none."""
     return _BY_CODE.get(code, TfServingError)

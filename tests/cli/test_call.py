@@ -95,7 +95,7 @@ def test_reads_inputs_from_files(run, tmp_path):
         (["[1]", "--output", "z"], "no output 'z'"),
         (["--show", "[1]"], "do not send values; omit VALUE"),
         (["--status", "[1]"], "do not send values; omit VALUE"),
-        (["[1]", "--ca", "nowhere.pem"], "no file nowhere.pem"),
+        (["[1]", "--ca", "nowhere.pem"], "nowhere.pem does not exist"),
         (["[1]", "--address", "http://a"], "without a scheme"),
         (["[1]", "--token", "a\nb"], "printable"),
     ],
@@ -130,7 +130,7 @@ def test_exits_with_1_if_the_server_rejects_the_request_or_does_not_respond(run,
         assert "nobody" in err or "9" in err
     status, _, err = run("[1]", "--timeout", "0.3", address="127.0.0.1:1")
     assert status == 1
-    assert "is the server running" in err
+    assert "check that the server is running" in err
 
 
 def test_prints_signatures_and_status(run, service):

@@ -1,4 +1,4 @@
-"""The four clients under one surface."""
+"""The four clients with the same blocking interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_client(kind: str, address: Any, model: str | None, **options: Any) -> A
 
 
 class Blocking:
-    """A client whose methods have been awaited, if they must be."""
+    """Runs the coroutines of an asyncio client until they complete."""
 
     def __init__(self, wrapped: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.wrapped = wrapped

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import subprocess
 import threading
 
@@ -11,7 +12,7 @@ from tfserving.client import Retry
 
 @pytest.fixture
 def service():
-    """A model "half" with y = x / 2 + version, and its versions 1 and 2; tests change it as they need."""
+    """A model "half" with y = x / 2 + version, and its versions 1 and 2; tests may change it."""
     return FakeService()
 
 
@@ -28,19 +29,36 @@ def rest_server(service):
 
 
 @pytest.fixture(params=["rpc", "aio", "rest", "aio_rest"])
-def client(request, rpc_server, rest_server):
-    """Each of the four clients; the asyncio ones behind methods that wait."""
-    address = rest_server.address if "rest" in request.param else rpc_server.address
+def kind(request):
+    """Each of the four clients."""
+    return request.param
+
+
+@pytest.fixture
+def connect(kind, rpc_server, rest_server):
+    """Makes a client for the fake server; methods of asyncio clients block."""
+    address = rest_server.address if "rest" in kind else rpc_server.address
     loop = asyncio.new_event_loop()
-    wrapped = Blocking(make_client(request.param, address, "half", retry=Retry(first_pause=0.001)), loop)
-    yield wrapped
-    wrapped.close()
-    loop.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(loop.close)
+
+        def connect_with(model="half", **options):
+            options = {"retry": Retry(first_pause=0.001), **options}
+            client = Blocking(make_client(kind, address, model, **options), loop)
+            stack.callback(client.close)
+            return client
+
+        yield connect_with
+
+
+@pytest.fixture
+def client(connect):
+    return connect()
 
 
 @pytest.fixture
 def blocked():
-    """A hook for `FakeService.before` that holds the call until the test is over."""
+    """A hook for `FakeService.before` that blocks the call until the test ends."""
     over = threading.Event()
     yield lambda method: over.wait(60)
     over.set()
@@ -48,7 +66,7 @@ def blocked():
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
-    """An authority, and a server and a client that it vouches for; the server as "tf.example"."""
+    """A certificate authority, and certificates for a client and for the server "tf.example"."""
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments):

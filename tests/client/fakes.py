@@ -1,4 +1,4 @@
-"""Servers that speak TensorFlow Serving's APIs, with a Python function for a model."""
+"""Servers with TensorFlow Serving's APIs and Python functions as models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def signature_def(
 
 @dataclass
 class FakeVersion:
-    """Signatures by name, and what each computes: arrays by name to arrays by name."""
+    """Signatures by name, and their functions from arrays by name to arrays by name."""
 
     signatures: dict[str, Any]
     functions: dict[str, Callable[[dict], dict]]
@@ -90,17 +90,17 @@ def half(version: int) -> FakeVersion:
 
 @dataclass
 class FakeService:
-    """The model "half" by default, and a record of what was asked."""
+    """The model "half" by default, and a record of the requests."""
 
     models: dict[str, dict[int, FakeVersion]] = field(
         default_factory=lambda: {"half": {1: half(1), 2: half(2)}}
     )
     labels: dict[tuple[str, str], int] = field(default_factory=lambda: {("half", "stable"): 1})
-    asked: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
-    # taken from the front, one a call, before the call is answered
+    # each call takes the first one and fails with it
     failures: list[TfServingError] = field(default_factory=list)
-    # what to answer instead, bytes
+    # sent instead of any response
     garbage: bytes | None = None
     configs: list[Any] = field(default_factory=list)
     before: Callable[[str], None] = lambda method: None
@@ -119,12 +119,12 @@ class FakeService:
         return number, versions[number]
 
     def begin(self, method: str) -> None:
-        self.asked.append(method)
+        self.methods.append(method)
         self.before(method)
         if self.failures:
             raise self.failures.pop(0)
 
-    def call(self, spec: ModelSpec, inputs: dict, wanted: tuple[str, ...]) -> tuple[ModelSpec, dict]:
+    def call(self, spec: ModelSpec, inputs: dict, selected: tuple[str, ...]) -> tuple[ModelSpec, dict]:
         number, version = self.version(spec)
         name = spec.signature or "serving_default"
         if name not in version.signatures:
@@ -137,7 +137,7 @@ class FakeService:
                 raise InvalidInputError(f"Expects arg[0] to be {info.dtype}")
         outputs = version.functions[name](inputs)
         chosen = {
-            alias: np.asarray(array) for alias, array in outputs.items() if not wanted or alias in wanted
+            alias: np.asarray(array) for alias, array in outputs.items() if not selected or alias in selected
         }
         return ModelSpec(spec.name, number, None, name), chosen
 
@@ -151,15 +151,15 @@ class FakeService:
     def status(self, spec: ModelSpec) -> Any:
         if spec.name not in self.models:
             raise NotFoundError(f"Could not find any versions of model {spec.name}")
-        reply = messages.GetModelStatusResponse()
+        response = messages.GetModelStatusResponse()
         for number, version in sorted(self.models[spec.name].items(), reverse=True):
             if spec.version in (None, number):
-                reply.model_version_status.add(version=number, state=version.state).status.SetInParent()
-        return reply
+                response.model_version_status.add(version=number, state=version.state).status.SetInParent()
+        return response
 
 
 class FakeRpcServer(grpc.GenericRpcHandler):
-    """Answers on a port of its own until the `with` ends."""
+    """Serves on its own port until the `with` block ends."""
 
     def __init__(
         self,
@@ -200,56 +200,56 @@ class FakeRpcServer(grpc.GenericRpcHandler):
                 self.service_.begin(method.rpartition("/")[2])
                 if self.service_.garbage is not None:
                     return self.service_.garbage
-                return self._answer(method, data)
+                return self._respond(method, data)
             except TfServingError as error:
                 return context.abort(getattr(grpc.StatusCode, error.code), str(error))
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _answer(self, method: str, data: bytes) -> bytes:
+    def _respond(self, method: str, data: bytes) -> bytes:
         if method == services.PREDICT.path:
             call = predict.decode_request(data)
             return predict.encode_response(*self.service_.call(call.spec, call.inputs, call.outputs))
         if method == services.GET_MODEL_METADATA.path:
             request = messages.GetModelMetadataRequest.FromString(data)
             number, found = self.service_.signature_defs(ModelSpec.from_message(request.model_spec))
-            reply = messages.GetModelMetadataResponse()
-            reply.model_spec.name = request.model_spec.name
-            reply.model_spec.version.value = number
-            reply.metadata["signature_def"].Pack(found)
-            return reply.SerializeToString()
+            response = messages.GetModelMetadataResponse()
+            response.model_spec.name = request.model_spec.name
+            response.model_spec.version.value = number
+            response.metadata["signature_def"].Pack(found)
+            return response.SerializeToString()
         if method == services.GET_MODEL_STATUS.path:
             request = messages.GetModelStatusRequest.FromString(data)
             return self.service_.status(ModelSpec.from_message(request.model_spec)).SerializeToString()
         if method == services.RELOAD_CONFIG.path:
             self.service_.configs.append(messages.ReloadConfigRequest.FromString(data).config)
             return messages.ReloadConfigResponse().SerializeToString()
-        return self._answer_examples(method, data)
+        return self._respond_to_examples(method, data)
 
-    def _answer_examples(self, method: str, data: bytes) -> bytes:
+    def _respond_to_examples(self, method: str, data: bytes) -> bytes:
         if method == services.CLASSIFY.path:
             request = messages.ClassificationRequest.FromString(data)
-            reply = messages.ClassificationResponse()
-            _classify(request.input, reply.result)
-            return reply.SerializeToString()
+            response = messages.ClassificationResponse()
+            _classify(request.input, response.result)
+            return response.SerializeToString()
         if method == services.REGRESS.path:
             request = messages.RegressionRequest.FromString(data)
-            reply = messages.RegressionResponse()
-            _regress(request.input, reply.result)
-            return reply.SerializeToString()
+            response = messages.RegressionResponse()
+            _regress(request.input, response.result)
+            return response.SerializeToString()
         request = messages.MultiInferenceRequest.FromString(data)
-        reply = messages.MultiInferenceResponse()
+        response = messages.MultiInferenceResponse()
         for task in request.tasks:
-            result = reply.results.add(model_spec=task.model_spec)
+            result = response.results.add(model_spec=task.model_spec)
             if task.method_name.endswith("regress"):
                 _regress(request.input, result.regression_result)
             else:
                 _classify(request.input, result.classification_result)
-        return reply.SerializeToString()
+        return response.SerializeToString()
 
 
 def _xs(message: Any) -> list[float]:
-    """Feature x of each example, of the context where the example has none."""
+    """Feature x of each example, or of the context if the example lacks it."""
     kind = getattr(message, message.WhichOneof("kind"))
     shared = kind.context.features.feature if hasattr(kind, "context") else {}
     xs = []
@@ -270,7 +270,7 @@ def _regress(message: Any, result: Any) -> None:
 
 
 class FakeRestServer:
-    """The same service by HTTP."""
+    """The same service over HTTP."""
 
     def __init__(self, service: FakeService) -> None:
         self.requests: list[tuple[str, Any]] = []
@@ -299,7 +299,7 @@ class FakeRestServer:
                     service.begin(self.path)
                     data = service.garbage
                     if data is None:
-                        data = json.dumps(_rest_answer(service, self.path, body)).encode()
+                        data = json.dumps(_rest_response(service, self.path, body)).encode()
                 except TfServingError as error:
                     status = http_status.status_of(error.code)
                     data = json.dumps({"error": str(error)}).encode()
@@ -310,7 +310,7 @@ class FakeRestServer:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # handshakes that the test wants to fail
+                pass  # tests cause failing handshakes
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -319,7 +319,7 @@ class FakeRestServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def encrypt(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from the next connection on."""
+        """Use TLS for later connections."""
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> FakeRestServer:
@@ -335,7 +335,7 @@ class FakeRestServer:
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata|:[a-z]+)?")
 
 
-def _rest_answer(service: FakeService, path: str, body: Any) -> Any:
+def _rest_response(service: FakeService, path: str, body: Any) -> Any:
     match = _PATH.fullmatch(path)
     if match is None:
         raise InvalidInputError(f"Malformed request: {path}")

@@ -1,4 +1,4 @@
-"""Compares our messages with TensorFlow's own; raises where they differ. To be run: it imports TensorFlow.
+"""Compares our messages with TensorFlow's, in a process that imports TensorFlow; raises where they differ.
 
 python -m tests.client.official before|after ADDRESS   TensorFlow imported before or after the client
 python -m tests.client.official codec                  every dtype, both ways, against tensorflow_serving.apis
@@ -15,7 +15,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
 def live_together(order: str, address: str) -> None:
-    """Both in one process: messages of both are made and parsed, and calls are answered."""
+    """Use both in one process: make and parse messages of both, and call a server."""
     if order == "before":
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
@@ -41,7 +41,7 @@ def live_together(order: str, address: str) -> None:
 
 
 def compare_codec() -> None:
-    """What one side writes the other reads as the same arrays; TensorFlow's C++ takes part."""
+    """Arrays written by one side and read by the other are equal; also with TensorFlow's C++ code."""
     import numpy as np
     import tensorflow as tf
     from hypothesis import given, settings
@@ -56,7 +56,7 @@ def compare_codec() -> None:
     named = st.dictionaries(st.text(max_size=5), ARRAYS, max_size=3)
 
     def equal(one: np.ndarray, other: np.ndarray) -> bool:
-        if isinstance(one, bytes):  # what TensorFlow gives for a string without dimensions
+        if isinstance(one, bytes):  # TensorFlow returns bytes for a string without dimensions
             one = np.array(one, object)
         return same(np.asarray(one), np.asarray(other))
 
@@ -119,7 +119,7 @@ def compare_codec() -> None:
 
 
 def compare_descriptors() -> None:
-    """Each field of ours is one of theirs, alike in number, type and kind."""
+    """Each of our fields exists in TensorFlow with the same number, type and kind."""
     from google.protobuf import descriptor_pool
     from tensorflow.core.example import example_pb2  # noqa: F401 - fill the default pool
     from tensorflow.core.protobuf import saved_model_pb2  # noqa: F401
@@ -144,7 +144,7 @@ def compare_descriptors() -> None:
         try:
             other = theirs.FindMessageTypeByName(ours.full_name)
         except KeyError:
-            # batching_parameters.proto and a few more come in no Python package
+            # no Python package has batching_parameters.proto and a few others
             print(f"not compared: {ours.full_name}")
             return 0
         count = 0
@@ -162,7 +162,9 @@ def compare_descriptors() -> None:
                 count += compare(field.message_type)
         return count
 
-    total = sum(compare(getattr(messages, name).DESCRIPTOR) for name in messages.NAMES)
+    total = sum(
+        compare(value.DESCRIPTOR) for value in vars(messages).values() if hasattr(value, "DESCRIPTOR")
+    )
     assert total > 150, total
 
 

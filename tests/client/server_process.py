@@ -1,4 +1,4 @@
-"""A fake server in a process of its own, to be killed and stopped: prints its port, serves until it ends.
+"""A fake server in a separate process that tests kill and stop. It prints its port.
 
 python -m tests.client.server_process PORT [hold]   hold: the second Predict gets no response
 """
@@ -13,8 +13,8 @@ from tests.client.fakes import FakeRpcServer, FakeService
 
 
 def hold(method: str) -> None:
-    """Let the second Predict wait for ever."""
-    if method == "Predict" and service.asked.count("Predict") == 2:
+    """Block the second Predict forever."""
+    if method == "Predict" and service.methods.count("Predict") == 2:
         print("held", flush=True)
         threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""What holds for all four clients: the same calls, results and errors."""
+"""All four clients have the same calls, results and errors."""
 
 import numpy as np
 import pytest
@@ -35,24 +35,33 @@ def test_python_numbers_take_the_dtype_of_the_signature(client):
     assert outputs["y"].dtype == np.float32
 
 
-def test_the_value_will_do_where_there_is_one_input(client):
+def test_accepts_a_bare_value_for_a_single_input(client):
     assert values(client.infer([4])) == {"y": [4.0]}
     assert values(client.infer(np.array([4], np.float32))) == {"y": [4.0]}
     assert values(client.infer(4, signature="scalar")) == {"y": 5.0}
 
 
-def test_predict_takes_another_model_version_label_and_signature(client, service):
+def test_infer_takes_a_model_version_label_and_signature(client, service):
     service.models["other"] = {7: service.models["half"][1]}
-    assert values(client.predict([0], "other")) == {"y": [1.0]}
-    assert values(client.predict([0], version=1)) == {"y": [1.0]}
-    assert values(client.predict([0], version=2)) == {"y": [2.0]}
-    assert values(client.predict([0], label="stable")) == {"y": [1.0]}
-    pair = client.predict({"a": [[1, 2], [3, 4]], "b": [5, 2**40]}, signature="pair")
+    assert values(client.infer([0], model="other")) == {"y": [1.0]}
+    assert values(client.infer([0], version=1)) == {"y": [1.0]}
+    assert values(client.infer([0], version=2)) == {"y": [2.0]}
+    assert values(client.infer([0], label="stable")) == {"y": [1.0]}
+    pair = client.infer({"a": [[1, 2], [3, 4]], "b": [5, 2**40]}, signature="pair")
     assert values(pair) == {"sum": [8.0, float(2**40)], "twice": [10, 2**41]}
     assert {name: array.dtype for name, array in pair.items()} == {"sum": np.float32, "twice": np.int64}
 
 
-def test_only_the_wanted_outputs_come(client):
+def test_predict_is_infer_with_the_model_as_second_argument(client, service):
+    service.models["other"] = {7: service.models["half"][1]}
+    assert values(client.predict([0], "other")) == {"y": [1.0]}
+    assert values(client.predict([0], version=1, timeout=30)) == {"y": [1.0]}
+    assert values(client.predict([0], label="stable")) == {"y": [1.0]}
+    inputs = {"a": [[1, 2]], "b": [3]}
+    assert values(client.predict(inputs, signature="pair", outputs="sum")) == {"sum": [6.0]}
+
+
+def test_returns_only_the_selected_outputs(client):
     inputs = {"a": [[1, 2]], "b": [3]}
     assert values(client.predict(inputs, signature="pair", outputs=["twice"])) == {"twice": [6]}
     assert values(client.predict(inputs, signature="pair", outputs="sum")) == {"sum": [6.0]}
@@ -60,20 +69,20 @@ def test_only_the_wanted_outputs_come(client):
         client.predict(inputs, signature="pair", outputs=["nope"])
 
 
-def test_the_signature_is_asked_for_once(client, service):
+def test_fetches_the_signature_once(client, service):
     for _ in range(3):
         client.infer([1])
-    assert len([method for method in service.asked if "etadata" in method]) == 1
+    assert len([method for method in service.methods if "etadata" in method]) == 1
 
 
-def test_strings_and_bytes(client):
+def test_sends_and_receives_strings_and_bytes(client):
     given = ["häl", b"\x00\xff", ""]
     expected = [b"h\xc3\xa4l", b"\x00\xff", b""]
     assert values(client.infer(given, signature="string")) == {"y": expected}
     assert values(client.infer(np.array(given, object), signature="string")) == {"y": expected}
 
 
-def test_numbers_that_json_finds_hard(client):
+def test_special_floats_and_large_integers_are_exact(client):
     given = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38, 0.1], np.float32)
     got = client.infer(given, signature="float32")["y"]
     assert got.tobytes() == given.tobytes()
@@ -85,7 +94,7 @@ def test_numbers_that_json_finds_hard(client):
     "name",
     ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"],
 )
-def test_each_dtype_comes_back_as_it_went(client, name):
+def test_each_dtype_survives_a_round_trip(client, name):
     given = np.array([[0, 1, 1], [1, 0, 1]], name)
     for array in (given, given.T, given[::-1], np.array(given, given.dtype.newbyteorder(">"))):
         got = client.infer(array, signature=name)["y"]
@@ -94,7 +103,7 @@ def test_each_dtype_comes_back_as_it_went(client, name):
         assert got.flags.writeable
 
 
-def test_what_does_not_fit_the_signature_is_refused_before_sending(client, service):
+def test_rejects_inputs_that_do_not_fit_the_signature_before_sending(client, service):
     client.infer([1])
     for inputs, words in (
         (np.zeros(2), "input 'x' .*expected float32 .*given a float64 array"),
@@ -107,10 +116,10 @@ def test_what_does_not_fit_the_signature_is_refused_before_sending(client, servi
             client.infer(inputs)
         assert caught.value.address == client.address
         assert caught.value.model == "half"
-    assert len([method for method in service.asked if "redict" in method]) == 1
+    assert len([method for method in service.methods if "redict" in method]) == 1
 
 
-def test_a_hot_update_that_changes_the_signature_needs_no_new_client(client, service):
+def test_a_client_follows_a_signature_that_changed_on_the_server(client, service):
     client.infer([1])
     version = service.models["half"][2]
     version.signatures["serving_default"] = version.signatures["int64"]
@@ -122,7 +131,7 @@ def test_a_hot_update_that_changes_the_signature_needs_no_new_client(client, ser
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "error_class"),
     [
         (NotFoundError("Servable not found for request: Latest(half)"), NotFoundError),
         (InvalidInputError("assertion failed"), InvalidInputError),
@@ -133,11 +142,11 @@ def test_a_hot_update_that_changes_the_signature_needs_no_new_client(client, ser
         (TfServingError("the model crashed", code="INTERNAL"), TfServingError),
     ],
 )
-def test_the_errors_of_the_server(client, service, error, kind):
+def test_errors_of_the_server_keep_their_class_code_and_message(client, service, error, error_class):
     service.failures = [error] * 3
-    with pytest.raises(kind) as caught:
+    with pytest.raises(error_class) as caught:
         client.status()
-    assert type(caught.value) is kind
+    assert type(caught.value) is error_class
     assert (caught.value.code, caught.value.address, caught.value.model, caught.value.server_message) == (
         error.code,
         client.address,
@@ -145,23 +154,23 @@ def test_the_errors_of_the_server(client, service, error, kind):
         str(error),
     )
     assert caught.value.__cause__ is not None or "rest" in type(client.wrapped).__name__.lower()
-    assert len(service.failures) == 2, "no second attempt"
+    assert len(service.failures) == 2, "no retry"
 
 
-def test_a_busy_or_absent_server_is_asked_again(client, service):
+def test_retries_when_the_server_is_busy_or_unavailable(client, service):
     service.failures = [exhausted(), UnavailableError("going down"), exhausted()]
     assert values(client.infer([2])) == {"y": [3.0]}
     assert not service.failures
 
 
-def test_a_server_that_stays_busy_is_given_up(client, service):
+def test_stops_retrying_after_the_last_attempt(client, service):
     service.failures = [exhausted() for _ in range(50)]
     with pytest.raises(ExhaustedError, match="--grpc_max_threads"):
         client.infer([2])
     assert len(service.failures) == 50 - 6
 
 
-def test_a_deadline(client, service, blocked):
+def test_raises_deadline_error_when_the_timeout_passes(client, service, blocked):
     service.before = blocked
     with pytest.raises(DeadlineError) as caught:
         client.status(timeout=0.05)
@@ -201,26 +210,28 @@ def test_truncated_replies_are_protocol_errors(client, service, rpc_server, rest
         assert got["y"].tolist() == [0.0, 0.0]
 
 
-def test_no_model_and_two_choices_of_version_are_misuse(client):
-    client._calls._model = None
-    with pytest.raises(InvalidInputError, match="which model"):
-        client.infer([1])
-    with pytest.raises(InvalidInputError, match="one of them, not both"):
-        client.predict([1], "half", version=1, label="stable")
+def test_rejects_a_call_without_a_model(connect):
+    with pytest.raises(InvalidInputError, match="names no model"):
+        connect(model=None).infer([1])
 
 
-def test_unknown_names(client):
+def test_rejects_a_version_together_with_a_label(client):
+    with pytest.raises(InvalidInputError, match="exclude each other"):
+        client.infer([1], version=1, label="stable")
+
+
+def test_unknown_models_versions_labels_and_signatures_are_errors(client):
     with pytest.raises(NotFoundError, match="nobody"):
         client.predict([1], "nobody")
     with pytest.raises(NotFoundError):
         client.predict([1], version=99)
     with pytest.raises(InvalidInputError, match="label"):
         client.predict([1], label="nobody")
-    with pytest.raises(NotFoundError, match=r"no signature 'nobody'; the model has: .*'pair'"):
+    with pytest.raises(NotFoundError, match=r"no signature 'nobody'; it has: .*'pair'"):
         client.predict([1], signature="nobody")
 
 
-def test_names_that_would_break_a_url_are_only_names(client, service):
+def test_model_names_are_escaped_in_urls(client, service):
     name = "a/b:c%?#\u00e9 "
     service.models[name] = service.models["half"]
     if "Rpc" in type(client.wrapped).__name__:
@@ -228,18 +239,18 @@ def test_names_that_would_break_a_url_are_only_names(client, service):
     else:
         with pytest.raises(TfServingError):
             client.predict([0], name)
-        assert "%2F" in service.asked[-1]
-        assert "?" not in service.asked[-1]
+        assert "%2F" in service.methods[-1]
+        assert "?" not in service.methods[-1]
 
 
-def test_metadata_and_status(client):
+def test_returns_signatures_and_version_statuses(client):
     signatures = client.metadata()
     assert "inputs['a']  DT_FLOAT (-1, 2)  a:0" in describe(signatures)
     assert client.status() == [VersionStatus(2, "AVAILABLE"), VersionStatus(1, "AVAILABLE")]
     assert client.status(version=1) == [VersionStatus(1, "AVAILABLE")]
 
 
-def test_classify_and_regress(client):
+def test_classifies_and_regresses_examples(client):
     examples = [{"x": 3.0}, {"x": [4.0], "name": "b"}]
     assert client.classify(examples, signature="score") == [[("3", 3.0)], [("4", 4.0)]]
     assert client.regress(examples, signature="value").tolist() == [1.5, 2.0]
@@ -248,12 +259,12 @@ def test_classify_and_regress(client):
         client.regress({"x": 1.0})
 
 
-def test_what_rest_lacks_is_said(client):
+def test_calls_that_rest_lacks_are_unsupported(client):
     examples = [{"x": 3.0}]
     if "Rpc" in type(client.wrapped).__name__:
-        answers = client.multi_inference(examples, ["value", "score"])
-        assert answers["score"] == [[("3", 3.0)]]
-        assert answers["value"].tolist() == [1.5]
+        results = client.multi_inference(examples, ["value", "score"])
+        assert results["score"] == [[("3", 3.0)]]
+        assert results["value"].tolist() == [1.5]
         with pytest.raises(InvalidInputError, match="classify and regress"):
             client.multi_inference(examples, ["pair"])
     else:
@@ -265,8 +276,8 @@ def test_what_rest_lacks_is_said(client):
             client.infer([1j], signature="complex64")
 
 
-@pytest.mark.parametrize("client", ["rpc", "aio"], indirect=True)
-def test_reload_config(client, service):
+@pytest.mark.parametrize("kind", ["rpc", "aio"], indirect=True)
+def test_reload_config_takes_text_or_a_message(client, service):
     client.reload_config(CONFIG)
     assert service.configs[0].model_config_list.config[0].name == "half"
     client.reload_config(service.configs[0])
@@ -275,29 +286,29 @@ def test_reload_config(client, service):
         ConfigError, match=r"^Error parsing text-format tensorflow\.serving.ModelServerConfig: 1:"
     ):
         client.reload_config("model_config_list {")
-    with pytest.raises(InvalidInputError, match="not dict"):
+    with pytest.raises(InvalidInputError, match="config is a dict"):
         client.reload_config({})
 
 
-def test_waiting_ends_when_the_model_is_available(client, service):
+def test_wait_returns_when_the_model_is_available(client, service):
     service.models["half"][2].state = service.models["half"][1].state = 20
-    looks = []
+    polls = []
 
     def before(method):
-        looks.append(method)
-        if len(looks) == 3:
+        polls.append(method)
+        if len(polls) == 3:
             service.models["half"][1].state = 30
 
     service.before = before
     client.wait_until_available(30)
-    assert len(looks) == 3
+    assert len(polls) == 3
     client.wait_until_available(30, label="stable")
 
 
-def test_waiting_tells_what_was_seen_last(client, service):
+def test_wait_reports_the_last_status_at_its_timeout(client, service):
     service.models["half"] = {4: service.models["half"][1]}
     service.models["half"][4].state = 20
-    with pytest.raises(DeadlineError, match="last seen: version 4 LOADING"):
+    with pytest.raises(DeadlineError, match="last status: version 4 LOADING"):
         client.wait_until_available(0.1)
     with pytest.raises(DeadlineError, match="Could not find any versions of model later"):
         client.wait_until_available(0.1, "later")
@@ -306,18 +317,16 @@ def test_waiting_tells_what_was_seen_last(client, service):
         client.wait_until_available(0.1, label="canary")
 
 
-def test_call_metadata_reaches_the_server(client, service, rest_server):
-    client.wrapped._metadata = (("authorization", "Bearer abc"),)
-    client.status()
-    seen = (service.metadata or rest_server.headers)[-1]
-    assert seen["authorization"] == "Bearer abc"
-    client.wrapped._metadata = lambda: {"Authorization": "Bearer new"}
-    client.status()
-    seen = (service.metadata or rest_server.headers)[-1]
-    assert seen["authorization"] == "Bearer new"
+@pytest.mark.parametrize(
+    "metadata", [(("authorization", "Bearer abc"),), lambda: {"Authorization": "Bearer abc"}]
+)
+def test_sends_metadata_with_each_call(connect, service, rest_server, metadata):
+    connect(metadata=metadata).status()
+    sent = (service.metadata or rest_server.headers)[-1]
+    assert sent["authorization"] == "Bearer abc"
 
 
-def test_a_closed_client_says_so(client):
+def test_calls_of_a_closed_client_raise_failed_precondition(client):
     client.infer([1])
     client.close()
     with pytest.raises(FailedPreconditionError, match="closed"):

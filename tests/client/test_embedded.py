@@ -63,20 +63,20 @@ ONLY_GRPC = {"float16", "bfloat16", "uint16", "complex64"}
         "bool",
     ],
 )
-def test_dtypes(client, name):
-    def ask():
+def test_each_dtype_survives_a_round_trip(client, name):
+    def call():
         return client.predict([0, 1, 1], "types", signature=name)["y"]
 
     if name in ONLY_GRPC and "Rest" in type(client.wrapped).__name__:
         with pytest.raises((InvalidInputError, UnsupportedError)):
-            ask()
+            call()
         return
-    got = ask()
+    got = call()
     assert got.dtype.name == name
     assert got.astype(complex).real.tolist() == [0, 1, 1]
 
 
-def test_inputs_and_outputs_of_all_kinds(client):
+def test_infers_with_inputs_and_outputs_of_all_kinds(client):
     assert values(client.infer([[1], [2]])) == {"y": [[2.5], [3.0]]}
     assert values(client.predict({"a": [[1, 2, 3]], "b": [4]}, "multi")) == {"sum": [10.0], "b2": [8]}
     assert values(client.predict({"a": [[1, 2, 3]], "b": [4]}, "multi", outputs="b2")) == {"b2": [8]}
@@ -94,7 +94,7 @@ def test_inputs_and_outputs_of_all_kinds(client):
     assert values(big) == {"y": [2**63 - 1, -(2**63)], "big": [2**63 - 1] * 2}
 
 
-def test_versions_and_labels(client):
+def test_selects_versions_and_labels(client):
     assert values(client.predict([1], "every", version=2)) == {"y": [2.0]}
     assert values(client.predict([1], "newest")) == {"y": [10.0]}
     assert values(client.predict([1], "chosen", label="stable")) == {"y": [1.0]}
@@ -104,7 +104,7 @@ def test_versions_and_labels(client):
         client.predict([1], "chosen", version=2)
 
 
-def test_examples(client):
+def test_classifies_and_regresses_examples(client):
     examples = [{"x": 80.0}, {"x": 2.0}]
     assert client.regress(examples, signature="regress_x_to_y").tolist() == [42.0, 3.0]
     assert client.classify(examples, signature="classify_labels") == [[("42.0", 42.0)], [("3.0", 3.0)]]
@@ -114,12 +114,12 @@ def test_examples(client):
         assert both["classify_x_to_y"] == [[("", 42.0)], [("", 3.0)]]
 
 
-def test_metadata(client):
+def test_returns_signatures(client):
     text = describe(client.metadata("multi"))
     assert "inputs['a']  DT_FLOAT (-1, 3)  serving_default_a:0" in text
     assert "outputs['b2']   DT_INT32 (-1)  " in text
 
 
-def test_what_fails_in_the_graph_is_told(client):
+def test_an_error_in_the_graph_has_its_message(client):
     with pytest.raises(InvalidInputError, match="x must not be negative"):
         client.predict([-1], "failing")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfserving.client.features import input_of, values_of
+from tfserving.client.features import input_message, values_of
 from tfserving.errors import InvalidInputError
 
 
@@ -23,33 +23,33 @@ from tfserving.errors import InvalidInputError
     ],
 )
 def test_the_kind_of_a_feature_follows_from_its_values(value, kind):
-    message = input_of([{"f": value}], None)
+    message = input_message([{"f": value}], None)
     feature = message.example_list.examples[0].features.feature["f"]
     assert feature.WhichOneof("kind") == kind
     assert list(getattr(feature, kind).value) == values_of("f", value)
 
 
-def test_examples_may_share_features():
-    message = input_of([{}, {"a": 1}], {"b": "x"})
+def test_a_context_has_features_that_examples_share():
+    message = input_message([{}, {"a": 1}], {"b": "x"})
     shared = message.example_list_with_context
     assert shared.context.features.feature["b"].bytes_list.value == [b"x"]
     assert len(shared.examples) == 2
-    assert input_of([], None).WhichOneof("kind") == "example_list"
+    assert input_message([], None).WhichOneof("kind") == "example_list"
 
 
-def test_a_feature_may_be_empty():
-    feature = input_of([{"f": []}], None).example_list.examples[0].features.feature
+def test_accepts_an_empty_feature():
+    feature = input_message([{"f": []}], None).example_list.examples[0].features.feature
     assert "f" in feature
     assert feature["f"].WhichOneof("kind") is None
 
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, ["a", 1], [None], 2**63, object(), [[1, 2]]])
-def test_what_no_feature_holds(value):
+def test_rejects_values_that_a_feature_cannot_hold(value):
     with pytest.raises(InvalidInputError, match="feature 'f'"):
-        input_of([{"f": value}], None)
+        input_message([{"f": value}], None)
 
 
 @pytest.mark.parametrize("examples", [{"x": 1}, [1], ["a"]])
-def test_what_is_no_list_of_examples(examples):
+def test_rejects_examples_that_are_not_a_list_of_dicts(examples):
     with pytest.raises(InvalidInputError, match="dict"):
-        input_of(examples, None)
+        input_message(examples, None)

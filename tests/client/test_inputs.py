@@ -39,7 +39,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("dtype", NUMBERS)
-def test_lists_numbers_and_empty_lists_take_the_dtype(dtype):
+def test_python_values_take_the_dtype_of_the_signature(dtype):
     assert one([[0, 1], [1, 0]], dtype).dtype == dtype.numpy
     assert one([[0, 1], [1, 0]], dtype).astype(complex).real.tolist() == [[0, 1], [1, 0]]
     assert one(1, dtype).shape == ()
@@ -79,7 +79,7 @@ def test_lists_numbers_and_empty_lists_take_the_dtype(dtype):
         (np.datetime64("2020-01-01"), DType.DT_INT64),
     ],
 )
-def test_values_that_the_dtype_cannot_hold_are_refused(value, dtype):
+def test_rejects_values_that_the_dtype_cannot_hold(value, dtype):
     with pytest.raises(
         InvalidInputError, match=f"input 'x' of signature 's': expected {dtype.label}"
     ) as caught:
@@ -88,7 +88,7 @@ def test_values_that_the_dtype_cannot_hold_are_refused(value, dtype):
 
 
 @given(st.integers(-(2**70), 2**70), st.sampled_from(["int8", "int64", "uint8", "uint64"]))
-def test_an_integer_passes_exactly_when_it_fits(value, name):
+def test_accepts_an_integer_only_if_the_dtype_can_hold_it(value, name):
     limits = np.iinfo(name)
     dtype = DType.of(np.dtype(name))
     if limits.min <= value <= limits.max:
@@ -98,7 +98,7 @@ def test_an_integer_passes_exactly_when_it_fits(value, name):
             one([value, 0], dtype)
 
 
-def test_special_floats_pass():
+def test_accepts_nan_infinity_and_negative_zero():
     got = one([float("nan"), float("inf"), -float("inf"), -0.0], DType.DT_FLOAT)
     assert np.isnan(got[0])
     assert got[1:].tolist() == [float("inf"), -float("inf"), 0.0]
@@ -106,7 +106,7 @@ def test_special_floats_pass():
 
 
 @given(hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(max_side=3)), st.sampled_from(NUMBERS))
-def test_an_array_passes_untouched_or_not_at_all(array, dtype):
+def test_an_array_is_passed_unchanged_or_rejected(array, dtype):
     try:
         given_dtype = DType.of(array.dtype)
     except InvalidInputError:
@@ -118,23 +118,23 @@ def test_an_array_passes_untouched_or_not_at_all(array, dtype):
             one(array, dtype)
 
 
-def test_the_refusal_of_an_array_says_how_to_convert_it():
+def test_the_error_for_an_array_has_its_dtype_and_the_conversion():
     with pytest.raises(InvalidInputError, match=r"float64 array; convert it: array.astype\('float32'\)"):
         one(np.zeros(2), DType.DT_FLOAT)
     with pytest.raises(InvalidInputError, match="bfloat16 array"):
         one(np.zeros(2, ml_dtypes.bfloat16), DType.DT_FLOAT)
 
 
-def test_strings_of_every_kind():
+def test_accepts_str_bytes_and_arrays_of_both():
     assert one("ä", DType.DT_STRING).tolist() == "ä"
     assert one([["a", b"b"]], DType.DT_STRING).shape == (1, 2)
     for array in (np.array(["a"]), np.array([b"a"]), np.array(["a"], object)):
         assert one(array, DType.DT_STRING) is array
-    with pytest.raises(InvalidInputError, match="int 1; give str or bytes"):
+    with pytest.raises(InvalidInputError, match="int 1; pass str or bytes"):
         one(np.array(["a", 1], object), DType.DT_STRING)
 
 
-def test_what_numpy_reads_as_an_array_is_one():
+def test_accepts_objects_with_array_interface():
     class Series:
         def __array__(self, dtype=None, copy=None):
             return np.zeros(3, np.float32)
@@ -154,14 +154,14 @@ def test_what_numpy_reads_as_an_array_is_one():
         (None, (1, 2, 3), None),
     ],
 )
-def test_shapes(shape, good, bad):
+def test_checks_shapes(shape, good, bad):
     assert one(np.zeros(good, np.float32), DType.DT_FLOAT, shape).shape == good
     if bad is not None:
         with pytest.raises(InvalidInputError, match="given shape"):
             one(np.zeros(bad, np.float32), DType.DT_FLOAT, shape)
 
 
-def test_a_forgotten_batch_dimension_is_recognised():
+def test_the_error_for_a_missing_batch_dimension_has_a_hint():
     with pytest.raises(InvalidInputError, match="the first dimension is the batch"):
         one(np.zeros((28, 28), np.float32), DType.DT_FLOAT, (None, 28, 28))
 
@@ -177,25 +177,25 @@ TWO = Signature(
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ([1], "has 2 inputs, 'a', 'b': give a mapping"),
-        ({"a": 1}, "needs input 'b', which was not given"),
+        ([1], "has 2 inputs, 'a', 'b': pass a dict"),
+        ({"a": 1}, "needs input 'b', which is missing"),
         ({"a": 1, "b": 2, "c": 3}, "has no input 'c'; it takes: 'a', 'b'"),
         ({"a": 1, 3: 2}, "has no input 3"),
     ],
 )
-def test_names(inputs, words):
+def test_rejects_unknown_and_missing_names(inputs, words):
     with pytest.raises(InvalidInputError, match=words):
         arrays_for(TWO, inputs)
 
 
-def test_inputs_with_a_default_may_be_left_out():
+def test_inputs_with_a_default_are_optional():
     with_default = Signature("two", "m", TWO.inputs, {}, {"b": np.array(1, np.int32)})
     assert arrays_for(with_default, {"a": 1}).keys() == {"a"}
     assert arrays_for(with_default, 1).keys() == {"a"}
     assert arrays_for(with_default, {"a": 1, "b": 2}).keys() == {"a", "b"}
 
 
-def test_integers_that_numpy_would_round_stay_what_they_are():
+def test_integers_that_numpy_would_round_are_exact():
     large = [1, 2**63 + 1]
     assert one(large, DType.DT_UINT64).tolist() == large
     assert one([large], DType.DT_UINT64).tolist() == [large]
@@ -206,22 +206,22 @@ def test_integers_that_numpy_would_round_stay_what_they_are():
         one(large, DType.DT_INT64)
 
 
-def test_a_signature_without_inputs_takes_an_empty_mapping():
+def test_a_signature_without_inputs_accepts_an_empty_dict():
     assert arrays_for(Signature("none", "m", {}, {}), {}) == {}
 
 
-def test_choose_and_check_outputs():
+def test_choosing_a_signature_and_outputs_rejects_unknown_names():
     assert choose({"serving_default": TWO}, "") is TWO
-    with pytest.raises(NotFoundError, match="no signature 'x'; the model has: 'serving_default'"):
+    with pytest.raises(NotFoundError, match="no signature 'x'; it has: 'serving_default'"):
         choose({"serving_default": TWO}, "x")
-    with pytest.raises(NotFoundError, match="the model has: none"):
+    with pytest.raises(NotFoundError, match="it has: none"):
         choose({}, "")
     check_outputs(TWO, ["y"])
     with pytest.raises(InvalidInputError, match="no output 'z'; it has: 'y'"):
         check_outputs(TWO, ["y", "z"])
 
 
-def test_outputs_come_in_the_order_of_the_signature():
+def test_outputs_are_in_the_order_of_the_signature():
     one, two = np.zeros(1), np.ones(1)
     assert list(in_order({"b": one, "a": two}, ("a", "b"))) == ["a", "b"]
     assert list(in_order({"new": one, "b": one, "a": two}, ("a", "b"))) == ["a", "b", "new"]

@@ -1,4 +1,4 @@
-"""Beside TensorFlow: in one process, and the same bytes in meaning. See official.py."""
+"""The client together with TensorFlow in one process, and the meaning of messages. See official.py."""
 
 import subprocess
 import sys
@@ -23,13 +23,13 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_the_client_lives_beside_tensorflow(order, rpc_server):
+def test_client_and_tensorflow_work_in_one_process(order, rpc_server):
     run(order, rpc_server.address)
 
 
-def test_every_dtype_means_the_same_both_ways():
+def test_tensorflow_reads_and_writes_the_same_arrays():
     run("codec")
 
 
-def test_every_field_is_the_official_one():
+def test_fields_equal_those_of_tensorflow():
     run("descriptors")

@@ -1,5 +1,4 @@
-"""HTTP connections of the REST clients: servers that are absent, slow, silent, strange, or behind
-certificates."""
+"""HTTP connections of the REST clients: servers that are missing, slow, silent, not HTTP, or behind TLS."""
 
 import asyncio
 import contextlib
@@ -32,11 +31,11 @@ def make(request):
 
 
 class Raw:
-    """Answers each connection's first bytes with given ones, and closes it."""
+    """Sends given bytes after the first bytes of each connection, and closes it."""
 
-    def __init__(self, *replies):
-        self.asked = 0
-        self._replies = list(replies)
+    def __init__(self, *responses):
+        self.connections = 0
+        self._responses = list(responses)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._thread = threading.Thread(target=self._run)
@@ -47,8 +46,8 @@ class Raw:
                 connection, _ = self._server.accept()
                 with connection:
                     connection.recv(65536)
-                    self.asked += 1
-                    connection.sendall(self._replies[min(self.asked, len(self._replies)) - 1])
+                    self.connections += 1
+                    connection.sendall(self._responses[min(self.connections, len(self._responses)) - 1])
 
     def __enter__(self):
         self._thread.start()
@@ -68,7 +67,7 @@ def http(status, body, length=None):
 STATUS = b'{"model_version_status": []}'
 
 
-def test_calls_go_to_all_servers_past_those_that_do_not_answer(make, rest_server, service):
+def test_calls_go_to_all_servers_and_skip_those_that_do_not_respond(make, rest_server, service):
     with FakeRestServer(service) as other:
         client = make(f"127.0.0.1:1,{rest_server.address},http://{other.address}")
         for _ in range(8):
@@ -77,7 +76,7 @@ def test_calls_go_to_all_servers_past_those_that_do_not_answer(make, rest_server
         assert other.requests
 
 
-def test_no_server(make):
+def test_a_missing_server_is_unavailable(make):
     client = make("127.0.0.1:1")
     with pytest.raises(
         UnavailableError, match=r"127.0.0.1:1, model 'half': UNAVAILABLE: .*[Rr]efused"
@@ -87,30 +86,30 @@ def test_no_server(make):
     assert caught.value.server_message is None
 
 
-def test_a_server_that_closes_without_an_answer_is_asked_again(make):
+def test_retries_when_the_server_closes_without_a_response(make):
     with Raw(b"", b"", http("200 OK", STATUS)) as server:
         assert make(server.address).status() == []
     with Raw(b"") as server:
         with pytest.raises(UnavailableError):
             make(server.address).status()
-        assert server.asked in (3, 6), "aiohttp repeats each attempt by itself"
+        assert server.connections in (3, 6), "aiohttp also retries each attempt"
 
 
-def test_a_reply_that_breaks_off_is_asked_for_again(make):
+def test_retries_when_the_response_is_truncated(make):
     with Raw(http("200 OK", STATUS[:5], 28), http("200 OK", STATUS)) as server:
         client = make(server.address)
         if urllib3.__version__ >= "2" or "Async" in repr(client.wrapped):
             assert client.status() == []
-        else:  # urllib3 1 does not notice
+        else:  # urllib3 1 does not detect it
             with pytest.raises(ProtocolError):
                 client.status()
     with Raw(http("200 OK", STATUS[:5], 28)) as server, pytest.raises(ProtocolError):
         make(server.address).status()
 
 
-@pytest.mark.parametrize("reply", [b"\x00\x00\x12\x04", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
-def test_what_does_not_speak_http(make, reply):
-    with Raw(reply) as server, pytest.raises(ProtocolError, match="no port for HTTP"):
+@pytest.mark.parametrize("response", [b"\x00\x00\x12\x04", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
+def test_a_response_that_is_not_http_is_a_protocol_error(make, response):
+    with Raw(response) as server, pytest.raises(ProtocolError, match="not a port for HTTP"):
         make(server.address).status()
 
 
@@ -125,26 +124,26 @@ def test_what_does_not_speak_http(make, reply):
         ("500 Oops", TfServingError),
     ],
 )
-def test_pages_of_a_proxy(make, status, kind):
+def test_status_of_a_proxy_determines_the_error(make, status, kind):
     with Raw(http(status, b"<html>sorry</html>")) as server, pytest.raises(kind, match="sorry") as caught:
         make(server.address).status()
     assert type(caught.value) is kind
 
 
-def test_a_server_that_says_nothing(make):
+def test_a_silent_server_ends_in_a_deadline_error(make):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = make(f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(DeadlineError, match="DEADLINE_EXCEEDED"):
             client.status(timeout=0.1)
 
 
-def test_a_path_in_front_of_the_api(make, rest_server):
+def test_a_url_may_have_a_path(make, rest_server):
     client = make(f"http://{rest_server.address}/models/")
     with pytest.raises(TfServingError, match="Malformed request: /models/v1/models/half"):
         client.status()
 
 
-def test_tls(make, service, certificates):
+def test_tls_verifies_the_server_and_sends_the_client_certificate(make, service, certificates):
     with FakeRestServer(service) as server:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
         context.load_cert_chain(certificates / "server.pem", certificates / "server.key")

@@ -1,4 +1,4 @@
-"""Bodies of gRPC calls: what has passed the check passes again, and nothing else does."""
+"""Bodies of gRPC requests: the cache accepts exactly what the checks accept."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,15 @@ from tfserving.wire.predict import decode_request
 from tfserving.wire.signatures import Signature, TensorInfo
 
 
-def bodies(*inputs, shape=None, defaults=()):
+def body_writer(*inputs, shape=None, defaults=()):
     infos = {name: TensorInfo(name, DType.DT_FLOAT, shape) for name in inputs}
     signature = Signature("s", "m", infos, {}, {name: np.float32(0) for name in defaults})
-    return RpcCodec().predictor(ModelSpec("m"), signature, ())[1]
+    request_for = RpcCodec().prepare_predict(ModelSpec("m"), signature, ())
+    return lambda inputs: request_for(inputs).body
 
 
-def test_what_has_passed_passes_again_and_nothing_else():
-    body = bodies("x", shape=(None, 2))
+def test_repeated_requests_accept_and_reject_the_same_inputs():
+    body = body_writer("x", shape=(None, 2))
     for _ in range(2):
         good = np.random.default_rng(0).random((3, 2), np.float32)
         assert np.array_equal(decode_request(body({"x": good})).inputs["x"], good)
@@ -29,8 +30,8 @@ def test_what_has_passed_passes_again_and_nothing_else():
         assert decode_request(body([[1, 2]])).inputs["x"].tolist() == [[1, 2]]
 
 
-def test_as_many_inputs_as_the_signature_has_must_be_of_its_names():
-    body = bodies("a", "b", "c", defaults=("c",))
+def test_repeated_requests_still_check_the_names_of_inputs():
+    body = body_writer("a", "b", "c", defaults=("c",))
     array = np.zeros(1, np.float32)
     for _ in range(2):
         assert decode_request(body(dict.fromkeys("abc", array))).inputs.keys() == {"a", "b", "c"}

@@ -287,7 +287,7 @@ class TestSavedModels:
     def test_rejects_a_damaged_saved_model(self, models_dir, tmp_path):
         (tmp_path / "broken").mkdir()
         (tmp_path / "broken" / "saved_model.pb").write_bytes(b"garbage")
-        with pytest.raises(RepositoryError, match="is no SavedModel"):
+        with pytest.raises(RepositoryError, match="is not a valid SavedModel"):
             export_saved_model(tmp_path / "broken", "m", models_dir=models_dir)
         assert tree(models_dir) == []
 

@@ -16,7 +16,7 @@ def test_every_canonical_name_has_a_status():
 @pytest.mark.parametrize(
     "code", ["NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED", "UNAVAILABLE", "INTERNAL"]
 )
-def test_the_way_there_and_back(code):
+def test_status_and_code_are_inverse_for_common_codes(code):
     assert code_of(status_of(code)) == code
 
 
@@ -35,9 +35,9 @@ def test_the_way_there_and_back(code):
         (302, "UNKNOWN"),
     ],
 )
-def test_statuses_that_the_server_never_sends(status, code):
+def test_maps_statuses_that_proxies_send(status, code):
     assert code_of(status) == code
 
 
-def test_an_unknown_name_is_an_error_of_the_server():
+def test_an_unknown_code_is_status_500():
     assert status_of("WHATEVER") == 500

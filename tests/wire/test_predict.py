@@ -22,7 +22,7 @@ SPECS = st.builds(
 @given(
     SPECS, st.dictionaries(st.text(max_size=5), ARRAYS, max_size=3), st.lists(st.text(max_size=5), max_size=2)
 )
-def test_a_request_arrives_as_it_was_sent(spec, inputs, outputs):
+def test_a_request_survives_a_round_trip(spec, inputs, outputs):
     call = predict.decode_request(predict.encode_request(spec, inputs, outputs))
     assert call.spec == spec
     assert call.outputs == tuple(outputs)
@@ -31,7 +31,7 @@ def test_a_request_arrives_as_it_was_sent(spec, inputs, outputs):
 
 
 @given(SPECS, st.dictionaries(st.text(max_size=5), ARRAYS, max_size=3), st.booleans())
-def test_a_response_arrives_as_it_was_sent(spec, outputs, tensor_content):
+def test_a_response_survives_a_round_trip(spec, outputs, tensor_content):
     data = predict.encode_response(spec, outputs, tensor_content=tensor_content)
     got_spec, got = predict.decode_response(data)
     assert got_spec == spec
@@ -41,7 +41,7 @@ def test_a_response_arrives_as_it_was_sent(spec, outputs, tensor_content):
 
 
 @given(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=2), st.booleans())
-def test_the_splice_and_protobuf_read_each_other(arrays, tensor_content):
+def test_protobuf_reads_and_writes_the_same_messages(arrays, tensor_content):
     spec = ModelSpec("m", version=3, signature="s")
     message = messages.PredictResponse(model_spec=spec.to_message())
     for name, array in arrays.items():
@@ -63,7 +63,7 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data):
 
 
 @given(st.data())
-def test_a_damaged_message_reads_as_protobuf_reads_it(data):
+def test_a_damaged_message_is_decoded_as_by_protobuf(data):
     array = data.draw(ARRAYS)
     whole = bytearray(
         predict.encode_response(
@@ -94,13 +94,13 @@ def test_a_shape_that_no_array_has_is_a_protocol_error(shape):
         predict.decode_request(request.SerializeToString())
 
 
-def test_a_label_of_nothing_is_kept_apart_from_none():
+def test_an_empty_label_and_version_0_are_not_none():
     assert predict.decode_request(predict.encode_request(ModelSpec("m", label=""), {})).spec.label == ""
     assert predict.decode_request(predict.encode_request(ModelSpec("m"), {})).spec.label is None
     assert predict.decode_request(predict.encode_request(ModelSpec("m", version=0), {})).spec.version == 0
 
 
-def test_a_message_over_two_gib_is_refused_before_it_is_built():
+def test_rejects_a_message_over_2_gib_before_building_it():
     huge = np.broadcast_to(np.zeros(1, np.uint8), (2**31,))
     with pytest.raises(InvalidInputError, match="split the batch"):
         predict.encode_request(ModelSpec("m"), {"x": huge})
@@ -112,9 +112,9 @@ def test_a_message_over_two_gib_is_refused_before_it_is_built():
     st.dictionaries(st.text(max_size=3), ARRAYS, max_size=3),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3),
 )
-def test_messages_of_a_known_layout_read_as_any_other(arrays, changes):
+def test_a_message_similar_to_a_cached_layout_is_decoded_as_by_protobuf(arrays, changes):
     data = bytearray(predict.encode_response(ModelSpec("m", 1), arrays, tensor_content=True))
-    predict.decode_response(bytes(data))  # from now on the layout is known
+    predict.decode_response(bytes(data))  # caches the layout
     for at, value in changes:
         data[at % len(data)] = value
     try:
@@ -129,7 +129,7 @@ def test_messages_of_a_known_layout_read_as_any_other(arrays, changes):
         assert got[name].flags.writeable
 
 
-def test_what_is_written_again_stops_at_the_same_size(monkeypatch):
+def test_cached_requests_have_the_same_size_limit(monkeypatch):
     writer = predict.RequestWriter(ModelSpec("m"))
     part = np.zeros(2**17, np.uint8)
     for _ in range(2):
@@ -142,7 +142,7 @@ def test_what_is_written_again_stops_at_the_same_size(monkeypatch):
 
 
 def test_names_that_are_not_utf_8_are_protocol_errors():
-    # protobuf 4 parses them, and finds out when it is asked for the name
+    # protobuf 4 parses them, and checks a name only when it is read
     data = predict.encode_response(ModelSpec("m", 1), {"\x80": np.zeros(1)}).replace(b"\xc2\x80", b"\0\x80")
     with pytest.raises(ProtocolError):
         predict.decode_response(data)
@@ -152,7 +152,7 @@ def test_names_that_are_not_utf_8_are_protocol_errors():
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), ARRAYS, max_size=2), max_size=4))
-def test_a_writer_writes_as_if_each_request_were_its_first(requests):
+def test_a_writer_writes_the_same_with_and_without_its_cache(requests):
     spec = ModelSpec("m", label="l", signature="s")
     writer = predict.RequestWriter(spec, ["y"])
     for inputs in requests * 2:

@@ -10,7 +10,7 @@ from tfserving.wire.dtypes import DType
 
 
 @given(ARRAYS, st.booleans())
-def test_there_and_back(array, tensor_content):
+def test_arrays_survive_a_round_trip(array, tensor_content):
     assert same(tensors.to_array(tensors.to_proto(array, tensor_content=tensor_content)), as_received(array))
 
 
@@ -34,14 +34,14 @@ def proto(dtype, shape, **fields):
         (proto(DType.DT_UINT8, [2], int_val=[255]), [255, 255]),
     ],
 )
-def test_short_values_repeat_the_last(message, values):
+def test_a_short_field_repeats_its_last_value(message, values):
     array = tensors.to_array(message)
     assert array.tolist() == values
     assert array.dtype == DType(message.dtype).numpy
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "words"),
     [
         (proto(DType.DT_FLOAT, [1], float_val=[1, 2]), "2 values for a tensor of shape"),
         (proto(DType.DT_STRING, [1], string_val=[b"a", b"b"]), "2 values for a tensor of shape"),
@@ -49,22 +49,22 @@ def test_short_values_repeat_the_last(message, values):
         (proto(DType.DT_FLOAT, [-1]), "cannot be negative"),
         (proto(DType.DT_FLOAT, [2**40], float_val=[1]), "2 GiB"),
         (proto(DType.DT_FLOAT, [2**62, 0, 4]), "2 GiB"),
-        (proto(DType.DT_FLOAT, [1] * 33, float_val=[1]), "33 dimensions: 32 is the most"),
+        (proto(DType.DT_FLOAT, [1] * 33, float_val=[1]), "33 dimensions, the limit is 32"),
         (proto(DType.DT_STRING, [1] * 33, string_val=[b"a"]), "33 dimensions"),
         (proto(DType.DT_COMPLEX64, [1], scomplex_val=[1]), "pairs"),
-        (proto(DType.DT_STRING, [2], tensor_content=b"\x01"), "ends within"),
-        (proto(DType.DT_STRING, [1], tensor_content=b"\x05abc"), "not as long"),
+        (proto(DType.DT_STRING, [2], tensor_content=b"\x01"), "too short"),
+        (proto(DType.DT_STRING, [1], tensor_content=b"\x05abc"), "not the sum"),
         (proto(DType.DT_RESOURCE, [1]), "dtype number 20"),
         (proto(0, [1]), "dtype number 0"),
         (proto(999, [1]), "dtype number 999"),
     ],
 )
-def test_contradictions_are_named(message, said):
-    with pytest.raises(ProtocolError, match=said):
+def test_inconsistent_tensors_are_protocol_errors(message, words):
+    with pytest.raises(ProtocolError, match=words):
         tensors.to_array(message)
 
 
-def test_a_tensor_without_rank_is_refused():
+def test_rejects_a_tensor_without_rank():
     message = messages.TensorProto(dtype=1)
     message.tensor_shape.unknown_rank = True
     with pytest.raises(ProtocolError, match="unknown_rank"):
@@ -74,15 +74,15 @@ def test_a_tensor_without_rank_is_refused():
 @pytest.mark.parametrize(
     "array", [np.array(["2020-01-01"], "M8[D]"), np.zeros(1, "f4,f4"), np.zeros(1, np.longdouble)]
 )
-def test_dtypes_that_tensorflow_lacks_are_refused(array):
+def test_rejects_dtypes_that_tensorflow_lacks(array):
     with pytest.raises(InvalidInputError, match="no TensorFlow counterpart"):
         tensors.to_proto(array)
 
 
-def test_objects_that_are_no_strings_are_refused():
-    with pytest.raises(InvalidInputError, match="not dict"):
+def test_rejects_objects_that_are_not_strings():
+    with pytest.raises(InvalidInputError, match="has a dict"):
         tensors.to_proto(np.array([{}], object))
 
 
-def test_text_arrays_are_strings():
+def test_text_arrays_become_bytes():
     assert tensors.to_array(tensors.to_proto(np.array(["é", "b"]))).tolist() == ["é".encode(), b"b"]

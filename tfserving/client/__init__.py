@@ -1,95 +1,58 @@
-"""Clients of TensorFlow Serving, and of the embedded server: gRPC and REST, blocking and asyncio. No
-TensorFlow.
+"""Clients for TensorFlow Serving and the embedded server: gRPC and REST, blocking and asyncio.
 
-Names are imported when they are used: a gRPC call needs neither requests nor aiohttp.
+They need no TensorFlow. Clients and signatures are imported with their first use: a gRPC client needs neither
+requests nor aiohttp, and numpy only with its first call.
 """
 
-from __future__ import annotations
-
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tfserving.client.options import Keepalive as Keepalive
+from tfserving.client.options import Retry as Retry
+from tfserving.client.options import Tls as Tls
+from tfserving.client.types import Classification as Classification
+from tfserving.client.types import VersionStatus as VersionStatus
+from tfserving.errors import ConfigError as ConfigError
+from tfserving.errors import DeadlineError as DeadlineError
+from tfserving.errors import ExhaustedError as ExhaustedError
+from tfserving.errors import FailedPreconditionError as FailedPreconditionError
+from tfserving.errors import InvalidInputError as InvalidInputError
+from tfserving.errors import NotFoundError as NotFoundError
+from tfserving.errors import PermissionDeniedError as PermissionDeniedError
+from tfserving.errors import ProtocolError as ProtocolError
+from tfserving.errors import TfServingError as TfServingError
+from tfserving.errors import UnavailableError as UnavailableError
+from tfserving.errors import UnsupportedError as UnsupportedError
 
 if TYPE_CHECKING:
-    from tfserving.client.async_rest_client import AsyncTfRestClient
-    from tfserving.client.async_rpc_client import AsyncTfRpcClient
-    from tfserving.client.options import Keepalive, Retry, Tls
-    from tfserving.client.rest_client import TfRestClient
-    from tfserving.client.rpc_client import TfRpcClient
-    from tfserving.client.types import Classification, VersionStatus
-    from tfserving.errors import (
-        ConfigError,
-        DeadlineError,
-        ExhaustedError,
-        FailedPreconditionError,
-        InvalidInputError,
-        NotFoundError,
-        PermissionDeniedError,
-        ProtocolError,
-        TfServingError,
-        UnavailableError,
-        UnsupportedError,
-    )
-    from tfserving.wire.signatures import Signature, TensorInfo, describe
+    from tfserving.client.async_rest_client import AsyncTfRestClient as AsyncTfRestClient
+    from tfserving.client.async_rpc_client import AsyncTfRpcClient as AsyncTfRpcClient
+    from tfserving.client.rest_client import TfRestClient as TfRestClient
+    from tfserving.client.rpc_client import TfRpcClient as TfRpcClient
+    from tfserving.wire.signatures import Signature as Signature
+    from tfserving.wire.signatures import TensorInfo as TensorInfo
+    from tfserving.wire.signatures import describe as describe
 
-_MODULES = {
-    "tfserving.client.rpc_client": ("TfRpcClient",),
-    "tfserving.client.async_rpc_client": ("AsyncTfRpcClient",),
-    "tfserving.client.rest_client": ("TfRestClient",),
-    "tfserving.client.async_rest_client": ("AsyncTfRestClient",),
-    "tfserving.client.options": ("Keepalive", "Retry", "Tls"),
-    "tfserving.client.types": ("Classification", "VersionStatus"),
-    "tfserving.wire.signatures": ("Signature", "TensorInfo", "describe"),
-    "tfserving.errors": (
-        "ConfigError",
-        "DeadlineError",
-        "ExhaustedError",
-        "FailedPreconditionError",
-        "InvalidInputError",
-        "NotFoundError",
-        "PermissionDeniedError",
-        "ProtocolError",
-        "TfServingError",
-        "UnavailableError",
-        "UnsupportedError",
-    ),
+# Type checkers do not run __getattr__, so they need the imports above too.
+_LAZY = {
+    "AsyncTfRestClient": "tfserving.client.async_rest_client",
+    "AsyncTfRpcClient": "tfserving.client.async_rpc_client",
+    "TfRestClient": "tfserving.client.rest_client",
+    "TfRpcClient": "tfserving.client.rpc_client",
+    "Signature": "tfserving.wire.signatures",
+    "TensorInfo": "tfserving.wire.signatures",
+    "describe": "tfserving.wire.signatures",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [  # noqa: RUF022 - the clients first
-    "TfRpcClient",
-    "AsyncTfRpcClient",
-    "TfRestClient",
-    "AsyncTfRestClient",
-    "Keepalive",
-    "Retry",
-    "Tls",
-    "Classification",
-    "VersionStatus",
-    "Signature",
-    "TensorInfo",
-    "describe",
-    "TfServingError",
-    "ConfigError",
-    "DeadlineError",
-    "ExhaustedError",
-    "FailedPreconditionError",
-    "InvalidInputError",
-    "NotFoundError",
-    "PermissionDeniedError",
-    "ProtocolError",
-    "UnavailableError",
-    "UnsupportedError",
-]
+# Hidden from type checkers: they read __all__ only if it is a literal, and would accept misspelt names.
+if not TYPE_CHECKING:
+    __all__ = [*_LAZY, *(name for name, value in globals().items() if isinstance(value, type))]
 
+    def __getattr__(name):
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return value
 
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__():
+        return sorted(__all__)

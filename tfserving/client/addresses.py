@@ -1,4 +1,4 @@
-"""Where the servers are: "host:port", several of them, names that stand for several."""
+"""Addresses of servers: "host:port", several of them, names with several IP addresses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from tfserving.errors import InvalidInputError, UnavailableError
 
-# Seconds after which the names of a list of addresses are looked up again.
-_REFRESH = 30.0
+# Seconds after which the names in a list of addresses are resolved again.
+_REFRESH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Address:
 
     @property
     def ip_version(self) -> int | None:
-        """4 or 6 where the host is a number, None where it is a name."""
+        """4 or 6 where the host is an IP address, None where it is a name."""
         for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
             try:
                 socket.inet_pton(family, self.host.partition("%")[0])
@@ -36,27 +36,29 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def split(address: str | Sequence[str]) -> list[str]:
-    """The addresses in a comma list, or in a sequence.
+def split_addresses(address: str | Sequence[str]) -> list[str]:
+    """The addresses in a comma-separated list or a sequence.
 
     Raises:
-        InvalidInputError: there is none.
+        InvalidInputError: there are none.
     """
     given = address.split(",") if isinstance(address, str) else list(address)
     parts = [part.strip() for part in given if part.strip()]
     if not parts:
-        raise InvalidInputError(f"no address in {address!r}: give host:port")
+        raise InvalidInputError(f"{address!r} has no address; pass host:port")
     return parts
 
 
-def parse(text: str, default_port: int) -> Address:
-    """An address from "host:port", "host", "[::1]:port" or "::1".
+def parse_address(text: str, default_port: int) -> Address:
+    """Parse "host:port", "host", "[::1]:port" or "::1".
 
     Raises:
-        InvalidInputError: it is none of these, or the port is no port.
+        InvalidInputError: the text is none of these, or the port is not valid.
     """
     if "://" in text:
-        raise InvalidInputError(f"{text!r}: gRPC takes host:port, without a scheme (REST is TfRestClient)")
+        raise InvalidInputError(
+            f"{text!r} is a URL, but gRPC takes host:port without a scheme; for REST use TfRestClient"
+        )
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         port = rest[1:] if rest.startswith(":") else "?" if rest or not bracket else ""
@@ -65,29 +67,29 @@ def parse(text: str, default_port: int) -> Address:
     else:
         host, _, port = text.partition(":")
     if not host or any(character.isspace() or character in "/,@?#" for character in text):
-        raise InvalidInputError(f"{text!r} is no address: give host:port")
+        raise InvalidInputError(f"{text!r} is not a valid address; pass host:port")
     if not port:
         return Address(host, default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise InvalidInputError(f"{text!r}: {port!r} is no port (1 to 65535)")
+        raise InvalidInputError(f"{text!r}: {port!r} is not a valid port (1-65535)")
     return Address(host, int(port))
 
 
 class Targets:
-    """The addresses as a target that gRPC's name syntax can express.
+    """The addresses as one target in gRPC's name syntax.
 
-    One name is left to gRPC, which resolves it, again when a connection breaks, and finds all of its servers.
-    Several addresses can be one target only as numbers, so names among them are resolved here, when first
-    used and then every 30 s in a thread of their own, so that a server that moved is found again.
+    gRPC resolves a single name itself, again when a connection breaks, and finds all of its servers. Several
+    addresses can be one target only as IP addresses. So names among them are resolved here: with the first
+    call, and every 30 s in a background thread, so that a server that moved is found again.
 
     Args:
-        address: "host:port", several as a comma list or a sequence, or one "unix:PATH".
-        default_port: for addresses that give none.
-        resolve: from an Address to the IP addresses behind it.
-        clock: seconds.
+        address: "host:port", several as a comma-separated list or a sequence, or one "unix:PATH".
+        default_port: for addresses without a port.
+        resolve: from an Address to its IP addresses; raises OSError.
+        clock: monotonic time in seconds.
 
     Raises:
-        InvalidInputError: an address that is none.
+        InvalidInputError: an address is not valid.
     """
 
     def __init__(
@@ -98,29 +100,31 @@ class Targets:
         resolve: Callable[[Address], list[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = split(address)
+        parts = split_addresses(address)
         self.text = ",".join(parts)
         self._resolve = resolve or _resolve
         self._clock = clock
         self._current: str | None = None
-        self._names = False
-        self._looked_up = clock()
-        self._looking = threading.Lock()
+        self._has_names = False
+        self._resolved_at = clock()
+        self._resolving = threading.Lock()
         self.addresses: list[Address] = []
         if any(part.startswith("unix:") for part in parts):
             if len(parts) > 1:
-                raise InvalidInputError(f"{self.text!r}: a unix socket cannot be one of several addresses")
+                raise InvalidInputError(
+                    f"{self.text!r} has a unix socket among several addresses; pass the socket alone"
+                )
             self._current = parts[0]
             return
-        self.addresses = [parse(part, default_port) for part in parts]
+        self.addresses = [parse_address(part, default_port) for part in parts]
         self.text = ",".join(map(str, self.addresses))
-        self._names = len(parts) > 1 and any(one.ip_version is None for one in self.addresses)
+        self._has_names = len(parts) > 1 and any(one.ip_version is None for one in self.addresses)
         if len(parts) == 1:
             one = self.addresses[0]
             scheme = "dns:///" if one.ip_version is None else f"ipv{one.ip_version}:"
             self._current = f"{scheme}{one}"
-        elif not self._names:
-            self._current = _numbers([(one.host, one.port) for one in self.addresses])
+        elif not self._has_names:
+            self._current = _ip_target([(one.host, one.port) for one in self.addresses])
 
     @property
     def host(self) -> str | None:
@@ -128,52 +132,45 @@ class Targets:
         hosts = {one.host for one in self.addresses}
         return hosts.pop() if len(hosts) == 1 else None
 
-    @property
-    def fixed(self) -> bool:
-        """Whether `current` will never answer anything else."""
-        return not self._names
-
     def current(self) -> str:
-        """The target to connect to now. Quick, but for the first time where names must be looked up.
+        """The target to connect to now. Blocks only in the first call, to resolve names among several.
 
         Raises:
-            UnavailableError: not one of several names can be resolved.
+            UnavailableError: none of several names resolves.
         """
-        if not self._names:
+        if not self._has_names:
             return self._current or ""
         if self._current is None:
-            self._current = self._look_up()
-        elif self._clock() - self._looked_up > _REFRESH and self._looking.acquire(blocking=False):
-            self._looked_up = self._clock()
+            self._current = self._resolve_all()
+        elif self._clock() - self._resolved_at > _REFRESH_SECONDS and self._resolving.acquire(blocking=False):
+            self._resolved_at = self._clock()
             threading.Thread(target=self._refresh, name="tfserving-resolve", daemon=True).start()
         return self._current
 
     def after_fork(self) -> None:
-        """In the child: a lookup that was under way is no more."""
-        self._looking = threading.Lock()
+        """In a forked child: the background thread does not exist there."""
+        self._resolving = threading.Lock()
 
     def _refresh(self) -> None:
         try:
-            self._current = self._look_up()
+            self._current = self._resolve_all()
         except UnavailableError:
-            pass  # what was known is still the best guess
+            pass  # the last result stands
         finally:
-            self._looking.release()
+            self._resolving.release()
 
-    def _look_up(self) -> str:
+    def _resolve_all(self) -> str:
         found: list[tuple[str, int]] = []
-        failed = ""
+        reason = ""
         for one in self.addresses:
             try:
                 found += [(ip, one.port) for ip in ([one.host] if one.ip_version else self._resolve(one))]
             except OSError as error:
-                failed = f"{one.host}: {error.strerror or error}"
-        self._looked_up = self._clock()
+                reason = f"{one.host}: {error.strerror or error}"
+        self._resolved_at = self._clock()
         if not found:
-            raise UnavailableError(
-                f"{self.text}: none of the names can be resolved ({failed})", address=self.text
-            )
-        return _numbers(sorted(set(found)))
+            raise UnavailableError(f"{self.text}: none of the names resolves ({reason})", address=self.text)
+        return _ip_target(sorted(set(found)))
 
 
 def _resolve(address: Address) -> list[str]:
@@ -181,9 +178,9 @@ def _resolve(address: Address) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
-def _numbers(pairs: list[tuple[str, int]]) -> str:
-    """A gRPC target for a list of numeric addresses; its schemes do not mix, so IPv4 is mapped if it must
-    be."""
+def _ip_target(pairs: list[tuple[str, int]]) -> str:
+    """A gRPC target for IP addresses. A target has one scheme, so beside IPv6 addresses IPv4 ones are
+    mapped."""
     if all(":" not in ip for ip, _ in pairs):
         return "ipv4:" + ",".join(f"{ip}:{port}" for ip, port in pairs)
     return "ipv6:" + ",".join(f"[{ip if ':' in ip else f'::ffff:{ip}'}]:{port}" for ip, port in pairs)

@@ -1,12 +1,12 @@
-"""The methods of the two asyncio clients: those of `BlockingClient`, to be awaited."""
+"""The methods of the two asyncio clients: those of `BlockingClient` as coroutines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfserving.client.flow import Call, Choice, carry_out_async
+from tfserving.client.flow import Flow, Request, run_async
 from tfserving.client.options import UNSET, Timeout
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from tfserving.client.call_flows import Calls
+    from tfserving.client.call_flows import CallFlows
     from tfserving.client.codec import Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
@@ -28,28 +28,40 @@ Self = TypeVar("Self", bound="AsyncClient")
 class AsyncClient:
     """Calls to a server as coroutines; arguments, results and errors are those of `BlockingClient`.
 
-    Tasks may share a client. Its connections belong to the event loop that runs the call: in another loop it
-    makes new ones.
+    Tasks may share a client. Its connections belong to the event loop of the call: in another loop it opens
+    new ones.
     """
 
     @property
-    def _calls(self) -> Calls:
+    def _flows(self) -> CallFlows:
         raise NotImplementedError
 
-    async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
-        """See `plan.Send`."""
+    async def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+        """See `BlockingClient._send`."""
         raise NotImplementedError
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""
         raise NotImplementedError
 
-    async def _run(self, call: Call[T]) -> T:
-        return await carry_out_async(call, self._send, asyncio.sleep)
+    def _run(self, flow: Flow[T]) -> Coroutine[Any, Any, T]:
+        return run_async(flow, self._send, asyncio.sleep)
 
-    async def infer(self, inputs: Any, **options: Any) -> Arrays:
+    async def infer(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: Timeout = UNSET,
+    ) -> Arrays:
         """See `BlockingClient.infer`."""
-        return await self.predict(inputs, **options)
+        flows = self._flows
+        spec = flows.spec(model, version, label, signature)
+        return await self._run(flows.infer(inputs, spec, outputs, timeout))
 
     async def predict(
         self,
@@ -63,8 +75,14 @@ class AsyncClient:
         timeout: Timeout = UNSET,
     ) -> Arrays:
         """See `BlockingClient.predict`."""
-        return await self._run(
-            self._calls.predict(inputs, model, version, label, signature, outputs, timeout)
+        return await self.infer(
+            inputs,
+            model=model,
+            version=version,
+            label=label,
+            signature=signature,
+            outputs=outputs,
+            timeout=timeout,
         )
 
     async def classify(
@@ -79,8 +97,8 @@ class AsyncClient:
         timeout: Timeout = UNSET,
     ) -> list[list[Classification]]:
         """See `BlockingClient.classify`."""
-        choice = Choice(model, version, label, signature)
-        return await self._run(self._calls.classify(examples, choice, context, timeout))
+        spec = self._flows.spec(model, version, label, signature)
+        return await self._run(self._flows.classify(examples, spec, context, timeout))
 
     async def regress(
         self,
@@ -94,8 +112,8 @@ class AsyncClient:
         timeout: Timeout = UNSET,
     ) -> np.ndarray[Any, Any]:
         """See `BlockingClient.regress`."""
-        choice = Choice(model, version, label, signature)
-        return await self._run(self._calls.regress(examples, choice, context, timeout))
+        spec = self._flows.spec(model, version, label, signature)
+        return await self._run(self._flows.regress(examples, spec, context, timeout))
 
     async def multi_inference(
         self,
@@ -109,8 +127,8 @@ class AsyncClient:
         timeout: Timeout = UNSET,
     ) -> Inference:
         """See `BlockingClient.multi_inference`."""
-        choice = Choice(model, version, label)
-        return await self._run(self._calls.multi_inference(examples, signatures, choice, context, timeout))
+        spec = self._flows.spec(model, version, label)
+        return await self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
 
     async def metadata(
         self,
@@ -121,13 +139,13 @@ class AsyncClient:
         timeout: Timeout = UNSET,
     ) -> dict[str, Signature]:
         """See `BlockingClient.metadata`."""
-        return await self._run(self._calls.metadata(Choice(model, version, label), timeout))
+        return await self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
 
     async def status(
         self, model: str | None = None, *, version: int | None = None, timeout: Timeout = UNSET
     ) -> list[VersionStatus]:
         """See `BlockingClient.status`."""
-        return await self._run(self._calls.status(Choice(model, version), timeout))
+        return await self._run(self._flows.status(self._flows.spec(model, version), timeout))
 
     async def wait_until_available(
         self,
@@ -138,11 +156,12 @@ class AsyncClient:
         label: str | None = None,
     ) -> None:
         """See `BlockingClient.wait_until_available`."""
-        await self._run(self._calls.wait_until_available(Choice(model, version, label), timeout))
+        spec = self._flows.spec(model, version, label)
+        await self._run(self._flows.wait_until_available(spec, timeout))
 
     async def reload_config(self, config: Any, *, timeout: Timeout = UNSET) -> None:
         """See `BlockingClient.reload_config`."""
-        await self._run(self._calls.reload_config(config, timeout))
+        await self._run(self._flows.reload_config(config, timeout))
 
     async def __aenter__(self: Self) -> Self:
         return self

@@ -4,50 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 
 import aiohttp
 
 from tfserving.client.async_client import AsyncClient
+from tfserving.client.flow import Request
 from tfserving.client.options import Tls
-from tfserving.client.rest_transport import POOL, RestTransport, host_of, method_of, reason_of
-from tfserving.client.status_errors import NO_HTTP, failure
+from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, method_of, reason_of
+from tfserving.client.status_errors import NOT_HTTP, failure
 from tfserving.errors import TfServingError
 
 
 class AsyncTfRestClient(RestTransport, AsyncClient):
     """`TfRestClient` for asyncio: the same arguments, and the same calls as coroutines.
 
-    async with AsyncTfRestClient("127.0.0.1:8501", "digits") as client:
-        outputs = await client.infer({"image": images})
+        async with AsyncTfRestClient("127.0.0.1:8501", "digits") as client:
+            outputs = await client.infer({"image": images})
 
-    Close it in the event loop that called last: aiohttp's connections end there.
+    Close it in the event loop of its last call: aiohttp closes connections there. In a forked child the
+    client opens new connections in the child's event loop; calls in flight at the fork stay with the parent.
     """
 
-    _session: aiohttp.ClientSession | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
-    async def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
+    async def _send(self, request: Request[Any], timeout: float | None) -> bytes:
         base = self._endpoints.pick()
         limits = aiohttp.ClientTimeout(total=timeout, connect=self._connect_timeout(timeout))
         try:
             async with self._current_session().request(
-                method_of(body),
-                base + path,
-                data=body,
-                headers=self._headers(body),
+                method_of(request.body),
+                base + request.path,
+                data=request.body,
+                headers=self._headers(request.body),
                 timeout=limits,
                 allow_redirects=False,
                 server_hostname=self._tls.server_name if self._tls else None,
-            ) as reply:
-                answer = await reply.read()
+            ) as response:
+                body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            self._endpoints.failed(base)
-            raise _failure(error, host_of(base), model) from error
-        return self._body(reply.status, answer, base, model)
+            self._endpoints.mark_down(base)
+            raise _failure(error, host_of(base), request.model) from error
+        return self._check_response(response.status, body, base, request.model)
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""
-        self._closed = True
+        self._is_closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -57,12 +59,13 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
         if self._session is None or self._loop is not loop:
             self._check_open()
             self._session, self._loop = _session(self._tls), loop
-        return self._session
+        session: aiohttp.ClientSession = self._session
+        return session
 
 
 def _session(tls: Tls | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=POOL, ssl=_context(tls) if tls else True),
+        connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=_context(tls) if tls else True),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
     )
@@ -77,7 +80,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
 
 def _failure(error: Exception, address: str, model: str | None) -> TfServingError:
     text = reason_of(error)
-    # ServerTimeoutError is what no other timeout is told by but that of connecting
+    # aiohttp raises ServerTimeoutError only when connecting takes too long
     if isinstance(error, (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError)):
         code = "UNAVAILABLE"
     elif isinstance(error, asyncio.TimeoutError):
@@ -85,7 +88,7 @@ def _failure(error: Exception, address: str, model: str | None) -> TfServingErro
     elif isinstance(error, aiohttp.ClientPayloadError):
         code = "DATA_LOSS"
     elif isinstance(error, aiohttp.ClientResponseError):
-        code, text = "DATA_LOSS", f"{NO_HTTP} ({text})"
+        code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return failure(code, text, address=address, model=model, answered=False)
+    return failure(code, text, address=address, model=model, from_server=False)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfserving.client.flow import Call, Choice, carry_out
+from tfserving.client.flow import Flow, Request, run
 from tfserving.client.options import UNSET, Timeout
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from tfserving.client.call_flows import Calls
+    from tfserving.client.call_flows import CallFlows
     from tfserving.client.codec import Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
@@ -26,38 +26,67 @@ Self = TypeVar("Self", bound="BlockingClient")
 
 
 class BlockingClient:
-    """Calls to a server, each waiting for its answer. Threads may share a client.
+    """Calls to a server that block until the response arrives. Threads may share a client.
 
-    Every call takes, as keywords:
+    Arguments of every call:
 
-    * `version` (an int) or `label` (a str): which version shall answer; by default the newest that is served.
-    * `signature`: which of the model's signatures, by default "serving_default".
-    * `timeout`: seconds for the call with all its retries, None for no limit; by default the client's.
+    * `model`: the model's name, by default the client's `model_name`.
+    * `version` (int) or `label` (str): which version to use, by default the newest that is served.
+    * `signature`: which signature of the model, by default "serving_default".
+    * `timeout`: seconds for the call including its retries, None for no limit; by default the client's.
 
-    and may raise, all children of `TfServingError`: `NotFoundError` (model, version, label, signature),
-    `InvalidInputError`, `FailedPreconditionError`, `DeadlineError`, `UnavailableError`, `ExhaustedError`,
-    `PermissionDeniedError`, `UnsupportedError`, `ProtocolError`; each knows address, model and the server's
-    text.
+    Every error is a `TfServingError` and has the address, the model and the server's message:
+    `NotFoundError` (model, version, label, signature), `InvalidInputError`, `FailedPreconditionError`,
+    `DeadlineError`, `UnavailableError`, `ExhaustedError`, `PermissionDeniedError`, `UnsupportedError`,
+    `ProtocolError`.
     """
 
     @property
-    def _calls(self) -> Calls:
+    def _flows(self) -> CallFlows:
         raise NotImplementedError
 
-    def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
-        """See `plan.Send`."""
+    def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+        """Send a request and return the bytes of its response, or raise a TfServingError."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the connections; calls in flight fail. Further calls raise FailedPreconditionError."""
+        """Close the connections; calls in flight fail. Later calls raise FailedPreconditionError."""
         raise NotImplementedError
 
-    def _run(self, call: Call[T]) -> T:
-        return carry_out(call, self._send, time.sleep)
+    def _run(self, flow: Flow[T]) -> T:
+        return run(flow, self._send, time.sleep)
 
-    def infer(self, inputs: Any, **options: Any) -> Arrays:
-        """`predict` on the client's model, with the same keywords."""
-        return self.predict(inputs, **options)
+    def infer(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: Timeout = UNSET,
+    ) -> Arrays:
+        """Run the model on inputs and return its outputs.
+
+        Args:
+            inputs: values by the names of the signature's inputs; for a signature with a single input, its
+                value alone is enough. Python numbers, strings and (nested) lists take the signature's dtype;
+                numpy arrays must have it. The first dimension is the batch with most models.
+            outputs: names of the outputs to return, by default all.
+            model, version, label, signature, timeout: see the class.
+
+        Returns:
+            The outputs by name; numbers in the dtype that the server sent, strings as object arrays of bytes.
+
+        Raises:
+            InvalidInputError: names, dtypes or shapes do not fit the signature (checked before sending), the
+                request is 2 GiB or larger, or the server refuses it.
+            TfServingError: see the class.
+        """
+        flows = self._flows
+        spec = flows.spec(model, version, label, signature)
+        return self._run(flows.infer(inputs, spec, outputs, timeout))
 
     def predict(
         self,
@@ -70,25 +99,16 @@ class BlockingClient:
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
     ) -> Arrays:
-        """Ask the model.
-
-        Args:
-            inputs: values by the names of the signature's inputs; for a signature with one input the value
-                will do. Python numbers, strings and (nested) lists take the signature's dtype; numpy arrays
-                must have it. The first dimension is the batch with most models.
-            model: another model than the client's.
-            version, label, signature, timeout: see the class.
-            outputs: names of the outputs to return, by default all.
-
-        Returns:
-            The outputs by name; numbers in the dtype that the server sent, strings as object arrays of bytes.
-
-        Raises:
-            InvalidInputError: names, dtypes or shapes that do not fit the signature (checked before sending),
-                a request of 2 GiB or more, or what the server refuses.
-            TfServingError: see the class.
-        """
-        return self._run(self._calls.predict(inputs, model, version, label, signature, outputs, timeout))
+        """The same as `infer`, which is preferred; takes the model as second positional argument."""
+        return self.infer(
+            inputs,
+            model=model,
+            version=version,
+            label=label,
+            signature=signature,
+            outputs=outputs,
+            timeout=timeout,
+        )
 
     def classify(
         self,
@@ -101,19 +121,19 @@ class BlockingClient:
         signature: str | None = None,
         timeout: Timeout = UNSET,
     ) -> list[list[Classification]]:
-        """Ask a signature of method `tensorflow/serving/classify`.
+        """Call a signature with the method `tensorflow/serving/classify`.
 
         Args:
             examples: dicts from feature names to values: a number, str, bytes, or a list of these. Ints
-                become int64 features, floats float features: write 2.0 where the graph parses a float.
+                become int64 features, floats float features: pass 2.0 where the graph parses a float.
             context: features that all examples share.
-            model, version, label, signature, timeout: see `predict`.
+            model, version, label, signature, timeout: see the class.
 
         Returns:
             For each example its classes, (label, score).
         """
-        choice = Choice(model, version, label, signature)
-        return self._run(self._calls.classify(examples, choice, context, timeout))
+        spec = self._flows.spec(model, version, label, signature)
+        return self._run(self._flows.classify(examples, spec, context, timeout))
 
     def regress(
         self,
@@ -126,13 +146,13 @@ class BlockingClient:
         signature: str | None = None,
         timeout: Timeout = UNSET,
     ) -> np.ndarray[Any, Any]:
-        """Ask a signature of method `tensorflow/serving/regress`; arguments as for `classify`.
+        """Call a signature with the method `tensorflow/serving/regress`; arguments as for `classify`.
 
         Returns:
-            float32, one value an example.
+            float32, shape [number of examples].
         """
-        choice = Choice(model, version, label, signature)
-        return self._run(self._calls.regress(examples, choice, context, timeout))
+        spec = self._flows.spec(model, version, label, signature)
+        return self._run(self._flows.regress(examples, spec, context, timeout))
 
     def multi_inference(
         self,
@@ -145,21 +165,21 @@ class BlockingClient:
         label: str | None = None,
         timeout: Timeout = UNSET,
     ) -> Inference:
-        """Ask several classify and regress signatures of one model about the same examples at once.
+        """Call several classify and regress signatures of one model with the same examples, in one request.
 
         Args:
             examples, context: see `classify`.
-            signatures: their names; which method each takes is learned from the server.
-            model, version, label, timeout: see `predict`.
+            signatures: their names.
+            model, version, label, timeout: see the class.
 
         Returns:
-            By signature what `classify` or `regress` would return.
+            By signature, what `classify` or `regress` would return.
 
         Raises:
             UnsupportedError: over REST, which has no such call.
         """
-        choice = Choice(model, version, label)
-        return self._run(self._calls.multi_inference(examples, signatures, choice, context, timeout))
+        spec = self._flows.spec(model, version, label)
+        return self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
 
     def metadata(
         self,
@@ -169,9 +189,8 @@ class BlockingClient:
         label: str | None = None,
         timeout: Timeout = UNSET,
     ) -> dict[str, Signature]:
-        """The model's signatures by name, asked for anew; `tfserving.wire.signatures.describe` prints
-        them."""
-        return self._run(self._calls.metadata(Choice(model, version, label), timeout))
+        """Fetch the model's signatures, by name; `describe` formats them."""
+        return self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
 
     def status(
         self,
@@ -180,8 +199,8 @@ class BlockingClient:
         version: int | None = None,
         timeout: Timeout = UNSET,
     ) -> list[VersionStatus]:
-        """The state of each version that the server knows, newest first; unloaded ones stay listed as END."""
-        return self._run(self._calls.status(Choice(model, version), timeout))
+        """The state of each version that the server knows, newest first; unloaded versions are END."""
+        return self._run(self._flows.status(self._flows.spec(model, version), timeout))
 
     def wait_until_available(
         self,
@@ -191,28 +210,29 @@ class BlockingClient:
         version: int | None = None,
         label: str | None = None,
     ) -> None:
-        """Return as soon as the model (or that version, or label) can be called.
+        """Wait until the model (or that version or label of it) can be called.
 
-        No server, and a server that does not know the model, are waited for as well.
+        The server, and the model on it, may still be missing when the wait begins.
 
         Raises:
-            DeadlineError: it could not be within `timeout` seconds; says what was seen last.
+            DeadlineError: the model was not available within `timeout` seconds; has the last status.
         """
-        self._run(self._calls.wait_until_available(Choice(model, version, label), timeout))
+        spec = self._flows.spec(model, version, label)
+        self._run(self._flows.wait_until_available(spec, timeout))
 
     def reload_config(self, config: Any, *, timeout: Timeout = UNSET) -> None:
         """Replace the server's whole list of models.
 
         Args:
             config: the text of a models.config (protobuf text format), or a `ModelServerConfig` message. A
-                model left out is unloaded.
-            timeout: seconds; the server answers when the new models are loaded.
+                model that it omits is unloaded.
+            timeout: seconds; the server responds when the new models are loaded.
 
         Raises:
             ConfigError: the text does not parse.
             UnsupportedError: over REST, which has no such call.
         """
-        self._run(self._calls.reload_config(config, timeout))
+        self._run(self._flows.reload_config(config, timeout))
 
     def __enter__(self: Self) -> Self:
         return self

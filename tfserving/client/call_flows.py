@@ -1,16 +1,20 @@
-"""Every call of the client, as plans for all four clients: blocking or asyncio, gRPC or REST."""
+"""Every call of the client as a flow, for all four clients: blocking or asyncio, gRPC or REST."""
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfserving.client.flow import Call, Choice, Exchange, Outcome, Pause, Plan, Send
+from google.protobuf import text_format
+
+from tfserving.client.flow import Flow, Pause, Request, Send
 from tfserving.client.inputs import choose
 from tfserving.client.options import UNSET, Retry, Timeout
-from tfserving.client.signature_cache import Known, Signatures
+from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import worth_retrying
 from tfserving.errors import (
     ConfigError,
@@ -33,22 +37,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Between two looks at the status of a model that is waited for.
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
-# One look must not hang for as long as the wait may take: the server may come up meanwhile.
-_LOOK_TIMEOUT = 5.0
+# Seconds between two polls of the status in wait_until_available, first and at most.
+_FIRST_POLL_INTERVAL, _LONGEST_POLL_INTERVAL = 0.05, 1.0
+# Seconds for one poll: it must not hang for the whole wait, since the server may come up meanwhile.
+_POLL_TIMEOUT = 5.0
 
 
-class Calls:
-    """Makes plans. Holds what they share: defaults, and the signatures learned so far.
+class CallFlows:
+    """Makes flows. Holds what they share: defaults, and the cached signatures.
 
     Args:
-        codec: how questions are written and answers read.
+        codec: writes requests and reads responses.
         address: for error messages.
-        model: the model of calls that name none.
-        timeout: seconds for calls that give none; None for no limit.
-        retry: when to ask again.
-        clock, chance: time in seconds and a number in [0, 1), for tests to replace.
+        model: the default model.
+        timeout: default timeout in seconds; None for no limit.
+        retry: when to retry.
+        clock: monotonic time in seconds.
+        rng: random numbers in [0, 1), for the jitter of pauses.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class Calls:
         timeout: float | None,
         retry: Retry,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] | None = None,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self._codec = codec
         self._address = address
@@ -68,266 +73,209 @@ class Calls:
         self._timeout = timeout
         self._retry = retry
         self._clock = clock
-        self._chance = chance or _chance
-        # By model, version and label, as callers chose them. Plain dict operations: threads may learn the
-        # same twice, which does no harm.
-        self._learned: dict[tuple[str | None, int | None, str | None], Known] = {}
+        self._rng = rng
+        # Plain dict operations: threads may fetch the same signatures twice, which does no harm.
+        self._cache: dict[tuple[str, int | None, str | None], CachedSignatures] = {}
 
-    def predict(
-        self,
-        inputs: Any,
-        model: str | None,
-        version: int | None,
-        label: str | None,
-        signature: str | None,
-        outputs: str | Sequence[str] | None,
-        timeout: Timeout,
-    ) -> Call[Arrays]:
-        """Inputs to outputs by way of the signature."""
+    def spec(
+        self, model: str | None, version: int | None, label: str | None = None, signature: str | None = None
+    ) -> ModelSpec:
+        """The model spec for the arguments of a call.
+
+        Raises:
+            InvalidInputError: neither the call nor the client names a model, or the call gives both a version
+                and a label.
+        """
+        name = model or self._model
+        if not name:
+            raise InvalidInputError(
+                "the call names no model; pass model=, or model_name= to the client", address=self._address
+            )
+        if version is not None and label is not None:
+            raise InvalidInputError(
+                f"version={version} and label={label!r} exclude each other; pass one of them"
+            )
+        return _model_spec(name, version, label, signature or "")
+
+    def infer(
+        self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
+    ) -> Flow[Arrays]:
+        """Predict.
+
+        The cached signature may belong to a version that is gone. So an input that it refuses, or that the
+        server refuses, is an error only after the signature was fetched again; if it changed, the call is
+        made once more.
+        """
         names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
         deadline = self._deadline(timeout)
-        known = self._learned.get((model or self._model, version, label))
-        arguments = inputs, (model, version, label, signature), names, deadline, known
-        prepared = known and known.prepared(signature or "", names)
-        if prepared:
-            exchange, body_of = prepared
-            try:
-                body = body_of(inputs)
-            except TfServingError:
-                return self._predict(*arguments)
-            left = None if deadline is None else deadline - self._clock()
-            if left is None or left > 0:
-                return exchange, body, left, self._predict, (*arguments, body)
-        return self._predict(*arguments)
-
-    def _predict(
-        self,
-        inputs: Any,
-        choice: tuple[Any, ...],
-        names: tuple[str, ...],
-        deadline: float | None,
-        known: Known | None,
-        body: bytes | None = None,
-        outcome: Outcome | None = None,
-    ) -> Plan[Arrays]:
-        """`predict` with all that can come between.
-
-        `body` is there where it was made already, `outcome` as for `_ask`.
-
-        What is known of the signature may be of a version that is gone. So nothing is refused, here or by the
-        server, before the signature has been asked for anew; when it did change, the call is made again with
-        it.
-        """
-        spec = self._spec(Choice(*choice))
-        fresh = known is None
-        if known is None:
-            known = yield from self._learn(spec, deadline)
+        cached = self._cache.get(_cache_key(spec))
+        is_new = cached is None
+        if cached is None:
+            cached = yield from self._fetch_signatures(spec, deadline)
         while True:
             try:
-                exchange, body_of = known.prepare(spec, names, self._codec.predictor)
-                asking = self._ask(exchange, deadline, body or body_of(inputs), outcome)
-                outcome = None  # an error must not hold the frame that it came through
-                return (yield from asking)
+                request = cached.prepare(spec, names, self._codec)(inputs)
+                return (yield from self._request(request, deadline))
             except TfServingError as error:
-                self._place(error, spec.name)
-                if fresh or not _may_be_stale(error):
+                self._add_context(error, spec.name)
+                if is_new or not _may_be_stale(error):
                     raise
-                newer = yield from self._learn_again(spec, deadline)
-                if newer is None or known.same_as(newer, spec.signature):
+                newer = yield from self._refetch_signatures(spec, deadline)
+                if newer is None or cached.is_same(newer, spec.signature):
                     raise
-                known, fresh, body = newer, True, None
+                cached, is_new = newer, True
 
     def classify(
-        self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
-    ) -> Plan[list[list[Classification]]]:
-        spec = self._spec(choice)
-        exchange = self._codec.classify(spec, examples, context)
-        return (yield from self._ask(exchange, self._deadline(timeout)))
+        self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
+    ) -> Flow[list[list[Classification]]]:
+        request = self._codec.classify(spec, examples, context)
+        return (yield from self._request(request, self._deadline(timeout)))
 
     def regress(
-        self, examples: Sequence[Features], choice: Choice, context: Features | None, timeout: Timeout
-    ) -> Plan[np.ndarray[Any, Any]]:
-        spec = self._spec(choice)
-        exchange = self._codec.regress(spec, examples, context)
-        return (yield from self._ask(exchange, self._deadline(timeout)))
+        self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
+    ) -> Flow[np.ndarray[Any, Any]]:
+        request = self._codec.regress(spec, examples, context)
+        return (yield from self._request(request, self._deadline(timeout)))
 
     def multi_inference(
         self,
         examples: Sequence[Features],
         signatures: Sequence[str],
-        choice: Choice,
+        spec: ModelSpec,
         context: Features | None,
         timeout: Timeout,
-    ) -> Plan[Inference]:
-        spec = self._spec(choice)
+    ) -> Flow[Inference]:
         deadline = self._deadline(timeout)
-        known = self._learned.get(_key(spec))
-        if known is None or any(name not in known.signatures for name in signatures):
-            known = yield from self._learn(spec, deadline)
+        cached = self._cache.get(_cache_key(spec))
+        if cached is None or any(name not in cached.signatures for name in signatures):
+            cached = yield from self._fetch_signatures(spec, deadline)
         tasks = []
         for name in signatures:
-            method = choose(known.signatures, name).method_name
+            method = choose(cached.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
-                    f"signature {name!r} is called by {method}: multi_inference takes signatures for "
+                    f"signature {name!r} has the method {method}; multi_inference takes signatures for "
                     "classify and regress"
                 )
             tasks.append((ModelSpec(spec.name, spec.version, spec.label, name), method))
-        exchange = self._codec.multi_inference(tasks, examples, context)
-        return (yield from self._ask(exchange, deadline))
+        request = self._codec.multi_inference(tasks, examples, context)
+        return (yield from self._request(request, deadline))
 
-    def metadata(self, choice: Choice, timeout: Timeout) -> Plan[Signatures]:
-        known = yield from self._learn(self._spec(choice), self._deadline(timeout))
-        return dict(known.signatures)
+    def metadata(self, spec: ModelSpec, timeout: Timeout) -> Flow[Signatures]:
+        cached = yield from self._fetch_signatures(spec, self._deadline(timeout))
+        return dict(cached.signatures)
 
-    def status(self, choice: Choice, timeout: Timeout) -> Plan[list[VersionStatus]]:
-        exchange = self._codec.status(self._spec(choice))
-        return (yield from self._ask(exchange, self._deadline(timeout)))
+    def status(self, spec: ModelSpec, timeout: Timeout) -> Flow[list[VersionStatus]]:
+        return (yield from self._request(self._codec.status(spec), self._deadline(timeout)))
 
-    def wait_until_available(self, choice: Choice, timeout: float | None) -> Plan[None]:
-        """Look at the status, ever less often, until it is good. A label is good once it leads to a
-        version."""
-        spec = self._spec(choice)
+    def wait_until_available(self, spec: ModelSpec, timeout: float | None) -> Flow[None]:
+        """Poll the status, with growing intervals, until the model is available."""
         deadline = self._deadline(timeout)
-        pause = _FIRST_LOOK
-        saw: str | None = None
+        interval = _FIRST_POLL_INTERVAL
+        state: str | None = None
         cause: TfServingError | None = None
         while True:
             try:
-                saw = yield from self._look(spec, deadline)
+                state = yield from self._poll_status(spec, deadline)
             except TfServingError as error:
-                if not _may_pass(error, spec):
+                if not _is_temporary(error, spec):
                     raise
-                if saw is None or not isinstance(error, DeadlineError):
-                    saw, cause = str(error), error
+                # a poll that timed out says less than the one before it
+                if state is None or not isinstance(error, DeadlineError):
+                    state, cause = str(error), error
             else:
                 cause = None
-            if saw is None:
+            if state is None:
                 return
             left = math.inf if deadline is None else deadline - self._clock()
-            yield Pause(max(0.0, min(pause, left)))
-            if left <= pause:
+            yield Pause(max(0.0, min(interval, left)))
+            if left <= interval:
                 raise DeadlineError(
                     f"{self._address}: model {spec.name!r} is not available after {timeout} s; "
-                    f"last seen: {saw}",
+                    f"last status: {state}",
                     address=self._address,
                     model=spec.name,
                     server_message=cause.server_message if cause else None,
                 ) from cause
-            pause = min(pause * 1.5, _LONGEST_LOOK)
+            interval = min(interval * 1.5, _LONGEST_POLL_INTERVAL)
 
-    def reload_config(self, config: Any, timeout: Timeout) -> Plan[None]:
-        exchange = self._codec.reload_config(_config(config))
-        yield from self._ask(exchange, self._deadline(timeout))
+    def reload_config(self, config: Any, timeout: Timeout) -> Flow[None]:
+        request = self._codec.reload_config(_config_message(config))
+        yield from self._request(request, self._deadline(timeout))
 
-    def _look(self, spec: ModelSpec, deadline: float | None) -> Plan[str | None]:
-        """None when the model can be called; else what stands in its way."""
-        now = self._clock()
-        until = now + _LOOK_TIMEOUT if deadline is None else min(deadline, now + _LOOK_TIMEOUT)
-        versions = yield from self._ask(self._codec.status(spec), until, patient=False)
+    def _poll_status(self, spec: ModelSpec, deadline: float | None) -> Flow[str | None]:
+        """None when the model can be called, else the states of its versions."""
+        until = self._clock() + _POLL_TIMEOUT
+        if deadline is not None:
+            until = min(deadline, until)
+        versions = yield from self._request(self._codec.status(spec), until, retry=False)
         if not any(version.state == "AVAILABLE" for version in versions):
             return "; ".join(
                 f"version {one.version} {one.state} {one.error_message}".rstrip() for one in versions
             )
-        if spec.label is not None:  # status ignores labels
-            yield from self._ask(self._codec.metadata(spec), until, patient=False)
+        if spec.label is not None:  # the status ignores labels, metadata does not
+            yield from self._request(self._codec.metadata(spec), until, retry=False)
         return None
-
-    def _spec(self, choice: Choice) -> ModelSpec:
-        model = choice.model or self._model
-        if not model:
-            raise InvalidInputError(
-                "which model? give model= with the call, or model_name to the client", address=self._address
-            )
-        if choice.version is not None and choice.label is not None:
-            raise InvalidInputError(
-                f"version={choice.version} and label={choice.label!r}: a call can name one of them, not both"
-            )
-        return ModelSpec(model, choice.version, choice.label, choice.signature or "")
 
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._timeout if timeout is UNSET else timeout
         return None if seconds is None else self._clock() + seconds
 
-    def _learn(self, spec: ModelSpec, deadline: float | None) -> Plan[Known]:
-        exchange = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))
-        known = self._learned[_key(spec)] = Known((yield from self._ask(exchange, deadline)))
-        return known
+    def _fetch_signatures(self, spec: ModelSpec, deadline: float | None) -> Flow[CachedSignatures]:
+        request = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))
+        cached = CachedSignatures((yield from self._request(request, deadline)))
+        self._cache[_cache_key(spec)] = cached
+        return cached
 
-    def _learn_again(self, spec: ModelSpec, deadline: float | None) -> Plan[Known | None]:
-        """As `_learn`; None when that fails: the error that made it necessary is the one to tell."""
-        self._learned.pop(_key(spec), None)
+    def _refetch_signatures(self, spec: ModelSpec, deadline: float | None) -> Flow[CachedSignatures | None]:
+        """As `_fetch_signatures`, but None on failure: the caller raises the error that led here."""
+        self._cache.pop(_cache_key(spec), None)
         try:
-            return (yield from self._learn(spec, deadline))
+            return (yield from self._fetch_signatures(spec, deadline))
         except TfServingError:
             return None
 
-    def _ask(
-        self,
-        exchange: Exchange[T],
-        deadline: float | None,
-        body: bytes | None = None,
-        outcome: Outcome | None = None,
-        *,
-        patient: bool = True,
-    ) -> Plan[T]:
-        """Send, and send again where that may help and the deadline allows.
-
-        Args:
-            body: where the exchange has none.
-            outcome: of the first attempt, if it was made already.
-        """
+    def _request(self, request: Request[T], deadline: float | None, *, retry: bool = True) -> Flow[T]:
+        """Send, and retry where that may help and the deadline allows it."""
         failures = 0
         while True:
-            if outcome is None:
-                outcome = yield from self._attempt(exchange, deadline, body)
-            if not isinstance(outcome, TfServingError):
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                raise DeadlineError(
+                    f"{self._address}: the deadline passed before the request was sent; raise timeout=",
+                    address=self._address,
+                    model=request.model,
+                )
+            try:
+                response = yield Send(request, left)
                 break
-            failures += 1
-            pause = self._retry.pause(failures, self._chance())
-            late = deadline is not None and self._clock() + pause >= deadline
-            if late or failures >= self._retry.attempts or not patient or not worth_retrying(outcome):
-                try:
-                    raise outcome
-                finally:
-                    outcome = None  # as above
+            except TfServingError as error:
+                failures += 1
+                pause = self._retry.pause(failures, self._rng())
+                is_late = deadline is not None and self._clock() + pause >= deadline
+                if is_late or failures >= self._retry.attempts or not retry or not worth_retrying(error):
+                    raise
             yield Pause(pause)
-            outcome = None
         try:
-            return exchange.decode(outcome)
+            return request.decode(response)
         except TfServingError as error:
-            self._place(error, exchange.model)
+            self._add_context(error, request.model)
             raise
 
-    def _attempt(self, exchange: Exchange[Any], deadline: float | None, body: bytes | None) -> Plan[Outcome]:
-        left = None if deadline is None else deadline - self._clock()
-        if left is not None and left <= 0:
-            raise DeadlineError(
-                f"{self._address}: the deadline passed before the call was made; raise timeout=",
-                address=self._address,
-                model=exchange.model,
-            )
-        try:
-            reply: bytes = yield Send(exchange.path, body or exchange.body, left, exchange.model)
-        except TfServingError as error:
-            return error
-        return reply
-
-    def _place(self, error: TfServingError, model: str | None) -> None:
-        """Give address and model to an error that arose without knowing them."""
+    def _add_context(self, error: TfServingError, model: str | None) -> None:
+        """Add address and model to an error that was raised without them."""
         if error.address is None:
             error.address, error.model = self._address, model
             about = f", model {model!r}" if model else ""
             error.args = (f"{self._address}{about}: {error}",)
 
 
-def _chance() -> float:
-    from random import random  # not needed but for the second attempt
+@lru_cache(1024)
+def _model_spec(name: str, version: int | None, label: str | None, signature: str) -> ModelSpec:
+    return ModelSpec(name, version, label, signature)
 
-    return random()
 
-
-def _key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
+def _cache_key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
     return spec.name, spec.version, spec.label
 
 
@@ -336,14 +284,14 @@ def _may_be_stale(error: TfServingError) -> bool:
     return error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS")
 
 
-def _may_pass(error: TfServingError, spec: ModelSpec) -> bool:
-    """Whether waiting can help: no server yet, no such model yet, a label that leads nowhere yet."""
+def _is_temporary(error: TfServingError, spec: ModelSpec) -> bool:
+    """Whether waiting can help: no server yet, no such model yet, a label without a version yet."""
     if isinstance(error, (NotFoundError, DeadlineError)) or worth_retrying(error):
         return True
     return spec.label is not None and error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
 
 
-def _config(config: Any) -> Any:
+def _config_message(config: Any) -> Any:
     """A ModelServerConfig message from one, or from protobuf text format.
 
     Raises:
@@ -353,11 +301,8 @@ def _config(config: Any) -> Any:
         return config
     if not isinstance(config, str):
         raise InvalidInputError(
-            "reload_config takes the text of a models.config or a ModelServerConfig, "
-            f"not {type(config).__name__}"
+            f"config is a {type(config).__name__}; pass the text of a models.config, or a ModelServerConfig"
         )
-    from google.protobuf import text_format
-
     try:
         return text_format.Parse(config, messages.ModelServerConfig())
     except text_format.ParseError as error:

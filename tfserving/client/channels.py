@@ -1,46 +1,46 @@
-"""gRPC channels: made when first needed, again after a fork, and when the servers' addresses change."""
+"""gRPC channels: made with the first call, after a fork, and when the servers' addresses change."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import grpc
 
 from tfserving.client.addresses import Targets
-from tfserving.client.fork_safety import GATE
+from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 
-# Seconds until a lost server is tried again, first and at most; gRPC's own are 1 and 120.
+# Seconds between attempts to reconnect, first and at most; gRPC's defaults are 1 and 120.
 _RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 1.0
 
 Option = tuple[str, Any]
 
 
 def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, count: int) -> list[Option]:
-    """What gRPC is told about a channel.
+    """The channel's gRPC options.
 
     Raises:
-        InvalidInputError: TLS to several hosts, without the name that their certificates share.
+        InvalidInputError: TLS to several hosts without `Tls.server_name`.
     """
     options: list[Option] = [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", "round_robin"),
-        ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # so gRPC calls this
+        ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # gRPC's connection timeout
         ("grpc.initial_reconnect_backoff_ms", round(_RECONNECT_FIRST * 1000)),
         ("grpc.max_reconnect_backoff_ms", round(_RECONNECT_LONGEST * 1000)),
-        # The client asks again itself, large messages too, and knows which exhaustion is worth it.
+        # The client retries itself: large messages too, and only the RESOURCE_EXHAUSTED where it helps.
         ("grpc.enable_retries", 0),
     ]
     if keepalive is not None:
         options += [
             ("grpc.keepalive_time_ms", round(keepalive.interval * 1000)),
             ("grpc.keepalive_timeout_ms", round(keepalive.timeout * 1000)),
-            # without this, an answer to the ping is waited for ten times as long
+            # without this, gRPC waits ten times as long for the response to a ping
             ("grpc.http2.ping_timeout_ms", round(keepalive.timeout * 1000)),
         ]
     if count > 1:  # equal channels would share one connection
@@ -51,8 +51,8 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
             name = targets.host
             if name is None:
                 raise InvalidInputError(
-                    f"TLS to several hosts ({targets.text}): give Tls(server_name=...), the name that their "
-                    "certificates share"
+                    f"TLS to several hosts ({targets.text}) needs the name that their certificates share; "
+                    "pass Tls(server_name=...)"
                 )
         if name is not None:
             options += [("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
@@ -60,7 +60,7 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
 
 
 def credentials_for(tls: Tls) -> Any:
-    """gRPC's credentials from PEM files."""
+    """gRPC channel credentials from PEM files."""
 
     def read(path: PathLike | None) -> bytes | None:
         if path is None:
@@ -71,106 +71,97 @@ def credentials_for(tls: Tls) -> Any:
     return grpc.ssl_channel_credentials(read(tls.ca), read(tls.key), read(tls.certificate))
 
 
-class Lane(dict[str, Any]):
-    """A channel and, by the path of a method, its callables, bytes to bytes: made once and used often."""
+class MethodStubs(dict[str, Any]):
+    """The callables of a channel by the path of their method, bytes to bytes; each is made once."""
 
     def __init__(self, channel: Any) -> None:
         super().__init__()
         self.channel = channel
 
     def __missing__(self, path: str) -> Any:
-        made = self[path] = self.channel.unary_unary(path)
-        return made
+        stub = self[path] = self.channel.unary_unary(path)
+        return stub
 
 
 class Channels:
     """Equal channels that take calls in turn.
 
     Args:
-        targets: where to.
-        make: from a target to a channel.
-        count: how many.
-        owner: what channels belong to besides the target; when it answers differently, they are made anew
-            (an asyncio channel lives in one event loop).
+        targets: the servers.
+        connect: from a target to a channel.
+        count: how many channels.
+        owner: what asyncio channels belong to besides the target: the running event loop. Channels are
+            replaced when it changes. None for blocking channels.
 
-    A channel that is replaced is dropped, not closed: calls in flight hold it until they are done.
+    A channel that is replaced is dropped, not closed: calls in flight hold it until they end.
     """
 
     def __init__(
         self,
         targets: Targets,
-        make: Callable[[str], Any],
+        connect: Callable[[str], Any],
         count: int,
         owner: Callable[[], Hashable] | None = None,
     ) -> None:
         if count < 1:
-            raise InvalidInputError(f"channels={count}: at least 1")
+            raise InvalidInputError(f"channels={count} is not valid; pass 1 or more")
         self._targets = targets
-        self._make = make
+        self._connect = connect
         self._count = count
         self._owner = owner
         self._lock = threading.Lock()
         self._turns = itertools.count()
-        self._lanes: list[Lane] | None = None
+        self._stubs: list[MethodStubs] = []
         self._made_for: tuple[str, Hashable] | None = None
-        # the one lane, where there is but one and nothing can replace it
-        self._only: Lane | None = None
-        self.closed = False
-        self.broken_off = 0
-        GATE.tell(self)
+        self.is_closed = False
+        self.cancellations = 0
+        GATE.register(self)
 
-    def lane(self) -> Lane:
-        """The one whose turn it is.
+    def next_stubs(self) -> MethodStubs:
+        """The channel whose turn it is. Hold it until the response arrives: an unused channel closes.
 
         Raises:
             FailedPreconditionError: the client is closed.
-            UnavailableError: several names, and none that can be resolved.
+            UnavailableError: there are several names, and none resolves.
         """
-        if self._only is not None:
-            return self._only
-        wanted = (self._targets.current(), self._owner() if self._owner else None)
-        lanes = self._lanes
-        if lanes is None or self._made_for != wanted:
-            lanes = self._renew(wanted)
-        return lanes[0] if self._count == 1 else lanes[next(self._turns) % self._count]
+        key = (self._targets.current(), self._owner() if self._owner else None)
+        stubs = self._stubs
+        if not stubs or self._made_for != key:
+            stubs = self._renew(key)
+        return stubs[next(self._turns) % len(stubs)]
 
-    def close(self) -> Sequence[Lane]:
-        """Hand over the lanes for closing; from now on there are none."""
+    def close(self) -> list[Any]:
+        """Return the channels for closing; from now on there are none."""
         with self._lock:
-            self.closed = True
+            self.is_closed = True
             return self._take()
 
-    def _renew(self, wanted: tuple[str, Hashable]) -> list[Lane]:
+    def _renew(self, key: tuple[str, Hashable]) -> list[MethodStubs]:
         with self._lock:
-            if self.closed:
+            if self.is_closed:
                 raise FailedPreconditionError(
-                    "this client is closed: make a new one", address=self._targets.text
+                    f"{self._targets.text}: this client is closed; create a new one",
+                    address=self._targets.text,
                 )
-            if self._lanes is None or self._made_for != wanted:
-                self._lanes = [Lane(self._make(wanted[0])) for _ in range(self._count)]
-                self._made_for = wanted
-                if self._count == 1 and self._owner is None and self._targets.fixed:
-                    self._only = self._lanes[0]
-            return self._lanes
+            if not self._stubs or self._made_for != key:
+                self._stubs = [MethodStubs(self._connect(key[0])) for _ in range(self._count)]
+                self._made_for = key
+            return self._stubs
 
-    def _take(self) -> list[Lane]:
-        lanes, self._lanes, self._only = self._lanes or [], None, None
-        return lanes
+    def _take(self) -> list[Any]:
+        stubs, self._stubs = self._stubs, []
+        return [one.channel for one in stubs]
 
-    def break_off(self) -> None:
-        """Before a fork: fail the calls under way; new channels are made after it."""
+    def _cancel_calls(self) -> None:
+        if self._owner is not None:
+            return
         with self._lock:
-            self.broken_off += 1
-            lanes = self._take()
-        for lane in lanes:
-            lane.channel.close()
+            self.cancellations += 1
+            channels = self._take()
+        for channel in channels:
+            channel.close()
 
-    def after_fork(self) -> None:
-        """In the child: gRPC's threads stayed with the parent, so the inherited channels are of no use."""
-        _inherited.append(self._take())
+    def _after_fork(self) -> None:
+        inherited.extend(self._take())
         self._lock = threading.Lock()
         self._targets.after_fork()
-
-
-# Destroying an inherited channel can wait for a thread that is not there: keep them.
-_inherited: list[list[Lane]] = []

@@ -1,4 +1,4 @@
-"""`tensorflow.Example` from dicts, for the calls that take examples instead of tensors."""
+"""`tensorflow.Example` messages from dicts, for the calls that take examples instead of tensors."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from tfserving.wire import messages
 Features = Mapping[str, Any]
 
 
-def input_of(examples: Sequence[Features], context: Features | None) -> Any:
+def input_message(examples: Sequence[Features], context: Features | None) -> Any:
     """A `tensorflow.serving.Input` message; `context` holds features that all examples share.
 
     Raises:
-        InvalidInputError: examples is no sequence of dicts, or a feature's values are of no one kind.
+        InvalidInputError: examples is not a sequence of dicts, or a feature mixes kinds of values.
     """
     message = messages.Input()
     listed = message.example_list if context is None else message.example_list_with_context
     listed.SetInParent()
-    for features in checked(examples):
+    for features in check_examples(examples):
         _fill(listed.examples.add(), features)
     if context is not None:
         _fill(message.example_list_with_context.context, context)
     return message
 
 
-def checked(examples: Sequence[Features]) -> Sequence[Features]:
-    """The examples, if that is what they are."""
+def check_examples(examples: Sequence[Features]) -> Sequence[Features]:
+    """Return the examples; raise InvalidInputError if they are not a list of dicts."""
     if isinstance(examples, Mapping):
-        raise InvalidInputError("examples must be a list of dicts: wrap the one example in a list")
+        raise InvalidInputError("examples is a single dict, expected a list of dicts; wrap it in a list")
     for position, features in enumerate(examples):
         if not isinstance(features, Mapping):
             raise InvalidInputError(
-                f"example {position} must be a dict from feature names to values, not {features!r:.60}"
+                f"example {position} is {features!r:.60}, expected a dict from feature names to values"
             )
     return examples
 
 
 def values_of(name: str, value: Any) -> list[Any]:
-    """A feature's values, all bytes, all int or all float.
+    """The values of a feature: all bytes, all int or all float.
 
-    The kind follows from the Python type, since a signature does not tell which features its graph parses: 2
-    is an int64 feature, 2.0 a float feature. An int among floats is a float.
+    The kind follows from the Python type, since a signature does not describe the features that its graph
+    parses: 2 is an int64 feature, 2.0 a float feature. Ints among floats become floats.
 
     Raises:
-        InvalidInputError: values of a type that a feature cannot hold, or strings among numbers.
+        InvalidInputError: a type that a feature cannot hold, or strings mixed with numbers.
     """
     values = _flat(value)
     if all(isinstance(item, (str, bytes)) for item in values):
         return [item.encode() if isinstance(item, str) else item for item in values]
     if all(isinstance(item, int) for item in values):
         if not all(-(2**63) <= item < 2**63 for item in values):
-            raise InvalidInputError(f"feature {name!r}: {value!r:.60} does not fit into int64")
+            raise InvalidInputError(f"feature {name!r}: {value!r:.60} does not fit in int64")
         return [int(item) for item in values]
     if all(isinstance(item, (int, float)) for item in values):
         return [float(item) for item in values]
     raise InvalidInputError(
-        f"feature {name!r}: {value!r:.60} must be numbers, or str and bytes, and not both"
+        f"feature {name!r}: {value!r:.60} is not valid; pass either numbers, or str and bytes"
     )
 
 

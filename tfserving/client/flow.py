@@ -1,10 +1,8 @@
-"""A call as a plan: what to send and when to wait, without doing either.
+"""Calls as flows: what to send and how long to pause, without doing either.
 
-A plan is a generator. It yields what it needs, a `Send` or a `Pause`, and is given the reply's bytes or the
-error that sending raised. The blocking and the asyncio client differ only in how they carry a plan out.
-
-A call that is one question and its answer when all goes well can be a `Ready`, which costs less: it becomes a
-plan where something fails.
+A flow is a generator. It yields a `Send`, which evaluates to the bytes of the response or raises the
+TfServingError that the transport raised; or a `Pause`. Its return value is the result of the call. Blocking
+and asyncio clients run the same flows and differ only in how they send and sleep.
 """
 
 from __future__ import annotations
@@ -18,45 +16,15 @@ from tfserving.errors import TfServingError
 T = TypeVar("T")
 
 
-class Choice(NamedTuple):
-    """Which model a call is for, as the caller said it."""
+@dataclass(slots=True)
+class Request(Generic[T]):
+    """A request in the form that a transport sends, and how to read its response.
 
-    model: str | None = None
-    version: int | None = None
-    label: str | None = None
-    signature: str | None = None
-
-
-class Send(NamedTuple):
-    """Send `body` to `path` and come back with the reply's bytes, or raise a TfServingError.
-
-    `path` is a gRPC method or the path of a URL; a REST call without a body is a GET. `timeout` is in
-    seconds, None for no limit. `model` is for error messages.
-    """
-
-    path: str
-    body: bytes | None
-    timeout: float | None
-    model: str | None
-
-
-class Pause(NamedTuple):
-    """Wait so many seconds."""
-
-    seconds: float
-
-
-Step = Union[Send, Pause]  # noqa: UP007 - evaluated at run time
-Plan = Generator[Step, Any, T]
-# What a Send came to.
-Outcome = Union[bytes, TfServingError]  # noqa: UP007
-
-
-@dataclass
-class Exchange(Generic[T]):
-    """A question in the form that a transport carries, and how to read the answer's bytes.
-
-    `body` is None for a question without one, and where each call brings its own.
+    Attributes:
+        path: a gRPC method, or the path of a URL.
+        body: None for a request without one: a GET.
+        decode: from the bytes of the response to the result; may raise ProtocolError.
+        model: for error messages.
     """
 
     path: str
@@ -65,67 +33,64 @@ class Exchange(Generic[T]):
     model: str | None
 
 
-# The question, its body, the seconds that it may take; and how to go on where sending or reading fails:
-# `make(*arguments, outcome)` is the plan from there. A plain tuple, for one is made with every call.
-Ready = tuple[Exchange[T], bytes, Union[float, None], Callable[..., Plan[T]], tuple[Any, ...]]  # noqa: UP007
-Call = Union[Ready[T], Plan[T]]  # noqa: UP007
+class Send(NamedTuple):
+    """Send a request; `timeout` in seconds, None for no limit."""
+
+    request: Request[Any]
+    timeout: float | None
 
 
-def carry_out(call: Call[T], send: Callable[..., bytes], sleep: Callable[[float], None]) -> T:
-    """Bring a call to its result in the calling thread."""
-    if isinstance(call, tuple):
-        exchange, body, timeout, make, arguments = call
-        reply = None
-        try:
-            reply = send(exchange.path, body, timeout, exchange.model)
-            return exchange.decode(reply)
-        except TfServingError as error:
-            plan = make(*arguments, error if reply is None else reply)
-    else:
-        plan = call
+class Pause(NamedTuple):
+    """Wait for this many seconds."""
+
+    seconds: float
+
+
+Step = Union[Send, Pause]  # noqa: UP007 - evaluated at run time
+Flow = Generator[Step, Any, T]
+
+
+def run(
+    flow: Flow[T],
+    send: Callable[[Request[Any], float | None], bytes],
+    sleep: Callable[[float], None],
+) -> T:
+    """Run a flow in the calling thread and return its result."""
     try:
-        step = next(plan)
+        step = next(flow)
         while True:
             if isinstance(step, Send):
                 try:
-                    reply = send(*step)
+                    response = send(*step)
                 except TfServingError as error:
-                    step = plan.throw(error)
+                    step = flow.throw(error)
                 else:
-                    step = plan.send(reply)
+                    step = flow.send(response)
             else:
                 sleep(step.seconds)
-                step = plan.send(None)
+                step = flow.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def carry_out_async(
-    call: Call[T], send: Callable[..., Awaitable[bytes]], sleep: Callable[[float], Awaitable[object]]
+async def run_async(
+    flow: Flow[T],
+    send: Callable[[Request[Any], float | None], Awaitable[bytes]],
+    sleep: Callable[[float], Awaitable[object]],
 ) -> T:
-    """Bring a call to its result in the running event loop."""
-    if isinstance(call, tuple):
-        exchange, body, timeout, make, arguments = call
-        reply = None
-        try:
-            reply = await send(exchange.path, body, timeout, exchange.model)
-            return exchange.decode(reply)
-        except TfServingError as error:
-            plan = make(*arguments, error if reply is None else reply)
-    else:
-        plan = call
+    """Run a flow in the running event loop and return its result."""
     try:
-        step = next(plan)
+        step = next(flow)
         while True:
             if isinstance(step, Send):
                 try:
-                    reply = await send(*step)
+                    response = await send(*step)
                 except TfServingError as error:
-                    step = plan.throw(error)
+                    step = flow.throw(error)
                 else:
-                    step = plan.send(reply)
+                    step = flow.send(response)
             else:
                 await sleep(step.seconds)
-                step = plan.send(None)
+                step = flow.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]

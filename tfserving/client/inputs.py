@@ -1,8 +1,8 @@
-"""From what a caller has, numbers, lists, arrays, to the arrays that a signature wants.
+"""Converts a caller's inputs (numbers, lists, arrays) to the arrays of a signature.
 
-Python values have no dtype, so they take the signature's, unless it cannot hold them: 1.5 is no int32, 300 no
-uint8, "a" no float. A numpy array says what it is, so one of another dtype is refused, as the server would
-(`Expects arg[0] to be float but double is provided`), but before it is sent and with its name.
+Python values have no dtype, so they take the signature's, unless it cannot hold them: 1.5 is not an int32,
+300 not a uint8, "a" not a float. A numpy array of another dtype is refused, as the server does (`Expects
+arg[0] to be float but double is provided`), but before it is sent and with the name of the input.
 """
 
 from __future__ import annotations
@@ -20,43 +20,42 @@ Array = np.ndarray[Any, Any]
 
 
 def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """The signature of that name, "" for the default one.
+    """The signature with this name, "" for the default one.
 
     Raises:
-        NotFoundError: the model has none of that name; the error lists those that it has.
+        NotFoundError: the model has no such signature; the error lists the signatures that it has.
     """
     found = signatures.get(name or DEFAULT_SIGNATURE)
     if found is None:
-        there = ", ".join(map(repr, signatures)) or "none"
+        available = ", ".join(map(repr, signatures)) or "none"
         raise NotFoundError(
-            f"no signature {name or DEFAULT_SIGNATURE!r}; the model has: {there} (choose with signature=)"
+            f"the model has no signature {name or DEFAULT_SIGNATURE!r}; it has: {available} (pass signature=)"
         )
     return found
 
 
 def arrays_for(signature: Signature, inputs: Any) -> dict[str, Array]:
-    """The inputs by name, each of the dtype that the signature wants and of a shape that fits.
+    """The inputs by name, with the dtypes of the signature and shapes that it accepts.
 
     Args:
-        signature: what the model takes.
-        inputs: a mapping from names to values; or, for a signature with one input, just the value. Values are
-            arrays, anything numpy reads as one (`__array__`), or Python numbers, strings, bytes and (nested)
-            lists of them.
+        signature: of the model.
+        inputs: a mapping from names to values; for a signature with a single input, the value alone is
+            enough. Values are arrays, objects with `__array__`, or Python numbers, strings, bytes and
+            (nested) lists of them.
 
     Raises:
-        InvalidInputError: a name, dtype, value or shape that does not fit; says which, what was expected and
-            what was given.
+        InvalidInputError: a name, dtype, value or shape does not fit the signature.
     """
     if not isinstance(inputs, Mapping):
         inputs = {_only_input(signature): inputs}
-    wanted = signature.inputs
-    if inputs.keys() != wanted.keys():
+    expected = signature.inputs
+    if inputs.keys() != expected.keys():
         _check_names(signature, inputs)
-    return {alias: _array_for(value, wanted[alias], signature) for alias, value in inputs.items()}
+    return {alias: _array_for(value, expected[alias], signature) for alias, value in inputs.items()}
 
 
 def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
-    """Raises InvalidInputError when one of the wanted outputs is none of the signature's."""
+    """Raise InvalidInputError if the signature lacks one of the outputs."""
     unknown = [name for name in outputs if name not in signature.outputs]
     if unknown:
         raise InvalidInputError(
@@ -64,19 +63,19 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         )
 
 
-def in_order(results: dict[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
-    """The results with the wanted outputs first; others (of a newer signature) follow.
+def in_order(outputs: dict[str, Array], expected: Sequence[str]) -> dict[str, Array]:
+    """The outputs in the expected order; others (of a newer signature) follow.
 
     Raises:
-        ProtocolError: a wanted output is not among them: bytes that broke off can still parse.
+        ProtocolError: an output is missing: a truncated response can still parse.
     """
-    if len(results) == 1 and len(wanted) == 1 and wanted[0] in results:
-        return results
+    if len(outputs) == 1 and len(expected) == 1 and expected[0] in outputs:
+        return outputs
     try:
-        return {name: results[name] for name in wanted} | results
+        return {name: outputs[name] for name in expected} | outputs
     except KeyError as error:
-        there = ", ".join(map(repr, results)) or "none"
-        raise ProtocolError(f"the answer lacks output {error}; it has: {there}") from error
+        received = ", ".join(map(repr, outputs)) or "none"
+        raise ProtocolError(f"the response lacks output {error}; it has: {received}") from error
 
 
 def _only_input(signature: Signature) -> str:
@@ -85,7 +84,7 @@ def _only_input(signature: Signature) -> str:
     if len(names) != 1:
         raise InvalidInputError(
             f"signature {signature.name!r} has {len(names)} inputs, {_names(signature.inputs)}: "
-            "give a mapping from their names to values"
+            "pass a dict from their names to values"
         )
     return names[0]
 
@@ -99,7 +98,7 @@ def _check_names(signature: Signature, inputs: Mapping[str, Any]) -> None:
     missing = [alias for alias in signature.inputs if alias not in inputs and alias not in signature.defaults]
     if missing:
         raise InvalidInputError(
-            f"signature {signature.name!r} needs input {missing[0]!r}, which was not given; "
+            f"signature {signature.name!r} needs input {missing[0]!r}, which is missing; "
             f"it takes: {_names(signature.inputs)}"
         )
 
@@ -109,10 +108,10 @@ def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
         array = value
         given = _dtype_of(array, info, signature)
         if given is not info.dtype:
-            mend = f"convert it: array.astype({info.dtype.label!r})"
+            hint = f"convert it: array.astype({info.dtype.label!r})"
             if info.dtype is DType.DT_STRING:
-                mend = "give str or bytes"
-            raise _refusal(info, signature, f"a {array.dtype.name} array", mend)
+                hint = "pass str or bytes"
+            raise _mismatch(info, signature, f"a {array.dtype.name} array", hint)
         if array.dtype == object:
             _check_strings(array, info, signature)
     elif hasattr(value, "__array__") and not isinstance(value, np.generic):
@@ -120,10 +119,10 @@ def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
     else:
         array = _converted(value, info, signature)
     if not info.accepts(array.shape):
-        mend = ""
+        hint = ""
         if info.shape and info.shape[0] is None and info.accepts((1, *array.shape)):
-            mend = "the first dimension is the batch: wrap the value in a list, or give array[None]"
-        raise _refusal(info, signature, f"shape {array.shape}", mend)
+            hint = "the first dimension is the batch: wrap the value in a list, or pass array[None]"
+        raise _mismatch(info, signature, f"shape {array.shape}", hint)
     return array
 
 
@@ -131,60 +130,62 @@ def _dtype_of(array: Array, info: TensorInfo, signature: Signature) -> DType:
     try:
         return DType.of(array.dtype)
     except InvalidInputError as error:
-        raise _refusal(info, signature, f"a {array.dtype.name} array", "convert it first") from error
+        raise _mismatch(info, signature, f"a {array.dtype.name} array", "convert it first") from error
 
 
 def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
-    """Python values as an array of the signature's dtype; only values that this dtype holds."""
+    """Python values as an array of the signature's dtype, if it can hold them."""
     if info.dtype is DType.DT_STRING:
         return _strings(value, info, signature)
-    wanted = info.dtype.numpy
+    expected = info.dtype.numpy
     try:
         natural = np.array(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise _refusal(info, signature, f"{value!r:.60}", "are all of its rows of one length?") from error
+        raise _mismatch(info, signature, f"{value!r:.60}", "all rows must have one length") from error
     if natural.size == 0:
-        return natural.astype(wanted)
-    whole = whole_numbers(value, natural, wanted)
+        return natural.astype(expected)
+    whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
     kind = natural.dtype.kind
-    # bfloat16 is of no kind that numpy knows
-    is_integer, is_real = wanted.kind in "iu", wanted.kind != "c"
+    # numpy has no kind for bfloat16, so it counts as real
+    is_integer, is_real = expected.kind in "iu", expected.kind != "c"
     if kind not in "biufc" or (kind == "c" and is_real):
-        raise _refusal(info, signature, f"{value!r:.60}")
+        raise _mismatch(info, signature, f"{value!r:.60}")
     with np.errstate(all="ignore"):
-        array = natural.astype(wanted)
-        if is_integer or wanted.kind == "b":
-            fits = _same_integers(natural, array, wanted)
+        array = natural.astype(expected)
+        if is_integer or expected.kind == "b":
+            fits = _same_integers(natural, array, expected)
         else:
             fits = bool((np.isfinite(array) | ~np.isfinite(natural)).all())
     if not fits:
-        raise _refusal(info, signature, f"{value!r:.60}", f"not all of it is a {info.dtype.label}")
+        raise _mismatch(
+            info, signature, f"{value!r:.60}", f"it has values that {info.dtype.label} cannot hold"
+        )
     return array
 
 
-def whole_numbers(value: Any, natural: Array, wanted: np.dtype[Any]) -> Array | None:
-    """Integers that numpy reads as float64, exactly; None where they are none or do not fit.
+def whole_numbers(value: Any, natural: Array, expected: np.dtype[Any]) -> Array | None:
+    """Exact integers from a list that numpy converts to float64; None if they are not integers or do not fit.
 
-    That is what it does with lists of which some values need uint64 and others do not.
+    numpy does so with lists where only some of the values need uint64.
 
     Args:
-        value: what was given.
-        natural: what numpy made of it.
-        wanted: an integer dtype, or any other, for which there is nothing to do.
+        value: the list.
+        natural: its array, as numpy converts it.
+        expected: the dtype to convert to; None is returned unless it is an integer dtype.
     """
-    if wanted.kind not in "iu" or natural.dtype.kind != "f":
+    if expected.kind not in "iu" or natural.dtype.kind != "f":
         return None
-    limits = np.iinfo(wanted)
+    limits = np.iinfo(expected)
     whole = np.array(value, object)
     fits = all(type(one) is int and limits.min <= one <= limits.max for one in whole.reshape(-1))
-    return whole.astype(wanted) if fits else None
+    return whole.astype(expected) if fits else None
 
 
-def _same_integers(natural: Array, array: Array, wanted: np.dtype[Any]) -> bool:
-    if natural.dtype.kind in "iu" and wanted.kind in "iu":
-        limits = np.iinfo(wanted)
+def _same_integers(natural: Array, array: Array, expected: np.dtype[Any]) -> bool:
+    if natural.dtype.kind in "iu" and expected.kind in "iu":
+        limits = np.iinfo(expected)
         return limits.min <= int(natural.min()) and int(natural.max()) <= limits.max
     return bool((array == natural).all())
 
@@ -193,7 +194,7 @@ def _strings(value: Any, info: TensorInfo, signature: Signature) -> Array:
     try:
         array = np.array(value, object)
     except ValueError as error:
-        raise _refusal(info, signature, f"{value!r:.60}", "are all of its rows of one length?") from error
+        raise _mismatch(info, signature, f"{value!r:.60}", "all rows must have one length") from error
     _check_strings(array, info, signature)
     return array
 
@@ -201,13 +202,13 @@ def _strings(value: Any, info: TensorInfo, signature: Signature) -> Array:
 def _check_strings(array: Array, info: TensorInfo, signature: Signature) -> None:
     for value in array.reshape(-1).tolist():
         if not isinstance(value, (str, bytes)):
-            raise _refusal(info, signature, f"{type(value).__name__} {value!r:.60}", "give str or bytes")
+            raise _mismatch(info, signature, f"{type(value).__name__} {value!r:.60}", "pass str or bytes")
 
 
-def _refusal(info: TensorInfo, signature: Signature, given: str, mend: str = "") -> InvalidInputError:
+def _mismatch(info: TensorInfo, signature: Signature, given: str, hint: str = "") -> InvalidInputError:
     return InvalidInputError(
         f"input {info.name!r} of signature {signature.name!r}: expected {info.dtype.label} "
-        f"{info.shape_text}, given {given}{f'; {mend}' if mend else ''}"
+        f"{info.shape_text}, given {given}{f'; {hint}' if hint else ''}"
     )
 
 

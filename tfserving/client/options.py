@@ -1,4 +1,4 @@
-"""How a client behaves on the way to the server: one small dataclass per concern, every default in here."""
+"""Options of the clients: one dataclass per concern, and every default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfserving.errors import InvalidInputError
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_RPC_PORT = 8500
 DEFAULT_REST_PORT = 8501
-# Seconds for making a connection, of a call's deadline: a frozen host must leave time to try another.
+# Seconds to open a connection: less than the default timeout, to leave time for another server.
 CONNECT_TIMEOUT = 5.0
 
 _KEY = re.compile(r"[a-z0-9_.-]+")
@@ -27,29 +27,29 @@ class Unset(enum.Enum):
     UNSET = "the client's default"
 
 
-# `timeout=None` means no deadline, and not "take the default": this stands for the latter.
+# `timeout=None` means no deadline, so a separate value stands for the client's default.
 UNSET = Unset.UNSET
 Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and the message reads better
 
 PathLike = Union[str, "os.PathLike[str]"]
 Pairs = Sequence[tuple[str, str]]
-# A callable is asked before every call, so that a token can be renewed.
+# A callable is called before every call, so that it can renew a token.
 Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str], Pairs]]]  # noqa: UP007
 
 
 @dataclass(frozen=True)
 class Retry:
-    """When to ask again: after UNAVAILABLE, and after "Server Threadpool Exhausted".
+    """Retries of calls that failed with UNAVAILABLE or "Server Threadpool Exhausted".
 
-    Both say that the call was not answered, not that it was wrong. TensorFlow Serving's calls have no side
-    effects, so asking twice does no harm. The deadline covers all attempts together.
+    Both mean that the server did not process the call. TensorFlow Serving's calls have no side effects, so a
+    second attempt does no harm. The deadline covers all attempts together.
 
     Attributes:
-        attempts: how often to ask at most; 1 for never again.
-        first_pause: seconds before the second attempt, of which a random half is taken off, so that clients
-            which failed together do not return together.
-        factor: how much longer each further pause is.
-        longest_pause: seconds, the limit of that growth.
+        attempts: the maximum number of attempts; 1 disables retries.
+        first_pause: seconds before the second attempt. Jitter shortens each pause by up to a half, so that
+            clients that failed together do not retry together.
+        factor: by how much each further pause is longer.
+        longest_pause: the maximum pause in seconds.
     """
 
     attempts: int = 6
@@ -59,25 +59,28 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise InvalidInputError(f"Retry(attempts={self.attempts}): at least 1, the call itself")
+            raise InvalidInputError(
+                f"Retry(attempts={self.attempts}) is not valid; pass 1 or more, 1 for no retries"
+            )
 
-    def pause(self, failures: int, chance: float) -> float:
-        """Seconds to wait after so many failures; `chance` in [0, 1) decides how much is taken off."""
+    def pause(self, failures: int, jitter: float) -> float:
+        """Seconds to wait after so many failures; `jitter` in [0, 1) shortens the pause by up to a half."""
         longest = self.first_pause * self.factor ** (failures - 1)
-        return min(longest, self.longest_pause) * (1 - chance / 2)
+        return min(longest, self.longest_pause) * (1 - jitter / 2)
 
 
 @dataclass(frozen=True)
 class Keepalive:
-    """How a peer that froze, or a connection that a firewall forgot, is noticed while calls wait on it.
+    """Pings that detect a frozen server, or a connection dropped by a firewall, during calls.
 
     Attributes:
-        interval: seconds of silence after which the server is asked whether it is there.
-        timeout: seconds it has for the answer before its calls fail with UNAVAILABLE (and are retried).
+        interval: seconds without traffic before a ping.
+        timeout: seconds for the response to the ping, before the calls fail with UNAVAILABLE (and are
+            retried).
 
-    A gRPC server with default settings (tensorflow_model_server has them) takes so much asking for abuse and
-    ends a call that has gone on for 200 s (measured; 240 s with interval=30). For longer calls take an
-    interval of 300 s or more, or start the server with
+    A gRPC server with default settings, such as tensorflow_model_server, rejects frequent pings: it closes
+    the connection of a call that has lasted 200 s (measured; 240 s with interval=30). For longer calls pass
+    an interval of 300 s or more, or start the server with
     `--grpc_channel_arguments=grpc.http2.max_ping_strikes=0`.
     """
 
@@ -87,13 +90,13 @@ class Keepalive:
 
 @dataclass(frozen=True)
 class Tls:
-    """An encrypted connection, and with `certificate` and `key` one where the client proves who it is too.
+    """An encrypted connection; with `certificate` and `key`, mutual TLS.
 
     Attributes:
-        ca: PEM file with the authorities to trust; None for the system's.
+        ca: PEM file with the certificate authorities to trust; None for the system's.
         certificate: PEM file with this client's certificate chain.
         key: PEM file with its private key.
-        server_name: the name that the server's certificate must carry, where it is not the address's.
+        server_name: the name in the server's certificate, if it is not the host of the address.
     """
 
     ca: PathLike | None = None
@@ -103,24 +106,29 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) is not (self.key is None):
-            raise InvalidInputError("Tls: certificate and key belong together, give both or neither")
+            raise InvalidInputError("Tls has only one of certificate and key; pass both or neither")
         for path in (self.ca, self.certificate, self.key):
             if path is not None and not os.path.isfile(path):
-                raise InvalidInputError(f"Tls: there is no file {path}")
+                raise InvalidInputError(f"Tls: {path} does not exist or is not a file")
 
 
 def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:
-    """Call metadata as gRPC wants it: (key, value) pairs with keys in lower case.
+    """Call metadata as (key, value) pairs with keys in lower case, as gRPC requires.
 
     Raises:
-        InvalidInputError: a key or value that cannot stand in a header. Values are not shown, being secrets.
+        InvalidInputError: a key or value that a header cannot hold. The message has no values: they may be
+            secrets.
     """
     given = metadata() if callable(metadata) else metadata
     items = given.items() if isinstance(given, Mapping) else given
     pairs = tuple((key.lower(), value) for key, value in items)
     for key, value in pairs:
         if not _KEY.fullmatch(key):
-            raise InvalidInputError(f"metadata {key!r}: a key has only letters, digits, '_', '.' and '-'")
+            raise InvalidInputError(
+                f"metadata key {key!r} is not valid; use letters, digits, '_', '.' and '-'"
+            )
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
-            raise InvalidInputError(f"metadata {key!r}: the value must be text of printable ASCII characters")
+            raise InvalidInputError(
+                f"the value of metadata key {key!r} is not valid; pass printable ASCII text"
+            )
     return pairs

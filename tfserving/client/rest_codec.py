@@ -1,4 +1,4 @@
-"""The calls as URLs and JSON."""
+"""Calls as URLs and JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+from google.protobuf import json_format
 
 from tfserving.client.codec import Inference
-from tfserving.client.features import Features, checked, values_of
-from tfserving.client.flow import Exchange
+from tfserving.client.features import Features, check_examples, values_of
+from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for
 from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
+from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.wire import messages
@@ -27,23 +29,27 @@ class RestCodec:
     """See `tfserving.client.codec.Codec`.
 
     Args:
-        row_format: send `instances`, one entry an example, and not `inputs`, one entry an input. The latter
-            holds any shapes; the former needs inputs and outputs that all begin with the batch.
+        row_format: send `instances`, a list with one entry per example, instead of `inputs`, an object with
+            one entry per input. `instances` needs inputs and outputs whose first dimension is the batch;
+            `inputs` takes any shape.
     """
 
     def __init__(self, *, row_format: bool = False) -> None:
         self._row_format = row_format
 
-    def predictor(
+    def prepare_predict(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
-    ) -> tuple[Exchange[Arrays], Callable[[Any], bytes]]:
+    ) -> PreparedPredict:
         def decode(data: bytes) -> Arrays:
             found = _outputs(loads(data), signature)
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 
-        exchange = Exchange(f"{_path(spec)}:predict", None, decode, spec.name)
-        return exchange, lambda inputs: self._body(spec, arrays_for(signature, inputs))
+        def request_for(inputs: Any) -> Request[Arrays]:
+            body = self._body(spec, arrays_for(signature, inputs))
+            return Request(f"{_path(spec)}:predict", body, decode, spec.name)
+
+        return request_for
 
     def _body(self, spec: ModelSpec, arrays: Arrays) -> bytes:
         values, finite = {}, True
@@ -59,7 +65,7 @@ class RestCodec:
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Exchange[list[list[Classification]]]:
+    ) -> Request[list[list[Classification]]]:
         def read(results: Any) -> list[list[Classification]]:
             return [[Classification(str(label), float(score)) for label, score in one] for one in results]
 
@@ -67,7 +73,7 @@ class RestCodec:
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Exchange[np.ndarray[Any, Any]]:
+    ) -> Request[np.ndarray[Any, Any]]:
         def read(results: Any) -> np.ndarray[Any, Any]:
             return np.array([float(value) for value in results], np.float32)
 
@@ -78,19 +84,19 @@ class RestCodec:
         tasks: Sequence[tuple[ModelSpec, str]],
         examples: Sequence[Features],
         context: Features | None,
-    ) -> Exchange[Inference]:
+    ) -> Request[Inference]:
         raise UnsupportedError(
-            "the REST API has no multi_inference: call classify and regress, or use TfRpcClient"
+            "multi_inference is not part of the REST API; call classify and regress, or use TfRpcClient"
         )
 
-    def metadata(self, spec: ModelSpec) -> Exchange[dict[str, Signature]]:
-        return Exchange(f"{_path(spec)}/metadata", None, _read_metadata, spec.name)
+    def metadata(self, spec: ModelSpec) -> Request[dict[str, Signature]]:
+        return Request(f"{_path(spec)}/metadata", None, _read_metadata, spec.name)
 
-    def status(self, spec: ModelSpec) -> Exchange[list[VersionStatus]]:
-        return Exchange(_path(ModelSpec(spec.name, spec.version)), None, _read_status, spec.name)
+    def status(self, spec: ModelSpec) -> Request[list[VersionStatus]]:
+        return Request(_path(ModelSpec(spec.name, spec.version)), None, _read_status, spec.name)
 
-    def reload_config(self, config: Any) -> Exchange[None]:
-        raise UnsupportedError("the REST API has no reload_config: use TfRpcClient")
+    def reload_config(self, config: Any) -> Request[None]:
+        raise UnsupportedError("reload_config is not part of the REST API; use TfRpcClient")
 
 
 def _path(spec: ModelSpec) -> str:
@@ -101,11 +107,11 @@ def _path(spec: ModelSpec) -> str:
 
 
 def _rows(values: dict[str, Any]) -> Any:
-    """`instances` from whole inputs: bare values where there is one input, else a dict an example."""
+    """`instances` from whole inputs: bare values for a single input, else one dict per example."""
     sizes = {alias: len(value) if hasattr(value, "__len__") else None for alias, value in values.items()}
     if len(set(sizes.values())) != 1 or None in sizes.values():
         raise InvalidInputError(
-            f"row format needs inputs that all begin with one batch dimension, not of sizes {sizes}: "
+            f"the inputs have the batch sizes {sizes}; row format needs one size for all of them: "
             "use TfRestClient(row_format=False)"
         )
     if len(values) == 1:
@@ -113,23 +119,29 @@ def _rows(values: dict[str, Any]) -> Any:
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def _outputs(reply: Any, signature: Signature) -> Arrays:
+def _outputs(response: Any, signature: Signature) -> Arrays:
     infos = signature.outputs
-    if not isinstance(reply, dict) or len(reply.keys() & {"outputs", "predictions"}) != 1:
-        raise ProtocolError(f"the reply has neither 'outputs' nor 'predictions': {reply!r:.60}")
-    columns = reply.get("outputs")
-    rows = reply.get("predictions")
+    if not isinstance(response, dict) or len(response.keys() & {"outputs", "predictions"}) != 1:
+        raise ProtocolError(
+            f"the response has not exactly one of 'outputs' and 'predictions': {response!r:.60}"
+        )
+    columns = response.get("outputs")
+    rows = response.get("predictions")
     if len(infos) == 1:
-        columns = dict.fromkeys(infos, rows if "predictions" in reply else columns)
-    elif "predictions" in reply:
+        columns = dict.fromkeys(infos, rows if "predictions" in response else columns)
+    elif "predictions" in response:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ProtocolError(f"predictions without names, where {len(infos)} outputs were expected")
+            raise ProtocolError(
+                f"the predictions in the response have no names, expected {len(infos)} outputs"
+            )
         try:
             columns = {name: [row[name] for row in rows] for name in infos}
         except KeyError as error:
-            raise ProtocolError(f"a prediction without the output {error}") from error
+            raise ProtocolError(f"a prediction in the response lacks the output {error}") from error
     if not isinstance(columns, dict) or columns.keys() != infos.keys():
-        raise ProtocolError(f"other outputs than {', '.join(map(repr, infos))}: {columns!r:.60}")
+        raise ProtocolError(
+            f"the response has other outputs than {', '.join(map(repr, infos))}: {columns!r:.60}"
+        )
     return {name: from_json(columns[name], info) for name, info in infos.items()}
 
 
@@ -139,16 +151,16 @@ def _of_examples(
     examples: Sequence[Features],
     context: Features | None,
     read: Callable[[Any], T],
-) -> Exchange[T]:
+) -> Request[T]:
     body: dict[str, Any] = {"signature_name": spec.signature} if spec.signature else {}
     if context is not None:
         body["context"] = _features(context)
-    body["examples"] = [_features(features) for features in checked(examples)]
+    body["examples"] = [_features(features) for features in check_examples(examples)]
 
     def decode(data: bytes) -> T:
-        return _read(data, lambda reply: read(reply["results"]))
+        return _read(data, lambda response: read(response["results"]))
 
-    return Exchange(f"{_path(spec)}:{verb}", dumps(body, plain=False), decode, spec.name)
+    return Request(f"{_path(spec)}:{verb}", dumps(body, plain=False), decode, spec.name)
 
 
 def _features(features: Features) -> dict[str, Any]:
@@ -159,21 +171,19 @@ def _features(features: Features) -> dict[str, Any]:
 
 
 def _read_metadata(data: bytes) -> dict[str, Signature]:
-    from google.protobuf import json_format
-
-    def read(reply: Any) -> dict[str, Signature]:
+    def read(response: Any) -> dict[str, Signature]:
         found = messages.SignatureDefMap()
         try:
-            json_format.ParseDict(reply["metadata"]["signature_def"], found, ignore_unknown_fields=True)
+            json_format.ParseDict(response["metadata"]["signature_def"], found, ignore_unknown_fields=True)
         except json_format.ParseError as error:
-            raise ProtocolError(f"metadata that is no SignatureDefMap: {error}") from error
+            raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {error}") from error
         return signatures_of(found.signature_def)
 
     return _read(data, read)
 
 
 def _read_status(data: bytes) -> list[VersionStatus]:
-    def read(reply: Any) -> list[VersionStatus]:
+    def read(response: Any) -> list[VersionStatus]:
         return [
             VersionStatus(
                 int(entry["version"]),
@@ -181,16 +191,16 @@ def _read_status(data: bytes) -> list[VersionStatus]:
                 str(entry["status"]["error_code"]),
                 str(entry["status"]["error_message"]),
             )
-            for entry in reply["model_version_status"]
+            for entry in response["model_version_status"]
         ]
 
     return _read(data, read)
 
 
 def _read(data: bytes, read: Callable[[Any], T]) -> T:
-    """What `read` makes of the reply; an answer of another form is a ProtocolError."""
-    reply = loads(data)
+    """Return read(response); raise ProtocolError for a response of another form."""
+    response = loads(data)
     try:
-        return read(reply)
+        return read(response)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ProtocolError(f"an answer of unknown form ({error!r}): {data[:60]!r}") from error
+        raise ProtocolError(f"the response has an unexpected form ({error!r}): {data[:60]!r}") from error

@@ -1,8 +1,8 @@
 """Arrays to and from the JSON of TensorFlow Serving's REST API.
 
-That JSON is not quite JSON: NaN, Infinity and -Infinity stand bare, both ways. Bytes are `{"b64": "..."}`.
-orjson is used where it is installed (about 15 times quicker than `json` for a 600 kB tensor), except for text
-with such tokens, which it refuses to read and writes as null.
+In requests and responses NaN, Infinity and -Infinity are bare tokens, and bytes are `{"b64": "..."}`. orjson
+is used if it is installed (about 15 times faster than `json` for a 600 kB tensor), except for values with
+such tokens: it does not read them, and writes null.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Array = np.ndarray[Any, Any]
 
 
 def dumps(value: Any, *, plain: bool) -> bytes:
-    """JSON of dicts, lists, scalars and arrays; `plain` says that no number in it is NaN or infinite."""
+    """Write dicts, lists, scalars and arrays; with `plain`, no number among them is NaN or infinite."""
     if plain:
         try:
             import orjson
         except ImportError:
             pass
         else:
-            return orjson.dumps(value, default=_listed, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(value, default=_listed, separators=(",", ":")).encode()
+            return orjson.dumps(value, default=_to_list, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(value, default=_to_list, separators=(",", ":")).encode()
 
 
 def loads(data: bytes) -> Any:
-    """The value of a reply.
+    """Read a response.
 
     Raises:
-        ProtocolError: the bytes are no JSON.
+        ProtocolError: the bytes are not JSON.
     """
     try:
         import orjson
@@ -48,28 +48,30 @@ def loads(data: bytes) -> Any:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            pass  # perhaps a NaN, which json reads
+            pass  # json also reads NaN and Infinity
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"{len(data)} bytes that are no JSON ({error}): {data[:60]!r}") from error
+        raise ProtocolError(
+            f"the response is not JSON ({len(data)} bytes, {error}): {data[:60]!r}"
+        ) from error
 
 
-def _listed(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     return value.tolist()
 
 
 def to_json(array: Array) -> tuple[Any, bool]:
-    """Something that `dumps` takes, and whether all of its numbers are finite.
+    """A value for `dumps`, and whether all of its numbers are finite.
 
     Raises:
-        UnsupportedError: complex numbers, which the REST API has no form for.
+        UnsupportedError: complex numbers, which the REST API cannot express.
     """
     dtype = DType.of(array.dtype)
     if dtype is DType.DT_STRING:
         return _strings(array.tolist()), True
     if array.dtype.kind == "c":
-        raise UnsupportedError("complex numbers cannot be sent over REST: use TfRpcClient")
+        raise UnsupportedError("the REST API cannot express complex numbers; use TfRpcClient")
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         array = array.astype(np.float32)
     finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
@@ -85,43 +87,45 @@ def _strings(value: Any) -> Any:
 
 
 def b64(value: bytes) -> dict[str, str]:
-    """Bytes as the REST API writes them."""
+    """Bytes in the form of the REST API."""
     return {"b64": base64.b64encode(value).decode()}
 
 
 def from_json(value: Any, info: TensorInfo) -> Array:
-    """The array of an output, in the dtype that the signature gives it; strings as an object array of bytes.
+    """The array of an output with the dtype of the signature; strings as an object array of bytes.
 
     Raises:
-        ProtocolError: the value is of another kind, or ragged.
+        ProtocolError: the value has another kind, or is ragged.
     """
     try:
         array = _text(value) if info.dtype is DType.DT_STRING else _numbers(value, info)
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
-        raise ProtocolError(f"output {info.name!r} is no {info.dtype.label} array: {value!r:.60}") from error
+        raise ProtocolError(
+            f"output {info.name!r} of the response is not a {info.dtype.label} array: {value!r:.60}"
+        ) from error
     if array.size == 0 and info.shape is not None and array.ndim < len(info.shape):
-        # JSON's [] does not tell a (0, 3) from a (0,)
+        # JSON has the same [] for the shapes (0, 3) and (0,)
         array = array.reshape(array.shape + tuple(size or 0 for size in info.shape[array.ndim :]))
     return array
 
 
 def _numbers(value: Any, info: TensorInfo) -> Array:
-    wanted = info.dtype.numpy
+    expected = info.dtype.numpy
     natural = np.array(value)
-    whole = whole_numbers(value, natural, wanted)
+    whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
     kind = natural.dtype.kind
     if natural.size:
-        if wanted.kind == "b":
+        if expected.kind == "b":
             good = kind == "b"
-        elif wanted.kind in "iu":
+        elif expected.kind in "iu":
             good = kind in "iu"
         else:
             good = kind in "iuf"
         if not good:
             raise ValueError(natural.dtype)
-    return natural.astype(wanted)
+    return natural.astype(expected)
 
 
 def _text(value: Any) -> Array:

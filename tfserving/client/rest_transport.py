@@ -1,25 +1,31 @@
-"""What the blocking and the asyncio REST client have in common, which is all but the waiting."""
+"""What the blocking and the asyncio REST client have in common."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from tfserving.client.call_flows import Calls
+from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
-from tfserving.client.rest_codec import RestCodec
-from tfserving.client.rest_endpoints import Endpoints
+from tfserving.client.rest_endpoints import RestEndpoints
 from tfserving.client.rest_json import loads
 from tfserving.client.status_errors import failure
+from tfserving.client.transport import Transport
 from tfserving.errors import FailedPreconditionError, ProtocolError
 from tfserving.wire.http_status import code_of
 
-# Idle connections that are kept for each server, as many as may be busy at once.
-POOL = 64
+if TYPE_CHECKING:
+    from tfserving.client.codec import Codec
+
+# Idle connections kept for each server; as many can be busy at the same time.
+POOL_SIZE = 64
 
 
-class RestTransport:
-    """Endpoints and options; arguments as `TfRestClient` describes them."""
+class RestTransport(Transport):
+    """Endpoints and options; `TfRestClient` describes the arguments."""
+
+    _session: Any = None
 
     def __init__(
         self,
@@ -32,20 +38,19 @@ class RestTransport:
         metadata: Metadata = (),
         row_format: bool = False,
     ) -> None:
-        self._endpoints = Endpoints(address, tls=tls is not None)
-        self.address = self._endpoints.text
-        self.model_name = model_name
+        self._endpoints = RestEndpoints(address, tls=tls is not None)
+        super().__init__(self._endpoints.text, model_name, timeout, retry)
         self._metadata = metadata
         self._tls = tls
-        self._closed = False
-        self._timeout = timeout
-        self._retry = retry
         self._row_format = row_format
+        self._is_closed = False
+        self._lock = threading.Lock()
+        GATE.register(self)
 
-    @cached_property
-    def _calls(self) -> Calls:
-        codec = RestCodec(row_format=self._row_format)
-        return Calls(codec, self.address, self.model_name, timeout=self._timeout, retry=self._retry)
+    def _make_codec(self) -> Codec:
+        from tfserving.client.rest_codec import RestCodec
+
+        return RestCodec(row_format=self._row_format)
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = dict(pairs_of(self._metadata))
@@ -56,32 +61,39 @@ class RestTransport:
     def _connect_timeout(self, timeout: float | None) -> float:
         return CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
 
-    def _body(self, status: int, body: bytes, base: str, model: str | None) -> bytes:
-        """The body of a good reply; raises for another."""
-        self._endpoints.answered(base)
+    def _check_response(self, status: int, body: bytes, base: str, model: str | None) -> bytes:
+        """Return the body of a response with status 200; raise for any other status."""
+        self._endpoints.mark_up(base)
         if status != 200:
-            text = _reason(status, body)
+            text = _server_message(status, body)
             raise failure(code_of(status), text, address=host_of(base), model=model)
         return body
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise FailedPreconditionError("this client is closed: make a new one", address=self.address)
+        if self._is_closed:
+            raise FailedPreconditionError(
+                f"{self.address}: this client is closed; create a new one", address=self.address
+            )
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"
+    def _cancel_calls(self) -> None:
+        """HTTP calls do not disturb a fork."""
+
+    def _after_fork(self) -> None:
+        inherited.append(self._session)
+        self._session = None
+        self._lock = threading.Lock()
 
 
 def reason_of(error: BaseException) -> str:
-    """The words of the error at the bottom, such as "Connection refused"; those above repeat the address."""
-    # urllib3 before 2 leaves a TypeError of its own below
-    while (below := error.__cause__ or error.__context__) is not None and not isinstance(below, TypeError):
-        error = below
+    """The innermost error as text, such as "Connection refused"; the outer ones repeat the address."""
+    # urllib3 before 2 leaves an unrelated TypeError as the innermost
+    while (inner := error.__cause__ or error.__context__) is not None and not isinstance(inner, TypeError):
+        error = inner
     return f"{type(error).__name__}: {error}"
 
 
 def method_of(body: bytes | None) -> str:
-    """GET asks, POST brings a body."""
+    """GET for a request without a body, else POST."""
     return "GET" if body is None else "POST"
 
 
@@ -90,12 +102,12 @@ def host_of(base: str) -> str:
     return base.partition("://")[2]
 
 
-def _reason(status: int, body: bytes) -> str:
-    """The server's own words; of a proxy, the beginning of its page."""
+def _server_message(status: int, body: bytes) -> str:
+    """The server's error message; of a proxy, the beginning of its page."""
     try:
-        reply = loads(body)
+        response = loads(body)
     except ProtocolError:
-        reply = None
-    if isinstance(reply, dict) and isinstance(reply.get("error"), str):
-        return str(reply["error"])
+        response = None
+    if isinstance(response, dict) and isinstance(response.get("error"), str):
+        return str(response["error"])
     return f"HTTP {status} {body[:200].decode(errors='replace')}".strip()

@@ -2,56 +2,67 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 from tfserving.client.blocking_client import BlockingClient
+from tfserving.client.flow import Request
 from tfserving.client.fork_safety import GATE
 from tfserving.client.rpc_transport import RpcTransport
 from tfserving.errors import UnavailableError
 
 
 class TfRpcClient(RpcTransport, BlockingClient):
-    """A client over gRPC. Connects with the first call, and again by itself; close it, or use `with`.
+    """A client for the gRPC API. It connects with the first call and reconnects automatically.
 
         with TfRpcClient("127.0.0.1:8500", "digits") as client:
             outputs = client.infer({"image": images})
 
+    A process may fork while its threads call: the fork waits up to a second for the calls in flight, calls
+    that take longer are cancelled and retried in the parent, and the client in the child opens new
+    connections.
+
     Args:
-        address: "host:port"; or several, as a comma list or a sequence: calls go to them in turn, past those
-            that do not answer. The port may be left out (8500). "unix:PATH" for a socket.
-        model_name: the model of calls that name none.
-        timeout: seconds for calls that give none; None for no limit.
-        retry: when to ask again.
-        keepalive: how a frozen server is noticed; None not to look.
+        address: "host:port"; or several, as a comma-separated list or a sequence: calls go to them in turn,
+            and skip servers that do not respond. The default port is 8500. "unix:PATH" for a socket.
+        model_name: the default model of the calls.
+        timeout: default timeout of the calls in seconds; None for no limit.
+        retry: when to retry.
+        keepalive: how a frozen server is detected; None to disable it.
         tls: for an encrypted connection.
-        metadata: pairs to send with each call, or a function that gives them,
+        metadata: pairs to send with each call, or a function that returns them,
             e.g. `{"authorization": "Bearer ..."}`.
-        channels: how many connections to use in turn: several carry large tensors faster.
-        channel_options: more of gRPC's own, (name, value); these win.
+        channels: number of connections that take calls in turn: several transfer large tensors faster.
+        channel_options: more gRPC channel options, (name, value); they override the client's.
 
     Raises:
-        InvalidInputError: an address or option that cannot be right.
+        InvalidInputError: an address or option is not valid.
     """
 
     _api = grpc
 
-    def _send(self, path: str, body: bytes | None, timeout: float | None, model: str | None) -> bytes:
-        me = GATE.enter()
+    def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+        metadata = self._call_metadata()
         channels = self._channels
-        broken_off = channels.broken_off
+        thread = GATE.enter()
+        cancellations = channels.cancellations
         try:
-            reply: bytes = channels.lane()[path](body, timeout=timeout, metadata=self._call_metadata())
-        except (grpc.RpcError, ValueError) as error:  # ValueError: a channel that is closed already
-            if channels.broken_off != broken_off:
-                raise UnavailableError("broken off by a fork", address=self.address) from error
-            if channels.closed or isinstance(error, ValueError):
-                raise self._closed(error, model) from error
-            raise self._failure(error, model) from error
+            stub = channels.next_stubs()[request.path]
+            response: bytes = stub(request.body, timeout=timeout, metadata=metadata)
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed before the call
+            if channels.cancellations != cancellations:
+                raise UnavailableError(
+                    f"{self.address}: the call was cancelled by a fork", address=self.address
+                ) from error
+            if channels.is_closed or isinstance(error, ValueError):
+                raise self._closed(error, request.model) from error
+            raise self._failure(error, request.model) from error
         finally:
-            GATE.leave(me)
-        return reply
+            GATE.leave(thread)
+        return response
 
     def close(self) -> None:
         """See `BlockingClient.close`."""
-        for lane in self._channels.close():
-            lane.channel.close()
+        for channel in self._channels.close():
+            channel.close()

@@ -1,9 +1,8 @@
-"""What the blocking and the asyncio gRPC client have in common, which is all but the waiting."""
+"""What the blocking and the asyncio gRPC client have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import grpc
@@ -20,17 +19,17 @@ from tfserving.client.options import (
     pairs_of,
 )
 from tfserving.client.status_errors import failure
+from tfserving.client.transport import Transport
 from tfserving.errors import FailedPreconditionError, TfServingError
 
 if TYPE_CHECKING:
-    from tfserving.client.call_flows import Calls
+    from tfserving.client.codec import Codec
 
 
-class RpcTransport:
-    """Channels and options; arguments as `TfRpcClient` describes them.
+class RpcTransport(Transport):
+    """Channels and options; `TfRpcClient` describes the arguments.
 
-    `_api` is the module with gRPC's `insecure_channel` and `secure_channel`, `_owner` what a channel belongs
-    to.
+    `_api` is the module with gRPC's `insecure_channel` and `secure_channel`; for `_owner` see `Channels`.
     """
 
     _api: ClassVar[Any]
@@ -50,29 +49,22 @@ class RpcTransport:
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         targets = Targets(address, DEFAULT_RPC_PORT)
+        super().__init__(targets.text, model_name, timeout, retry)
         options = [*options_for(targets, keepalive, tls, channels), *channel_options]
         credentials = credentials_for(tls) if tls else None
 
-        def make(target: str) -> Any:
+        def connect(target: str) -> Any:
             if credentials is None:
                 return self._api.insecure_channel(target, options=options)
             return self._api.secure_channel(target, credentials, options=options)
 
-        self.address = targets.text
-        self.model_name = model_name
-        self._channels = Channels(targets, make, channels, type(self)._owner)
-        # a function is asked before each call, anything else is read once
+        self._channels = Channels(targets, connect, channels, type(self)._owner)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
-        self._timeout = timeout
-        self._retry = retry
 
-    @cached_property
-    def _calls(self) -> Calls:
-        # What writes and reads messages is imported with the first call: it takes as long as all the rest.
-        from tfserving.client.call_flows import Calls
+    def _make_codec(self) -> Codec:
         from tfserving.client.rpc_codec import RpcCodec
 
-        return Calls(RpcCodec(), self.address, self.model_name, timeout=self._timeout, retry=self._retry)
+        return RpcCodec()
 
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         return pairs_of(self._metadata) if callable(self._metadata) else self._metadata
@@ -86,6 +78,3 @@ class RpcTransport:
             address=self.address,
             model=model,
         )
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"

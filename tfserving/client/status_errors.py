@@ -1,59 +1,61 @@
-"""From a status that a transport reports to the error that a user gets."""
+"""Errors from the statuses that transports report."""
 
 from __future__ import annotations
 
 from tfserving.errors import TfServingError, error_for
 
-# tensorflow_model_server's gRPC library says this when all of its threads are busy.
+# The message of tensorflow_model_server's gRPC library when all of its threads are busy.
 _NO_THREAD = "threadpool exhausted"
-# A gRPC server with default settings ends a connection on which a client asks too often whether it is there;
-# asked every 10 s, it does after 200 s without an answer to the call (grpcio 1.85).
+# A gRPC server with default settings closes a connection on which a client sends too many keepalive pings:
+# with one every 10 s, after 200 s without a response to the call (grpcio 1.85).
 _TOO_MANY_PINGS = "too many pings"
 
-# The REST transports' word for a reply that is not in HTTP.
-NO_HTTP = "no http reply"
+# The REST transports' message for a response that is not HTTP.
+NOT_HTTP = "not an http response"
 
-_MENDS_BY_TEXT = {
+_HINTS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
-    _TOO_MANY_PINGS: "for calls of more than three minutes: keepalive=Keepalive(interval=300)",
-    "connect an http1.x server": "that is a port for HTTP: gRPC's is 8500 by default",
-    NO_HTTP: "that is no port for HTTP: REST's is 8501 by default",
+    _TOO_MANY_PINGS: "for calls longer than three minutes, pass keepalive=Keepalive(interval=300)",
+    "connect an http1.x server": "this is a port for HTTP; the default port for gRPC is 8500",
+    NOT_HTTP: "this is not a port for HTTP; the default port for REST is 8501",
 }
-_MENDS = {
-    "UNAVAILABLE": "is the server running there? gRPC answers on port 8500, REST on 8501, by default",
-    "DEADLINE_EXCEEDED": "raise timeout=, or give the model a warmup if it was its first call",
-    "UNAUTHENTICATED": 'give a token: metadata={"authorization": "Bearer ..."}',
+_HINTS = {
+    "UNAVAILABLE": "check that the server is running; the default ports are 8500 (gRPC) and 8501 (REST)",
+    "DEADLINE_EXCEEDED": "raise timeout=, or add warmup records if this was the first call of the model",
+    "UNAUTHENTICATED": 'pass a token: metadata={"authorization": "Bearer ..."}',
 }
 
 
 def failure(
-    code: str, text: str, *, address: str, model: str | None, answered: bool = True
+    code: str, text: str, *, address: str, model: str | None, from_server: bool = True
 ) -> TfServingError:
     """The error for a canonical status name and the text that came with it.
 
     Args:
         code: e.g. "NOT_FOUND".
-        text: the server's own words, or the transport's.
-        address: whom was asked.
-        model: the model that the call was for.
-        answered: whether the words are the server's.
+        text: the message of the server, or of the transport.
+        address: of the server.
+        model: of the call.
+        from_server: whether the server sent the text.
     """
     about = f", model {model!r}" if model else ""
-    low = text.lower()
-    mend = next((mend for words, mend in _MENDS_BY_TEXT.items() if words in low), _MENDS.get(code))
-    message = f"{address}{about}: {code}: {text or 'no reason given'}{f' ({mend})' if mend else ''}"
+    lower = text.lower()
+    hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), _HINTS.get(code))
+    message = f"{address}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
     return error_for(code)(
-        message, code=code, address=address, model=model, server_message=text if answered else None
+        message, code=code, address=address, model=model, server_message=text if from_server else None
     )
 
 
 def worth_retrying(error: TfServingError) -> bool:
-    """Whether asking again may help: no answer, half an answer, or all of the server's threads were busy.
+    """Whether a retry can help: no response, part of a response, or all of the server's threads were busy.
 
-    Other exhaustion (memory, message size) would only come again.
+    Other kinds of exhaustion (memory, message size) would only recur.
     """
     text = (error.server_message or str(error)).lower()
-    if error.code == "DATA_LOSS":  # a reply that broke off; a server's own DATA_LOSS would come again
+    if (
+        error.code == "DATA_LOSS"
+    ):  # of the transport: the response broke off; a DATA_LOSS that the server sent would recur
         return error.server_message is None
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text

@@ -1,4 +1,4 @@
-"""What the calls answer with, where it is not arrays."""
+"""Results of calls other than arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Classification(NamedTuple):
-    """One class of one example; label "" where the model gives scores only."""
+    """One class of one example; the label is "" if the model has only scores."""
 
     label: str
     score: float
@@ -15,7 +15,7 @@ class Classification(NamedTuple):
 class VersionStatus(NamedTuple):
     """The state of one version of a model.
 
-    `state` is START, LOADING, AVAILABLE, UNLOADING or END; `error_code` "OK", or why it is not available.
+    `state` is START, LOADING, AVAILABLE, UNLOADING or END; `error_code` is "OK" unless the version failed.
     """
 
     version: int

@@ -1,1 +1,1 @@
-"""The wire format of TensorFlow Serving: messages, dtypes and the numpy codec. No TensorFlow in here."""
+"""The wire format of TensorFlow Serving: messages, dtypes and the numpy codec, without TensorFlow."""

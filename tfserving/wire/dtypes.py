@@ -1,4 +1,4 @@
-"""TensorFlow's dtypes: their numbers on the wire, their names, the numpy dtypes and arrays that hold them."""
+"""TensorFlow's dtypes: their numbers on the wire, their names and their numpy dtypes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfserving.errors import InvalidInputError
 
 
 class DType(enum.IntEnum):
-    """A dtype by its number in `tensorflow.DataType`; members are named as saved_model_cli prints them."""
+    """The numbers of `tensorflow.DataType`; the members have the names that saved_model_cli prints."""
 
     DT_INVALID = 0
     DT_FLOAT = 1
@@ -40,16 +40,16 @@ class DType(enum.IntEnum):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype that holds such a tensor: little-endian for numbers, object (of bytes) for strings.
+        """The numpy dtype of such a tensor: little-endian for numbers, object (of bytes) for strings.
 
         Raises:
-            InvalidInputError: for DT_RESOURCE, DT_VARIANT and DT_INVALID, which have no values to send.
+            InvalidInputError: DT_RESOURCE, DT_VARIANT and DT_INVALID have no values to send.
         """
         found = _NUMPY.get(self)
         if found is None:
             if self is not DType.DT_BFLOAT16:
                 raise InvalidInputError(
-                    f"a tensor of {self.name} cannot be sent: it has no values outside its graph"
+                    f"a {self.name} tensor cannot be sent: it has no values outside its graph"
                 )
             import ml_dtypes
 
@@ -59,10 +59,10 @@ class DType(enum.IntEnum):
 
     @classmethod
     def of(cls, dtype: np.dtype[Any]) -> DType:
-        """The DType that carries arrays of a numpy dtype, of either byte order; text and bytes are DT_STRING.
+        """The DType for arrays of a numpy dtype, of either byte order; text and bytes are DT_STRING.
 
         Raises:
-            InvalidInputError: TensorFlow has no such dtype (datetimes, structured arrays, float128, ...).
+            InvalidInputError: TensorFlow has no such dtype (datetimes, structured arrays, longdouble, ...).
         """
         found = _BY_NUMPY.get(dtype)
         if found is None:
@@ -73,13 +73,13 @@ class DType(enum.IntEnum):
             found = _BY_NUMPY.get(dtype.newbyteorder("<"))
             if found is None:
                 raise InvalidInputError(
-                    f"numpy dtype {dtype} has no TensorFlow counterpart: convert the array first"
+                    f"numpy dtype {dtype} has no TensorFlow counterpart; convert the array first"
                 )
         return found
 
     @classmethod
     def from_number(cls, number: int) -> DType:
-        """The member for a number from the wire; DT_INVALID for one that is not known."""
+        """The member for a number from the wire; DT_INVALID for an unknown number."""
         try:
             return cls(number)
         except ValueError:
@@ -87,7 +87,7 @@ class DType(enum.IntEnum):
 
 
 def as_wire_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same values C-contiguous and little-endian; the array itself where it already is both."""
+    """The values C-contiguous and little-endian; the array itself if it already is both."""
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
         array = array.astype(array.dtype.newbyteorder("<"))
     return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)

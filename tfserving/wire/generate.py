@@ -1,8 +1,8 @@
-"""Makes descriptors.pb from protos/*.proto:  python -m tfserving.wire.generate [--check]
+"""Generate descriptors.pb from protos/*.proto:  python -m tfserving.wire.generate [--check]
 
-A descriptor set, and not generated `_pb2.py` code, because that code registers itself in protobuf's default
-pool, where it clashes with TensorFlow's own copy of the same messages, and refuses runtimes older than its
-generator. Needs grpcio-tools.
+The package uses a descriptor set instead of generated `_pb2.py` code: that code registers its messages in
+protobuf's default pool, where they clash with TensorFlow's copy of them, and it rejects protobuf runtimes
+that are older than its generator. Needs grpcio-tools.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TARGET = HERE / "descriptors.pb"
 
 
 def generate() -> bytes:
-    """The serialized FileDescriptorSet of all files in protos/ and what they import, dependencies first."""
+    """The serialized FileDescriptorSet of the files in protos/ and their imports, dependencies first."""
     from grpc_tools import protoc
 
     well_known = Path(protoc.__file__).parent / "_proto"
@@ -29,11 +29,11 @@ def generate() -> bytes:
         files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("*.proto"))
         arguments = [f"-I{PROTOS}", f"-I{well_known}", "--include_imports", f"--descriptor_set_out={out}"]
         if protoc.main(["protoc", *arguments, *files]) != 0:
-            raise SystemExit("generate: protoc refused the files above")
+            raise SystemExit("generate: protoc failed; see its messages above")
         return out.read_bytes()
 
 
-def _same(one: bytes, other: bytes) -> bool:
+def _is_same(one: bytes, other: bytes) -> bool:
     parse = descriptor_pb2.FileDescriptorSet.FromString
     return bool(parse(one) == parse(other))
 
@@ -41,16 +41,16 @@ def _same(one: bytes, other: bytes) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfserving.wire.generate", description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when descriptors.pb is stale"
+        "--check", action="store_true", help="write nothing; exit with status 1 if descriptors.pb is stale"
     )
     check = parser.parse_args().check
-    made = generate()
+    generated = generate()
     if check:
-        if _same(made, TARGET.read_bytes()):
+        if _is_same(generated, TARGET.read_bytes()):
             return 0
-        print(f"{TARGET} is stale: run python -m tfserving.wire.generate", file=sys.stderr)
+        print(f"{TARGET} is stale; run python -m tfserving.wire.generate", file=sys.stderr)
         return 1
-    TARGET.write_bytes(made)
+    TARGET.write_bytes(generated)
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Canonical status names and the HTTP statuses that TensorFlow Serving's REST API gives for them."""
+"""Canonical status names and the HTTP statuses of TensorFlow Serving's REST API."""
 
 from __future__ import annotations
 
 # ToHTTPStatusCode in tensorflow_serving/model_servers/http_server.cc; FAILED_PRECONDITION is 400 there.
-_HTTP: dict[str, int] = {
+_STATUS_BY_CODE: dict[str, int] = {
     "OK": 200,
     "CANCELLED": 499,
     "UNKNOWN": 500,
@@ -23,10 +23,9 @@ _HTTP: dict[str, int] = {
     "DATA_LOSS": 500,
 }
 
-# The other way, where several names share a status the one that fits most answers; and what proxies in
-# between answer with.
-_CODE: dict[int, str] = {
-    **{status: code for code, status in reversed(_HTTP.items())},
+# In reverse: where several names share a status, the most likely one; also the statuses of proxies.
+_CODE_BY_STATUS: dict[int, str] = {
+    **{status: code for code, status in reversed(_STATUS_BY_CODE.items())},
     409: "ABORTED",
     408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
@@ -36,13 +35,13 @@ _CODE: dict[int, str] = {
 
 
 def status_of(code: str) -> int:
-    """The HTTP status for a canonical status name; 500 for a name that is not known."""
-    return _HTTP.get(code, 500)
+    """The HTTP status for a canonical status name; 500 for an unknown name."""
+    return _STATUS_BY_CODE.get(code, 500)
 
 
 def code_of(status: int) -> str:
-    """The canonical status name that an HTTP status stands for, as far as it can be told."""
-    found = _CODE.get(status)
+    """The most likely canonical status name for an HTTP status."""
+    found = _CODE_BY_STATUS.get(status)
     if found is not None:
         return found
     if 200 <= status < 300:

@@ -1,14 +1,16 @@
-"""Large bytes objects without a page fault for every 4 kB.
+"""Large bytes objects with fewer page faults.
 
-gRPC takes bytes and nothing else. The memory of large ones comes from the system and goes back to it with
-each call, and the faults on its pages cost several times the copying: 13 of 15 ms for 38 MB. Two things help:
+gRPC takes only bytes. The memory of large bytes comes from the system and returns to it with each call, and
+the faults on its 4 kB pages take several times as long as copying: 13 of 15 ms for 38 MB. Two measures:
 
-* glibc keeps freed memory once a larger block was freed (mallopt(3), M_MMAP_THRESHOLD: its limits are
-  dynamic), so one is, at the first message of some size. Without it, a message of 600 kB costs from 0 to 260
-  faults and 0.6 ms, as the heap happens to lie.
-* Above that, numpy asks the system for pages of 2 MB for its own arrays. The same is done here for bytes,
-  between allocating and filling them, which CPython allows for bytes that nobody has seen yet
+* glibc keeps freed memory once a larger block was freed (mallopt(3): M_MMAP_THRESHOLD is dynamic). So with
+  the first message above `MEDIUM` bytes one such block is allocated and freed. Without it, a message of
+  600 kB costs up to 260 faults and 0.6 ms, depending on the state of the heap.
+* Above `LARGE` bytes, 2 MB pages are requested from the system, as numpy does for its arrays, between
+  allocating the bytes and filling them. CPython allows that for bytes that no other code has a reference to
   (PyBytes_FromStringAndSize).
+
+docs/decisions/0020-which-fast-paths-stay.md has what each gains.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-# Where glibc begins to take memory from the system for one block alone, and how far that can be raised with
-# room to spare (its own limit is 32 MB).
-SOME = 2**17
+# glibc's initial threshold for memory taken from the system for a single block, and a size well below the
+# limit of that threshold (32 MB).
+MEDIUM = 2**17
 LARGE = 2**24
 
 _PAGE = 4096
@@ -28,10 +30,10 @@ _MADV_HUGEPAGE = 14
 
 
 def join(parts: Sequence[Any], size: int) -> bytes:
-    """`b"".join` of bytes and C-contiguous arrays that have `size` bytes together."""
-    if size > SOME:
+    """`b"".join` of bytes and C-contiguous arrays with `size` bytes together."""
+    if size > MEDIUM:
         _keep_freed_memory()
-    allocate = _allocator() if size > LARGE else None
+    allocate = find_allocator() if size > LARGE else None
     if allocate is None:
         return b"".join(parts)
     from ctypes import memmove
@@ -49,12 +51,12 @@ def join(parts: Sequence[Any], size: int) -> bytes:
 
 @cache
 def _keep_freed_memory() -> None:
-    bytes(LARGE)  # zeros, which take no memory before they are read
+    bytes(LARGE)  # zeros, which take no memory before they are read; freed immediately
 
 
 @cache
-def _allocator() -> Callable[[int], tuple[bytes, int]] | None:
-    """From a size to bytes of any content, and their address; None where this is not known to work."""
+def find_allocator() -> Callable[[int], tuple[bytes, int]] | None:
+    """A function from a size to uninitialized bytes and their address; None where this is not supported."""
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return None
     try:
@@ -66,13 +68,13 @@ def _allocator() -> Callable[[int], tuple[bytes, int]] | None:
         return None
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     new.argtypes, new.restype = (ctypes.c_void_p, ctypes.c_ssize_t), ctypes.py_object
-    offset = bytes.__basicsize__ - 1  # the NUL behind the bytes is counted too
+    offset = bytes.__basicsize__ - 1  # the basic size includes the NUL after the bytes
 
     def allocate(size: int) -> tuple[bytes, int]:
         whole = new(None, size)
         address = id(whole) + offset
         first = -(-address // _PAGE) * _PAGE
-        # advice: where it is not taken, the pages are small
+        # a failure is harmless: the pages stay small
         madvise(first, address + size - first, _MADV_HUGEPAGE)
         return whole, address
 

@@ -1,9 +1,9 @@
-"""How large messages and tensors can be."""
+"""Limits of messages and tensors."""
 
 from __future__ import annotations
 
-# A protobuf message, and so any tensor that can be received, is smaller than this.
+# protobuf's limit for a message, and so for any tensor that can be received.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
-# Dimensions that an array can have: numpy 1.26 stops here, TensorFlow's kernels do well before.
+# The maximum number of dimensions: the limit of numpy 1.26; TensorFlow's kernels have lower ones.
 MAX_RANK = 32

@@ -1,9 +1,9 @@
-"""Messages that are alike but for their values.
+"""Cached layouts of messages that differ only in their values.
 
-The replies of a model that is called again and again with one batch size have the same bytes everywhere
-except where the tensors' values stand. So where a message was walked through once, another of its length is
-checked by comparing the rest, which is a few short comparisons, and its values are taken from the known
-places.
+The messages of a model that is called repeatedly with one batch size are equal except for the values of the
+tensors. So after one message was scanned, another of the same length is only compared with it outside the
+values, in a few short comparisons, and its values are read from the same positions.
+docs/decisions/0020-which-fast-paths-stay.md has what this gains.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tfserving.wire.model_spec import ModelSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-# Bytes up to which a second copy takes less time than what ndarray.copy does beside copying.
+# Bytes up to which copying twice is faster than ndarray.copy.
 _SMALL = 4096
 
-# Layouts that are kept, and the bytes that one may have beside the values.
-_KEPT = 64
-_MOST_BYTES = 4096
+# Limits of the cache: layouts, and the bytes of a layout outside the values.
+_MAX_LAYOUTS = 64
+_MAX_LITERAL_BYTES = 4096
 
 
-class Place(NamedTuple):
-    """Where the raw values of a tensor stand: from `start` to `stop`."""
+class TensorSpan(NamedTuple):
+    """The position of a tensor's raw values in a message: from `start` to `stop`."""
 
     alias: str
     dtype: np.dtype[Any]
@@ -37,20 +37,23 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a message says beside its values, and where these stand."""
+    """The contents of a message except the values, and the positions of the values.
+
+    `names` are the outputs that a request selects.
+    """
 
     spec: ModelSpec
     names: tuple[str, ...]
-    places: tuple[Place, ...]
+    spans: tuple[TensorSpan, ...]
 
     def arrays(self, data: bytes, *, copy: bool) -> Arrays:
-        """The tensors of a message of this layout, by name.
+        """The tensors of a message with this layout, by name.
 
-        With `copy` they are in memory of their own, which for small ones a bytearray holds (`owndata` is
-        False); else they are read-only, perhaps unaligned views of `data`.
+        With `copy` they do not share the memory of `data` (small ones are in a bytearray); without, they
+        are read-only, possibly unaligned views of `data`.
         """
         arrays: Arrays = {}
-        for alias, dtype, shape, start, stop in self.places:
+        for alias, dtype, shape, start, stop in self.spans:
             if not copy:
                 arrays[alias] = np.ndarray(shape, dtype, data, start)
             elif stop - start <= _SMALL:
@@ -61,14 +64,14 @@ class Layout:
 
 
 class Layouts:
-    """The layouts of messages seen, by the messages' lengths. Threads may share it: entries are immutable."""
+    """A cache of layouts by the length of the message. Threads may share it: entries are immutable."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Layout, tuple[tuple[bytes, int], ...]]] = {}
+        self._cached: dict[int, tuple[Layout, tuple[tuple[bytes, int], ...]]] = {}
 
     def find(self, data: bytes) -> Layout | None:
-        """The layout that a message has, if it is known."""
-        found = self._known.get(len(data))
+        """The layout of a message, if it is cached."""
+        found = self._cached.get(len(data))
         if found is None:
             return None
         layout, literals = found
@@ -77,14 +80,14 @@ class Layouts:
                 return None
         return layout
 
-    def learn(self, data: bytes, layout: Layout) -> None:
-        """This message has that layout; its places stand in the order of the message."""
+    def add(self, data: bytes, layout: Layout) -> None:
+        """Cache the layout of a message; its spans are in the order of the message."""
         literals, position = [], 0
-        for place in layout.places:
-            literals.append((data[position : place.start], position))
-            position = place.stop
+        for span in layout.spans:
+            literals.append((data[position : span.start], position))
+            position = span.stop
         literals.append((data[position:], position))
-        if sum(len(literal) for literal, _ in literals) <= _MOST_BYTES:
-            if len(self._known) >= _KEPT:
-                self._known.clear()
-            self._known[len(data)] = layout, tuple(literals)
+        if sum(len(literal) for literal, _ in literals) <= _MAX_LITERAL_BYTES:
+            if len(self._cached) >= _MAX_LAYOUTS:
+                self._cached.clear()
+            self._cached[len(data)] = layout, tuple(literals)

@@ -1,4 +1,4 @@
-"""Which model a call is for."""
+"""The model spec of a call."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tfserving.wire import messages
 class ModelSpec:
     """Model name, and either a version, a version label or neither (the newest version that is served).
 
-    `signature` "" stands for the server's default, `serving_default`. In a reply, version is the one that
-    answered.
+    `signature` "" is the server's default, `serving_default`. In a response, `version` is the version that
+    was used.
     """
 
     name: str
@@ -33,7 +33,7 @@ class ModelSpec:
 
     @classmethod
     def from_message(cls, message: Any) -> ModelSpec:
-        """From a `tensorflow.serving.ModelSpec`; an empty label counts, as in the real server, as given."""
+        """From a `tensorflow.serving.ModelSpec`; an empty label is a label, as in tensorflow_model_server."""
         choice = message.WhichOneof("version_choice")
         return cls(
             message.name,

@@ -1,8 +1,8 @@
-"""PredictRequest and PredictResponse between bytes and numpy, at the price of about one memcpy.
+"""PredictRequest and PredictResponse to and from numpy, for about the cost of one memcpy.
 
-Both messages are a model spec and a map from names to tensors. Writing splices the array's own bytes between
-cached heads. Reading walks over the tags and takes views where a tensor is nothing but dtype, shape and one
-run of raw values; anything else, bad bytes included, goes to protobuf, which alone decides what is an error.
+Both messages have a model spec and a map from names to tensors. Writing joins cached heads with the bytes of
+the arrays. Reading scans the tags, and takes views where a tensor is only a dtype, a shape and one run of raw
+values. protobuf parses every other message, invalid ones included, so it alone decides what is an error.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import huge_pages, limits, messages
+from tfserving.wire import huge_pages, limits, messages, tensors
 from tfserving.wire.dtypes import DType, as_wire_array
-from tfserving.wire.message_layout import Arrays, Layout, Layouts, Place
+from tfserving.wire.message_layout import Arrays, Layout, Layouts, TensorSpan
 from tfserving.wire.model_spec import ModelSpec
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ __all__ += ["encode_response", "peek_model"]
 
 @dataclass(frozen=True)
 class PredictCall:
-    """A decoded PredictRequest: inputs by alias, and the aliases of the wanted outputs (none: all)."""
+    """A decoded PredictRequest: inputs by alias, and the aliases of the outputs to return (empty: all)."""
 
     spec: ModelSpec
     inputs: Arrays
@@ -39,7 +39,7 @@ class PredictCall:
 def encode_request(
     spec: ModelSpec, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] = ()
 ) -> bytes:
-    """A serialized `PredictRequest`; tensors travel as `tensor_content`, strings as `string_val`.
+    """A serialized `PredictRequest`; numbers are sent as `tensor_content`, strings as `string_val`.
 
     Raises:
         InvalidInputError: a dtype that TensorFlow lacks, or a message of 2 GiB or more.
@@ -48,7 +48,7 @@ def encode_request(
 
 
 class RequestWriter:
-    """Writes requests for one spec and choice of outputs; what comes again in them is made once.
+    """Writes requests for one spec and selection of outputs; caches what they have in common.
 
     Args:
         spec, outputs: see `encode_request`.
@@ -58,15 +58,16 @@ class RequestWriter:
         self._head = _spec_field(spec, _REQUEST_SPEC)
         self._tail = b"".join(_delimited(_REQUEST_FILTER, name.encode()) for name in outputs)
         self._size = len(self._head) + len(self._tail)
-        # what stands before the values of an array, by its name, dtype and shape
+        # the bytes before the values of an array, by its name, dtype and shape
         self._heads: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
 
     def write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
         """See `encode_request`."""
-        return self.rewrite(inputs) or self._write(inputs)
+        return self.write_cached(inputs) or self._write(inputs)
 
-    def rewrite(self, inputs: Mapping[str, Any]) -> bytes | None:
-        """What `write` does, if each input is an array of a name, dtype and shape that it wrote before."""
+    def write_cached(self, inputs: Mapping[str, Any]) -> bytes | None:
+        """The same as `write` if every input is an array with a name, dtype and shape written before, else
+        None."""
         heads = self._heads
         parts: list[Any] = [self._head]
         size = self._size
@@ -80,14 +81,14 @@ class RequestWriter:
             parts.append(array)
             size += len(head) + array.nbytes
         parts.append(self._tail)
-        return _joined(parts) if size > huge_pages.SOME else b"".join(parts)
+        return _joined(parts) if size > huge_pages.MEDIUM else b"".join(parts)
 
     def _write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
         parts: list[Any] = [self._head]
         for alias, array in inputs.items():
             entry = _entry(_REQUEST_MAP, alias, array, True)
             if len(entry) == 2 and entry[1] is array:
-                if len(self._heads) >= _CACHED:
+                if len(self._heads) >= _CACHE_SIZE:
                     self._heads.clear()
                 self._heads[alias, array.dtype, array.shape] = entry[0]
             parts += entry
@@ -98,9 +99,9 @@ class RequestWriter:
 def encode_response(
     spec: ModelSpec, outputs: Mapping[str, np.ndarray[Any, Any]], *, tensor_content: bool = False
 ) -> bytes:
-    """A serialized `PredictResponse`, by default with values in `float_val` and the like.
+    """A serialized `PredictResponse`, by default with values in `float_val` and similar fields.
 
-    That is what tensorflow_model_server does unless --enable_serialization_as_tensor_content is given.
+    tensorflow_model_server does so unless --enable_serialization_as_tensor_content is set.
 
     Raises:
         InvalidInputError: a message of 2 GiB or more.
@@ -113,10 +114,10 @@ def encode_response(
 
 
 def decode_request(data: bytes) -> PredictCall:
-    """The call in a serialized `PredictRequest`. Arrays may be read-only views of `data`.
+    """Decode a serialized `PredictRequest`. Arrays may be read-only views of `data`.
 
     Raises:
-        ProtocolError: these bytes are not a PredictRequest, or a tensor in it contradicts itself.
+        ProtocolError: the bytes are not a PredictRequest, or a tensor in it is inconsistent.
     """
     layout = _request_layouts.find(data) or _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER)
     if layout is not None:
@@ -131,9 +132,10 @@ def decode_request(data: bytes) -> PredictCall:
 
 
 def peek_model(data: bytes) -> str:
-    """The model that a serialized `PredictRequest` is for, "" where it does not begin with its spec.
+    """The model of a serialized `PredictRequest`, "" if it does not begin with its spec.
 
-    Costs next to nothing, so that a request can be given to the right threads before it is read.
+    Takes about a microsecond, so a request can be dispatched to the worker pool of its model before it is
+    decoded.
     """
     try:
         if data[0] == _REQUEST_SPEC:
@@ -145,10 +147,10 @@ def peek_model(data: bytes) -> str:
 
 
 def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
-    """The spec that answered and its outputs, each array with memory of its own.
+    """The spec and the outputs of a serialized `PredictResponse`; arrays do not share the memory of `data`.
 
     Raises:
-        ProtocolError: these bytes are not a PredictResponse, or a tensor in it contradicts itself.
+        ProtocolError: the bytes are not a PredictResponse, or a tensor in it is inconsistent.
     """
     layout = _response_layouts.find(data) or _scan(data, _RESPONSE_SPEC, _RESPONSE_MAP, None)
     if layout is not None:
@@ -166,15 +168,16 @@ _RESPONSE_MAP, _RESPONSE_SPEC = 0x0A, 0x12
 # Tags of a map entry and of a TensorProto.
 _KEY, _VALUE = 0x0A, 0x12
 _DTYPE, _SHAPE, _CONTENT = 0x08, 0x12, 0x22
-# Repeated fields whose packed form is the array's own bytes.
+# Repeated fields whose packed form is the bytes of the array.
 _PACKED = {DType.DT_FLOAT: 0x2A, DType.DT_DOUBLE: 0x32, DType.DT_COMPLEX64: 0x4A, DType.DT_COMPLEX128: 0x62}
 _PACKED_TAGS = {tag: dtype for dtype, tag in _PACKED.items()}
 
 _request_layouts = Layouts()
 _response_layouts = Layouts()
 
-# Heads are cached by what they are made of. The bound keeps a caller with ever new shapes from growing them.
-_CACHED = 1024
+# Limits of the caches, so that a caller that always sends new shapes does not grow them: entries, and the
+# bytes of a key.
+_CACHE_SIZE = 1024
 _CACHED_BYTES = 512
 
 
@@ -191,16 +194,16 @@ def _delimited(tag: int, payload: bytes) -> bytes:
     return bytes((tag,)) + _varint(len(payload)) + payload
 
 
-@lru_cache(_CACHED)
+@lru_cache(_CACHE_SIZE)
 def _spec_field(spec: ModelSpec, tag: int) -> bytes:
     return _delimited(tag, spec.to_message().SerializeToString())
 
 
-@lru_cache(_CACHED)
+@lru_cache(_CACHE_SIZE)
 def _head(
     map_tag: int, alias: str, dtype: DType, shape: tuple[int, ...], nbytes: int, value_tag: int
 ) -> bytes:
-    """Everything of a map entry that comes before the tensor's raw values."""
+    """The bytes of a map entry before the tensor's raw values."""
     shape_message = messages.TensorShapeProto()
     for size in shape:
         shape_message.dim.add(size=size)
@@ -216,16 +219,14 @@ def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content
     dtype = DType.of(array.dtype)
     value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
     if dtype is DType.DT_STRING or value_tag is None:
-        from tfserving.wire import tensors  # as late as messages
-
         tensor = tensors.to_proto(array, tensor_content=tensor_content).SerializeToString()
         return (_delimited(map_tag, _delimited(_KEY, alias.encode()) + _delimited(_VALUE, tensor)),)
-    _check_size(array.nbytes)  # before it is made contiguous
+    _check_size(array.nbytes)  # before a copy is made
     array = as_wire_array(array)
     head = _head(map_tag, alias, dtype, array.shape, array.nbytes, value_tag)
     if not array.nbytes:
         return (head,)
-    # ml_dtypes arrays have no buffer of their own: hand over their bytes as integers
+    # ml_dtypes arrays do not support the buffer protocol
     return (head, array.view("<u2") if dtype is DType.DT_BFLOAT16 else array)
 
 
@@ -240,7 +241,7 @@ def _joined(parts: list[Any]) -> bytes:
 def _check_size(size: int) -> None:
     if size > limits.MAX_MESSAGE_BYTES:
         raise InvalidInputError(
-            f"the message would have {size} bytes and protobuf stops at {limits.MAX_MESSAGE_BYTES} (2 GiB): "
+            f"the message has {size} bytes, protobuf's limit is {limits.MAX_MESSAGE_BYTES} (2 GiB); "
             "split the batch"
         )
 
@@ -248,14 +249,14 @@ def _check_size(size: int) -> None:
 def _parsed(kind: Any, data: bytes, read: Callable[[Any], T]) -> T:
     try:
         return read(kind.FromString(data))
-    # UnicodeDecodeError: protobuf 4 finds out when a string is read
+    # UnicodeDecodeError: protobuf 4 checks strings only when they are read
     except (messages.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}: {error}") from error
+        raise ProtocolError(
+            f"the message is not a valid {kind.DESCRIPTOR.full_name} ({len(data)} bytes): {error}"
+        ) from error
 
 
 def _arrays(entries: Mapping[str, Any]) -> Arrays:
-    from tfserving.wire import tensors
-
     arrays = {}
     for alias, proto in entries.items():
         try:
@@ -266,13 +267,13 @@ def _arrays(entries: Mapping[str, Any]) -> Arrays:
 
 
 class _NotPlainError(Exception):
-    """These bytes are not of the plain form that the scan understands: protobuf shall read them."""
+    """The scan does not support the form of these bytes; protobuf must parse them."""
 
 
 def _scan(data: bytes, spec_tag: int, map_tag: int, names_tag: int | None) -> Layout | None:
-    """The layout of a message, which is remembered; None when protobuf must read it."""
+    """The layout of a message, which is then cached; None if protobuf must parse the message."""
     spec: ModelSpec | None = None
-    places: dict[str, Place] = {}
+    spans: dict[str, TensorSpan] = {}
     names: list[str] = []
     try:
         position = 0
@@ -280,10 +281,10 @@ def _scan(data: bytes, spec_tag: int, map_tag: int, names_tag: int | None) -> La
             tag = data[position]
             start, position = _span(data, position + 1, len(data))
             if tag == map_tag:
-                place = _scan_entry(data, start, position)
-                if place.alias in places:
+                span = _scan_entry(data, start, position)
+                if span.alias in spans:
                     return None
-                places[place.alias] = place
+                spans[span.alias] = span
             elif tag == spec_tag and spec is None:
                 spec = _read_spec(data[start:position])
             elif tag == names_tag:
@@ -292,13 +293,13 @@ def _scan(data: bytes, spec_tag: int, map_tag: int, names_tag: int | None) -> La
                 return None
     except (_NotPlainError, IndexError, UnicodeDecodeError):
         return None
-    layout = Layout(spec or ModelSpec(""), tuple(names), tuple(places.values()))
-    (_response_layouts if names_tag is None else _request_layouts).learn(data, layout)
+    layout = Layout(spec or ModelSpec(""), tuple(names), tuple(spans.values()))
+    (_response_layouts if names_tag is None else _request_layouts).add(data, layout)
     return layout
 
 
 def _span(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """Start and end of the length-delimited payload whose length stands at `position`."""
+    """Start and end of a length-delimited payload; its length is at `position`."""
     size = data[position]
     position += 1
     if size > 0x7F:
@@ -318,7 +319,7 @@ def _span(data: bytes, position: int, end: int) -> tuple[int, int]:
     return position, position + size
 
 
-def _scan_entry(data: bytes, position: int, end: int) -> Place:
+def _scan_entry(data: bytes, position: int, end: int) -> TensorSpan:
     if position == end or data[position] != _KEY:
         raise _NotPlainError
     start, position = _span(data, position + 1, end)
@@ -328,11 +329,11 @@ def _scan_entry(data: bytes, position: int, end: int) -> Place:
     position, stop = _span(data, position + 1, end)
     if stop != end:
         raise _NotPlainError
-    return Place(alias, *_scan_tensor(data, position, end))
+    return TensorSpan(alias, *_scan_tensor(data, position, end))
 
 
 def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    # dtype, shape, values: the order in which every protobuf library writes them
+    # dtype, shape, values: every protobuf library writes them in this order
     if end - position < 2 or data[position] != _DTYPE or data[position + 1] > 0x7F:
         raise _NotPlainError
     dtype = DType.from_number(data[position + 1])
@@ -357,7 +358,7 @@ def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], t
     return holder, shape, start, position
 
 
-@lru_cache(_CACHED)
+@lru_cache(_CACHE_SIZE)
 def _read_shape(data: bytes) -> tuple[int, ...]:
     try:
         message = messages.TensorShapeProto.FromString(data)
@@ -373,7 +374,7 @@ def _read_spec(data: bytes) -> ModelSpec:
     return _read_short_spec(data) if len(data) <= _CACHED_BYTES else _read_short_spec.__wrapped__(data)
 
 
-@lru_cache(_CACHED)
+@lru_cache(_CACHE_SIZE)
 def _read_short_spec(data: bytes) -> ModelSpec:
     try:
         return ModelSpec.from_message(messages.ModelSpec.FromString(data))

@@ -1,4 +1,4 @@
-"""The calls of TensorFlow Serving's gRPC API: each one's path and the messages it takes and gives."""
+"""The methods of TensorFlow Serving's gRPC API with their paths and messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfserving.wire import messages
 
 @dataclass(frozen=True)
 class Method:
-    """A unary call of the gRPC API, named as its messages are but for their endings."""
+    """A unary method of the gRPC API; `messages` is the common prefix of its message names."""
 
     service: str
     name: str
@@ -18,17 +18,17 @@ class Method:
 
     @property
     def path(self) -> str:
-        """What gRPC calls the method by, e.g. "/tensorflow.serving.PredictionService/Predict"."""
+        """The path of the method in gRPC, e.g. "/tensorflow.serving.PredictionService/Predict"."""
         return f"/{self.service}/{self.name}"
 
     @property
     def request(self) -> Any:
-        """The class of the message that it takes."""
+        """The message class of the request."""
         return getattr(messages, f"{self.messages}Request")
 
     @property
     def response(self) -> Any:
-        """The class of the message that it gives."""
+        """The message class of the response."""
         return getattr(messages, f"{self.messages}Response")
 
 

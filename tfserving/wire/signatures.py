@@ -1,4 +1,4 @@
-"""Signatures: what a model takes and gives, read from a server's metadata or from a saved_model.pb."""
+"""Signatures: the inputs and outputs of a model, from a server's metadata or a saved_model.pb."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import RepositoryError
-from tfserving.wire import messages
+from tfserving.wire import messages, tensors
 from tfserving.wire.dtypes import DType
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -18,7 +18,7 @@ PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 
-# How a TensorFlow 2 SavedModel stores its initializer: no signature to call.
+# TensorFlow 2 stores the initializer of a SavedModel as a signature; it cannot be called.
 _INIT_SIGNATURE = "__saved_model_init_op"
 
 
@@ -29,7 +29,7 @@ class TensorInfo:
     Attributes:
         name: the alias that requests use, e.g. "image".
         dtype: its DType.
-        shape: sizes, None for a dimension that may be anything; None alone for an unknown rank.
+        shape: sizes, None for a dimension of any size; None instead of a tuple for an unknown rank.
         tensor_name: the tensor in the graph, e.g. "serving_default_image:0" ("" for sparse tensors).
     """
 
@@ -40,7 +40,7 @@ class TensorInfo:
 
     @property
     def shape_text(self) -> str:
-        """The shape as saved_model_cli prints it: -1 for any size, "unknown_rank"."""
+        """The shape as saved_model_cli prints it: -1 for any size, "unknown_rank" for an unknown rank."""
         if self.shape is None:
             return "unknown_rank"
         if not self.shape:
@@ -48,7 +48,7 @@ class TensorInfo:
         return f"({', '.join(str(-1 if size is None else size) for size in self.shape)})"
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape fits."""
+        """Whether the input or output accepts an array of this shape."""
         if self.shape is None:
             return True
         return len(shape) == len(self.shape) and all(
@@ -58,7 +58,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """A callable of a model; inputs and outputs by alias, sorted; `defaults`: inputs that may be left out."""
+    """A signature of a model; inputs and outputs by alias, sorted; `defaults` has the optional inputs."""
 
     name: str
     method_name: str
@@ -69,8 +69,6 @@ class Signature:
 
 def signatures_of(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:
     """Signatures by name from a map of `SignatureDef` messages (of a SignatureDefMap or a MetaGraphDef)."""
-    from tfserving.wire import tensors  # as late as messages
-
     return {
         name: Signature(
             name,
@@ -115,18 +113,22 @@ def read_saved_model(
         with open(path, "rb") as file:
             model = messages.SavedModel.FromString(file.read())
     except OSError as error:
-        raise RepositoryError(f"{path}: {error.strerror}: not a complete SavedModel") from error
+        raise RepositoryError(
+            f"{path}: {error.strerror}; the directory is not a complete SavedModel"
+        ) from error
     except messages.DecodeError as error:
-        raise RepositoryError(f"{path} is no SavedModel (half-copied?): {error}") from error
+        raise RepositoryError(
+            f"{path} is not a valid SavedModel: {error}; check that it was copied completely"
+        ) from error
     for graph in model.meta_graphs:
         if set(graph.meta_info_def.tags) == tags:
             return signatures_of(graph.signature_def)
-    there = "; ".join(",".join(graph.meta_info_def.tags) for graph in model.meta_graphs) or "none"
-    raise RepositoryError(f"{path} has no graph with the tags {','.join(sorted(tags))} (tags there: {there})")
+    found = "; ".join(",".join(graph.meta_info_def.tags) for graph in model.meta_graphs) or "none"
+    raise RepositoryError(f"{path} has no graph with the tags {','.join(sorted(tags))} (found: {found})")
 
 
 def describe(signatures: Mapping[str, Signature]) -> str:
-    """All signatures as text; names, dtypes and shapes as `saved_model_cli show --all` prints them."""
+    """Format signatures as text; names, dtypes and shapes as `saved_model_cli show --all` prints them."""
     lines = []
     for signature in signatures.values():
         lines.append(f"signature_def['{signature.name}'] ({signature.method_name})")

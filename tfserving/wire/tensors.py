@@ -1,4 +1,4 @@
-"""numpy arrays to and from `tensorflow.TensorProto`, through protobuf; `predict` is quicker for calls."""
+"""numpy arrays to and from `tensorflow.TensorProto` with protobuf; `predict` is faster for whole messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import limits, messages
 from tfserving.wire.dtypes import DType, as_wire_array
 
-# Bytes that numpy can count, of the dimensions that are not 0.
+# numpy's limit for the bytes of an array, counted without the dimensions of size 0.
 _MAX_COUNTED = 2**63 - 1
 
-# The repeated field that holds a dtype's values where tensor_content does not (tensor.proto, tensor.cc).
+# The repeated field for the values of a dtype, if they are not in tensor_content (tensor.proto, tensor.cc).
 VALUE_FIELDS: dict[DType, str] = {
     DType.DT_FLOAT: "float_val",
     DType.DT_DOUBLE: "double_val",
@@ -37,15 +37,15 @@ VALUE_FIELDS: dict[DType, str] = {
 
 
 def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any:
-    """A `TensorProto` with the values, dtype and shape of an array.
+    """Convert an array to a `TensorProto`.
 
-    Strings (`U`, `S` or object arrays of str and bytes; str is sent as UTF-8) always travel in `string_val`.
-    Everything else goes into `tensor_content`, or with `tensor_content=False` into the repeated field of its
-    dtype, as tensorflow_model_server answers by default.
+    Strings (`U`, `S` or object arrays of str and bytes; str is encoded as UTF-8) are always in `string_val`.
+    Numbers are in `tensor_content`, or with `tensor_content=False` in the repeated field of their dtype, as
+    in the responses of tensorflow_model_server by default.
 
     Raises:
-        InvalidInputError: the dtype has no TensorFlow counterpart, or an object array holds something else
-            than str and bytes.
+        InvalidInputError: the dtype has no TensorFlow counterpart, or an object array has values other than
+            str and bytes.
     """
     dtype = DType.of(array.dtype)
     proto = messages.TensorProto(dtype=int(dtype))
@@ -71,36 +71,41 @@ def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any
 
 
 def to_array(proto: Any) -> np.ndarray[Any, Any]:
-    """The array of a `TensorProto`: its own memory, native dtype, strings as an object array of bytes.
+    """Convert a `TensorProto` to an array that owns its memory; strings as an object array of bytes.
 
-    Where a repeated field is shorter than the shape its last value stands for the rest, and none at all for
-    zeros, as TensorFlow reads it (tensor.cc, Tensor::FromProto).
+    A repeated field that is shorter than the shape repeats its last value, and an empty one means zeros, as
+    in TensorFlow (tensor.cc, Tensor::FromProto).
 
     Raises:
-        ProtocolError: dtype or shape is missing or unknown, or values and shape do not fit.
+        ProtocolError: the dtype or shape is missing or unknown, or the values do not fit the shape.
     """
     dtype = DType.from_number(proto.dtype)
     if dtype not in VALUE_FIELDS:
-        raise ProtocolError(f"a tensor of dtype number {proto.dtype}, which cannot be received")
+        raise ProtocolError(f"a tensor has the dtype number {proto.dtype}, which cannot be received")
     if proto.tensor_shape.unknown_rank:
-        raise ProtocolError("a tensor without a shape (unknown_rank is set)")
+        raise ProtocolError("a tensor has no shape (unknown_rank is set)")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    count = checked_size(shape, dtype)
+    count = count_elements(shape, dtype)
     if proto.tensor_content:
         if dtype is DType.DT_STRING:
             return _object_array(_split_strings(proto.tensor_content, count), shape)
-        return from_bytes(proto.tensor_content, dtype, shape)
+        if len(proto.tensor_content) != count * dtype.numpy.itemsize:
+            raise ProtocolError(
+                f"{len(proto.tensor_content)} bytes for a {dtype.label} tensor of shape {shape}, "
+                f"expected {count * dtype.numpy.itemsize}"
+            )
+        return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape).copy()
     values = getattr(proto, VALUE_FIELDS[dtype])
     if dtype is DType.DT_STRING:
         return _object_array(_filled(list(values), count, shape), shape)
     raw = np.array(values, _field_dtype(dtype))
     if dtype in (DType.DT_COMPLEX64, DType.DT_COMPLEX128):
         if raw.size % 2:
-            raise ProtocolError(f"{raw.size} numbers cannot be pairs of a {dtype.label} tensor")
+            raise ProtocolError(f"a {dtype.label} tensor has {raw.size} numbers, expected pairs")
         raw = raw.view(dtype.numpy)
     if raw.size != count:
         if raw.size > count:
-            raise ProtocolError(f"{raw.size} values for a tensor of shape {shape}, which holds {count}")
+            raise ProtocolError(f"{raw.size} values for a tensor of shape {shape}, expected {count}")
         fill = raw[-1] if raw.size else raw.dtype.type(0)
         raw = np.concatenate([raw, np.full(count - raw.size, fill, raw.dtype)])
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
@@ -110,44 +115,29 @@ def to_array(proto: Any) -> np.ndarray[Any, Any]:
     return raw.reshape(shape)
 
 
-def from_bytes(
-    data: bytes | memoryview, dtype: DType, shape: tuple[int, ...], *, copy: bool = True
-) -> np.ndarray[Any, Any]:
-    """The array of raw little-endian values; with `copy=False` a read-only, perhaps unaligned view of `data`.
-
-    Raises:
-        ProtocolError: the bytes are more or fewer than the shape holds.
-    """
-    holder = dtype.numpy
-    if len(data) != math.prod(shape) * holder.itemsize:
-        raise ProtocolError(f"{len(data)} bytes for a {dtype.label} tensor of shape {shape}")
-    view = np.frombuffer(data, holder).reshape(shape)
-    return view.copy() if copy else view
-
-
-def checked_size(shape: tuple[int, ...], dtype: DType) -> int:
-    """How many elements the shape holds.
+def count_elements(shape: tuple[int, ...], dtype: DType) -> int:
+    """The number of elements of a shape.
 
     Raises:
         ProtocolError: a negative dimension, more dimensions than an array can have, or more bytes than a
-            message can carry (a few bytes on the wire must not make the reader allocate without bound).
+            message can have (a few bytes on the wire must not allocate memory without limit).
     """
     if len(shape) > limits.MAX_RANK:
-        raise ProtocolError(f"a tensor of {len(shape)} dimensions: {limits.MAX_RANK} is the most")
+        raise ProtocolError(f"a tensor has {len(shape)} dimensions, the limit is {limits.MAX_RANK}")
     if any(size < 0 for size in shape):
-        raise ProtocolError(f"a tensor of shape {shape}: sizes cannot be negative")
+        raise ProtocolError(f"a tensor has the shape {shape}; sizes cannot be negative")
     count = math.prod(shape)
     itemsize = dtype.numpy.itemsize
     if (
         count * itemsize > limits.MAX_MESSAGE_BYTES
         or math.prod(filter(None, shape)) * itemsize > _MAX_COUNTED
     ):
-        raise ProtocolError(f"a {dtype.label} tensor of shape {shape}: larger than a message can be (2 GiB)")
+        raise ProtocolError(f"a {dtype.label} tensor of shape {shape} exceeds the size of a message (2 GiB)")
     return count
 
 
 def _field_dtype(dtype: DType) -> np.dtype[Any]:
-    """What the repeated field of a dtype holds, before it is narrowed."""
+    """The dtype of the values in the repeated field of a dtype."""
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         return np.dtype("<i4")
     if dtype is DType.DT_COMPLEX64:
@@ -159,7 +149,7 @@ def _field_dtype(dtype: DType) -> np.dtype[Any]:
 
 def _filled(values: list[bytes], count: int, shape: tuple[int, ...]) -> list[bytes]:
     if len(values) > count:
-        raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, which holds {count}")
+        raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, expected {count}")
     return values + [values[-1] if values else b""] * (count - len(values))
 
 
@@ -170,14 +160,14 @@ def _object_array(values: list[bytes], shape: tuple[int, ...]) -> np.ndarray[Any
 
 
 def _split_strings(data: bytes, count: int) -> list[bytes]:
-    """Strings packed into tensor_content: all lengths as varints, then all bytes (tensor_coding.cc)."""
+    """Strings from tensor_content: all lengths as varints, then all bytes (tensor_coding.cc)."""
     lengths: list[int] = []
     position = 0
     while len(lengths) < count:
         length = shift = 0
         while True:
             if position >= len(data) or shift > 63:
-                raise ProtocolError(f"tensor_content ends within the lengths of {count} strings")
+                raise ProtocolError(f"tensor_content is too short for the lengths of {count} strings")
             byte = data[position]
             position += 1
             length |= (byte & 0x7F) << shift
@@ -186,7 +176,7 @@ def _split_strings(data: bytes, count: int) -> list[bytes]:
                 break
         lengths.append(length)
     if sum(lengths) != len(data) - position:
-        raise ProtocolError("tensor_content is not as long as its strings say")
+        raise ProtocolError("the size of tensor_content is not the sum of the lengths of its strings")
     ends = np.cumsum([position, *lengths]).tolist()
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
@@ -198,4 +188,6 @@ def _to_bytes(value: object) -> bytes:
         return value.encode()
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
-    raise InvalidInputError(f"a string tensor holds str or bytes, not {type(value).__name__} ({value!r:.60})")
+    raise InvalidInputError(
+        f"a string tensor has a {type(value).__name__} ({value!r:.60}); pass str or bytes"
+    )

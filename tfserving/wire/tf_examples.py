@@ -1,4 +1,4 @@
-"""The `Input` message of Classify, Regress and MultiInference as the tensor that their signatures take."""
+"""The `Input` message of Classify, Regress and MultiInference as the input tensor of their signatures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ INPUTS = "inputs"
 
 
 def count(message: Any) -> int:
-    """How many examples an `Input` has."""
+    """The number of examples in an `Input`."""
     return len(_examples(message))
 
 
 def serialized(message: Any) -> np.ndarray[Any, Any]:
     """Serialized tf.Examples, a string tensor of shape [n].
 
-    A context stands before each: where both have a feature, the last one, the example's own, counts.
+    The context is prepended to each example. Where both have a feature, the example's counts, being last.
 
     Raises:
-        InvalidInputError: there is no example.
+        InvalidInputError: there are no examples.
     """
     examples = _examples(message)
     if not examples:
-        raise InvalidInputError("Input is empty: send at least one example")
+        raise InvalidInputError("Input is empty; send at least one example")
     context = b""
     if message.WhichOneof("kind") == "example_list_with_context":
         context = message.example_list_with_context.context.SerializeToString()

@@ -1,4 +1,4 @@
-"""Connections: several servers and channels, sockets, certificates, servers and clients that vanish."""
+"""gRPC connections: several servers and channels, sockets, TLS, forks, servers that crash or freeze."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,24 @@ import grpc
 import pytest
 
 from tests.client.fakes import FakeRpcServer, FakeService
-from tfserving.client import AsyncTfRpcClient, Keepalive, Retry, TfRestClient, TfRpcClient, Tls, fork_safety
+from tfserving.client import (
+    AsyncTfRestClient,
+    AsyncTfRpcClient,
+    Keepalive,
+    Retry,
+    TfRestClient,
+    TfRpcClient,
+    Tls,
+    fork_safety,
+    rpc_transport,
+)
 from tfserving.errors import FailedPreconditionError, TfServingError, UnavailableError
 
 ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A fake server that can be killed and stopped."""
+    """A fake server in another process."""
 
     def __init__(self, port=0, *options):
         command = [sys.executable, "-m", "tests.client.server_process", str(port), *options]
@@ -33,7 +43,7 @@ class Process:
 
     def signal(self, number):
         self.process.send_signal(number)
-        if number == signal.SIGSTOP:  # its threads stop one by one
+        if number == signal.SIGSTOP:  # its threads do not stop all together
             os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def end(self):
@@ -60,7 +70,7 @@ def two(start):
 
 
 class Traffic:
-    """Threads that call until the `with` ends; errors are raised then."""
+    """Threads that call until the `with` block ends; collects their errors."""
 
     def __init__(self, client, threads=4):
         self.client = client
@@ -77,7 +87,7 @@ class Traffic:
                 self.errors.append(error)
             self.calls += 1
 
-    def more(self, count):
+    def wait_for_calls(self, count):
         until = self.calls + count
         deadline = time.monotonic() + 60
         while self.calls < until:
@@ -95,13 +105,13 @@ class Traffic:
             thread.join()
 
 
-def call_in_a_child(client):
+def call_in_a_child(infer):
     child = os.fork()
     if child == 0:
         signal.alarm(20)
         good = False
         try:
-            good = client.infer([3])["y"].tolist() == [3.5]
+            good = infer([3])["y"].tolist() == [3.5]
         finally:
             os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -112,23 +122,23 @@ def test_calls_go_to_all_servers_in_turn():
     with FakeRpcServer(services[0]) as one, FakeRpcServer(services[1]) as other:
         for address in ([one.address, other.address], f"localhost:{one.port},localhost:{other.port}"):
             for service in services:
-                service.asked.clear()
+                service.methods.clear()
             with TfRpcClient(address, "half") as client:
                 for _ in range(200):
                     client.infer([1])
-                    if all("Predict" in service.asked for service in services):
+                    if all("Predict" in service.methods for service in services):
                         break
-            assert all("Predict" in service.asked for service in services)
+            assert all("Predict" in service.methods for service in services)
 
 
-def test_a_name_among_several_that_leads_nowhere_does_no_harm(rpc_server):
+def test_ignores_a_name_among_several_that_does_not_resolve(rpc_server):
     with TfRpcClient(f"nobody.invalid:1,{rpc_server.address},127.0.0.1:1", "half") as client:
         for _ in range(10):
             assert client.infer([1])["y"].tolist() == [2.5]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
+def test_calls_follow_a_server_that_moved_and_calls_in_flight_finish(asynchronous, monkeypatch):
     services = [FakeService(), FakeService()]
     held, go_on = threading.Event(), threading.Event()
 
@@ -138,7 +148,7 @@ def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
             go_on.wait(60)
 
     class Moving:
-        text, fixed, addresses = "moving", False, ()
+        text, addresses = "moving", ()
         target = ""
 
         def current(self):
@@ -149,12 +159,12 @@ def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
 
     with FakeRpcServer(services[0]) as old, FakeRpcServer(services[1]) as new:
         moving = Moving()
+        monkeypatch.setattr(rpc_transport, "Targets", lambda address, port: moving)
         moving.target = f"ipv4:{old.address}"
         services[0].before = hold
 
-        async def ask():
-            async with AsyncTfRpcClient(old.address, "half") as client:
-                client._channels._targets = moving
+        async def call():
+            async with AsyncTfRpcClient(moving.text, "half") as client:
                 slow = asyncio.create_task(client.infer([1]))
                 while not held.is_set():
                     await asyncio.sleep(0.002)
@@ -165,10 +175,9 @@ def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
                 return await slow
 
         if asynchronous:
-            asyncio.run(ask())
+            asyncio.run(call())
         else:
-            with TfRpcClient(old.address, "half") as client, ThreadPoolExecutor(1) as pool:
-                client._channels._targets = moving
+            with TfRpcClient(moving.text, "half") as client, ThreadPoolExecutor(1) as pool:
                 slow = pool.submit(client.infer, [1])
                 held.wait()
                 moving.target = f"ipv4:{new.address}"
@@ -176,18 +185,18 @@ def test_servers_that_moved_are_found_and_calls_under_way_finish(asynchronous):
                 gc.collect()
                 go_on.set()
                 slow.result()
-    assert services[0].asked.count("Predict") == services[1].asked.count("Predict") == 1
+    assert services[0].methods.count("Predict") == services[1].methods.count("Predict") == 1
 
 
-def test_a_killed_server_costs_no_call_where_a_second_lives(two):
+def test_no_call_fails_when_one_of_two_servers_is_killed(two):
     with TfRpcClient([server.address for server in two], "half") as client, Traffic(client) as traffic:
-        traffic.more(100)
+        traffic.wait_for_calls(100)
         two[0].signal(signal.SIGKILL)
-        traffic.more(500)
+        traffic.wait_for_calls(500)
     assert not traffic.errors
 
 
-def test_a_killed_server_costs_no_call_of_the_asyncio_client(two):
+def test_no_asyncio_call_fails_when_one_of_two_servers_is_killed(two):
     async def main():
         async with AsyncTfRpcClient([server.address for server in two], "half") as client:
 
@@ -204,7 +213,7 @@ def test_a_killed_server_costs_no_call_of_the_asyncio_client(two):
     asyncio.run(main())
 
 
-def test_a_server_that_comes_back_is_called_again(start):
+def test_reconnects_to_a_server_that_restarts(start):
     server = start()
     with TfRpcClient(server.address, "half", retry=Retry(attempts=2)) as client:
         client.infer([1])
@@ -216,18 +225,18 @@ def test_a_server_that_comes_back_is_called_again(start):
         assert client.infer([1])["y"].tolist() == [2.5]
 
 
-def test_a_frozen_server_costs_no_more_than_the_keepalive(two):
+def test_no_call_fails_when_one_of_two_servers_freezes(two):
     keepalive = Keepalive(interval=0.3, timeout=0.3)
     with TfRpcClient([server.address for server in two], "half", keepalive=keepalive) as client:
         with Traffic(client) as traffic:
-            traffic.more(100)
+            traffic.wait_for_calls(100)
             two[0].signal(signal.SIGSTOP)
-            # callers wait on the frozen one until they notice, and then call the other
-            traffic.more(500)
+            # callers wait for the frozen server until the keepalive fails, and then call the other
+            traffic.wait_for_calls(500)
         assert not traffic.errors
 
 
-def test_a_frozen_server_is_unavailable_until_it_goes_on(start):
+def test_a_frozen_server_is_unavailable_until_it_continues(start):
     server = start()
     options = [("grpc.min_reconnect_backoff_ms", 300)]
     with TfRpcClient(
@@ -246,47 +255,56 @@ def test_a_frozen_server_is_unavailable_until_it_goes_on(start):
         assert client.infer([1])["y"].tolist() == [2.5]
 
 
-# The servers are other processes: a gRPC server in the one that forks is always inside gRPC's library.
+# The servers are other processes: a process with a gRPC server has threads inside gRPC's library always.
 @pytest.mark.parametrize("idle", [False, True])
-def test_a_fork_in_the_middle_of_traffic(start, idle):
+def test_parent_and_child_can_call_after_a_fork(start, idle):
     with TfRpcClient(start().address, "half", channels=2) as client:
         client.infer([1])
         with contextlib.nullcontext() if idle else Traffic(client) as traffic:
             for _ in range(10):
                 if traffic is not None:
-                    traffic.more(10)
-                call_in_a_child(client)
+                    traffic.wait_for_calls(10)
+                call_in_a_child(client.infer)
             assert client.infer([1])["y"].tolist() == [2.5]
         assert traffic is None or not traffic.errors
 
 
-def test_a_fork_breaks_off_a_call_that_lasts(start, monkeypatch):
-    monkeypatch.setattr(fork_safety, "_FINISH", 0.05)
+def test_a_fork_cancels_a_long_call_and_the_parent_retries_it(start, monkeypatch):
+    monkeypatch.setattr(fork_safety, "FINISH_SECONDS", 0.05)
     server = start(0, "hold")
     with TfRpcClient(server.address, "half") as client, ThreadPoolExecutor(1) as pool:
         client.infer([1])
         slow = pool.submit(client.infer, [1])
         assert server.process.stdout.readline() == "held\n"
-        call_in_a_child(client)
-        assert slow.result()["y"].tolist() == [2.5], "sent again"
+        call_in_a_child(client.infer)
+        assert slow.result()["y"].tolist() == [2.5], "retried"
 
 
-def test_a_fork_of_the_rest_client(rest_server):
+def test_the_rest_client_can_call_after_a_fork(rest_server):
     client = TfRestClient(rest_server.address, "half")
     client.infer([1])
-    call_in_a_child(client)
+    call_in_a_child(client.infer)
     assert client.infer([1])["y"].tolist() == [2.5]
     client.close()
 
 
-def test_threads_share_a_client(rpc_server, rest_server):
+def test_an_idle_asyncio_rest_client_can_call_after_a_fork(rest_server):
+    client = AsyncTfRestClient(rest_server.address, "half")
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(client.infer([1]))
+        call_in_a_child(lambda inputs: asyncio.run(client.infer(inputs)))
+        assert loop.run_until_complete(client.infer([1]))["y"].tolist() == [2.5]
+        loop.run_until_complete(client.close())
+
+
+def test_threads_can_share_a_client(rpc_server, rest_server):
     for client in (TfRpcClient(rpc_server.address, "half"), TfRestClient(rest_server.address, "half")):
         with client, ThreadPoolExecutor(8) as pool:
-            answers = pool.map(lambda n: (n, client.infer([n])["y"].tolist()), range(200))  # noqa: B023
-            assert all(got == [n / 2 + 2] for n, got in answers)
+            responses = pool.map(lambda n: (n, client.infer([n])["y"].tolist()), range(200))  # noqa: B023
+            assert all(got == [n / 2 + 2] for n, got in responses)
 
 
-def test_channels_are_connections(rpc_server):
+def test_each_channel_is_a_connection(rpc_server):
     for count in (1, 4):
         rpc_server.peers.clear()
         with TfRpcClient(rpc_server.address, "half", channels=count) as client:
@@ -295,7 +313,7 @@ def test_channels_are_connections(rpc_server):
         assert len(rpc_server.peers) == count
 
 
-def test_closing_breaks_off_calls_under_way(service, rpc_server, blocked):
+def test_closing_fails_calls_in_flight(service, rpc_server, blocked):
     client = TfRpcClient(rpc_server.address, "half")
     held = threading.Event()
 
@@ -312,11 +330,11 @@ def test_closing_breaks_off_calls_under_way(service, rpc_server, blocked):
             call.result()
 
 
-def test_closing_breaks_off_calls_under_way_in_asyncio(service, rpc_server, blocked):
+def test_closing_fails_asyncio_calls_in_flight(service, rpc_server, blocked):
     async def main():
         client = AsyncTfRpcClient(rpc_server.address, "half")
         call = asyncio.create_task(client.infer([1]))
-        while not service.asked:
+        while not service.methods:
             await asyncio.sleep(0.002)
         await client.close()
         with pytest.raises(FailedPreconditionError, match="closed during the call"):
@@ -345,7 +363,7 @@ def test_an_asyncio_client_follows_into_another_loop(rpc_server):
     asyncio.run(client.close())
 
 
-def test_a_unix_socket(tmp_path, service):
+def test_calls_over_a_unix_socket(tmp_path, service):
     path = f"unix:{tmp_path}/socket"
     with FakeRpcServer(service, listen=path), TfRpcClient(path, "half") as client:
         assert client.infer([1])["y"].tolist() == [2.5]
@@ -353,7 +371,7 @@ def test_a_unix_socket(tmp_path, service):
 
 @pytest.fixture
 def tls_server(service, certificates, request):
-    """Encrypted; asks for the client's certificate too when given True."""
+    """A server with TLS; requires a client certificate with the parameter True."""
     read = lambda name: (certificates / name).read_bytes()  # noqa: E731
     credentials = grpc.ssl_server_credentials(
         [(read("server.key"), read("server.pem"))], read("ca.pem"), request.param
@@ -363,7 +381,7 @@ def tls_server(service, certificates, request):
 
 
 @pytest.mark.parametrize("tls_server", [False], indirect=True)
-def test_tls(tls_server, certificates):
+def test_tls_verifies_the_server(tls_server, certificates):
     tls = Tls(ca=certificates / "ca.pem", server_name="tf.example")
     addresses = f"{tls_server.address},localhost:{tls_server.port}"
     for address in (tls_server.address, addresses):
@@ -376,7 +394,7 @@ def test_tls(tls_server, certificates):
 
 
 @pytest.mark.parametrize("tls_server", [True], indirect=True)
-def test_mutual_tls(tls_server, certificates):
+def test_mutual_tls_requires_the_client_certificate(tls_server, certificates):
     ca = certificates / "ca.pem"
     tls = Tls(
         ca=ca,
@@ -385,11 +403,11 @@ def test_mutual_tls(tls_server, certificates):
         server_name="tf.example",
     )
 
-    async def ask():
+    async def call():
         async with AsyncTfRpcClient(tls_server.address, "half", tls=tls) as client:
             return (await client.infer([1]))["y"].tolist()
 
-    assert asyncio.run(ask()) == [2.5]
+    assert asyncio.run(call()) == [2.5]
     without = Tls(ca=ca, server_name="tf.example")
     with TfRpcClient(tls_server.address, "half", tls=without, retry=Retry(attempts=1)) as client:
         with pytest.raises(UnavailableError):

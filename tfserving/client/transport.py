@@ -1,0 +1,37 @@
+"""What all four clients have in common."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tfserving.client.options import Retry
+
+if TYPE_CHECKING:
+    from tfserving.client.call_flows import CallFlows
+    from tfserving.client.codec import Codec
+
+
+class Transport:
+    """Holds what a client passes to its flows, which are made with the first call."""
+
+    def __init__(self, address: str, model_name: str | None, timeout: float | None, retry: Retry) -> None:
+        self.address = address
+        self.model_name = model_name
+        self._timeout = timeout
+        self._retry = retry
+
+    def _make_codec(self) -> Codec:
+        raise NotImplementedError
+
+    @cached_property
+    def _flows(self) -> CallFlows:
+        # numpy and protobuf, which the flows need, take longer to import than the client
+        from tfserving.client.call_flows import CallFlows
+
+        return CallFlows(
+            self._make_codec(), self.address, self.model_name, timeout=self._timeout, retry=self._retry
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"
