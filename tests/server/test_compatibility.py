@@ -25,9 +25,6 @@ def tables():
     return found
 
 
-# Listed without a value, because the features behind them are not supported.
-NEVER_SET = {":tensorflow:serving:mlmd_map", ":tensorflow:serving:request_log_count"}
-
 FLAGS_TABLE, OWN_FLAGS, METRICS, OWN_METRICS, KEYS = tables()
 
 
