@@ -46,7 +46,7 @@ class Embedded:
 
 @contextmanager
 def embedded(log: Path, *flags: str) -> Iterator[Embedded]:
-    """Run a server for the duration of the context; assert that SIGTERM then ends it with exit code 0."""
+    """Run a server for the duration of the context; assert that it exits with 0 after SIGTERM."""
     ports = _free_ports()
     command = [
         sys.executable,

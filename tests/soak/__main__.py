@@ -1,4 +1,4 @@
-"""Soak test of the embedded server: load, malformed clients and changes of models at once.
+"""Soak test of the embedded server: load, malformed clients and changes of models at the same time.
 
 Exits with code 1 if a response, the status or the memory of the server is wrong. See tests/soak/README.md.
 """

@@ -1,4 +1,4 @@
-"""All errors in a models.config at once, each with its line and a hint."""
+"""All errors in a models.config, each with its line and a hint."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class RequestContext:
             try:
                 observer.request_finished(self)
             except Exception:
-                log.exception("an observer failed; the response is sent all the same")
+                log.exception("an observer failed; the response is still sent")
 
     def record_failure(self, error: BaseException) -> None:
         """Sets the status that belongs to an error."""

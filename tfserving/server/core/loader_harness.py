@@ -76,7 +76,7 @@ class LoaderHarness:
     def end(self, error: TfServingError | None = None) -> None:
         """START, LOADING or UNLOADING -> END, with the error of a failed load; frees the servable.
 
-        If the servable cannot be closed, the error is logged and the version ends all the same.
+        If the servable cannot be closed, the error is logged and the version still reaches END.
         """
         self._check_transition(State.END)
         if self._servable is not None:

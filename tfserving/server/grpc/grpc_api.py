@@ -169,7 +169,7 @@ def _wrap(
         except Exception as error:
             log.exception("%s failed", method)
             code, text = "INTERNAL", f"{type(error).__name__}: {error}"
-        # Outside the except blocks: gRPC would log the error above as the cause of its own exception.
+        # Outside the except blocks: gRPC would log the error above as the cause of the one it raises.
         await grpc_context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), _shorten(text))
         raise AssertionError("abort() returned")
 

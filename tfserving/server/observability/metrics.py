@@ -86,7 +86,7 @@ class Metrics:
             "entrypoint",
             bounds=_MICROSECONDS,
         )
-        # The next one and mlmd_map never have a value here; tensorflow_model_server lists them all the same.
+        # The next one and mlmd_map never have a value here; tensorflow_model_server still lists them.
         new.counter(
             ":tensorflow:serving:request_log_count", "Requests that were logged.", "model_name", "status_code"
         )
