@@ -60,7 +60,7 @@ def test_converts_json_and_logs_a_note(models: Any) -> None:
     models.add_config(json.dumps({"model_config_list": {"config": [config]}}))
     result = models.run("build_ensemble.sh")
     assert result.code == 0
-    assert "is JSON" in result.err
+    assert "do not read JSON" in result.err
     assert 'name: "digits"' in (models.world / "context/models/models.config").read_text()
     assert "models/digits/2/saved_model.pb" in context_files(models)
 
@@ -97,7 +97,7 @@ class TestRejects:
         assert "bash quickstart.sh" in result.rejection
         assert "digits" in result.err.splitlines()[0]
         assert "half" in result.err.splitlines()[1]
-        assert "export_saved_model.py" in result.err
+        assert "tfserving export" in result.err
         assert checkout.calls() == []
 
     @pytest.mark.parametrize(

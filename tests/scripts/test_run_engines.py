@@ -129,9 +129,9 @@ def test_start_fails_if_the_server_exits(server: Server) -> None:
 
 def test_start_fails_after_its_timeout(server: Server) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
-    result = server(START_TIMEOUT="1")
+    result = server(START_TIMEOUT="3")
     assert result.code == 1
-    assert "error: not AVAILABLE within START_TIMEOUT=1 s; digits: version 1 LOADING; its log" in result.err
+    assert "error: not AVAILABLE within START_TIMEOUT=3 s; digits: version 1 LOADING; its log" in result.err
     assert server.leftovers() == []
 
 
