@@ -83,7 +83,7 @@ def compare(these: Sequence[Rows], others: Sequence[Rows]) -> list[Comparison]:
         if match is None:
             print(f"no such row in the other checkout: {name}", file=sys.stderr)
             continue
-        shown = name if name == other_names[match] else f"{name} (was: {other_names[match]})"
+        shown = name if name == other_names[match] else f"{name} (was: {others[0][match]['what']})"
         higher_is_better = bool(these[0][index]["at_least"])
         for kind, read in (("ratio", _read_ratio), ("measured", _read_measured)):
             this = [value for run in these if (value := read(run[index])) is not None]
