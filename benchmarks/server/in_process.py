@@ -23,11 +23,13 @@ from benchmarks.server.servers import ROOT
 def main(name: str, path: str) -> None:
     """Answers line by line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tfserving.server.request_context import RequestContext
     from tfserving.server.runtime.saved_model import RuntimeOptions, load
 
     alias, shape = INPUTS[name]
     array = np.random.default_rng(0).random(shape, np.float32)
     model = load(name, 1, Path(path), options=RuntimeOptions())
+    context = RequestContext()
     signature = model.signatures["serving_default"]
     outputs = tuple(signature.outputs)
     session = model._session.make_callable(
@@ -35,7 +37,7 @@ def main(name: str, path: str) -> None:
     )
     ways: list[Callable[[], object]] = [
         lambda: session(array),
-        lambda: model.run(signature, {alias: array}, outputs),
+        lambda: model.submit(context, signature, {alias: array}, outputs),
     ]
     for line in sys.stdin:
         print(*(_median_seconds(way, int(line)) for way in ways), flush=True)

@@ -22,7 +22,7 @@ from tests.soak.usage import Usage, usage
 from tests.soak.wishes import Wish, Wishes
 from tfserving.repository import config as models_config
 from tfserving.repository.config import All, ModelConfig, ServerConfig
-from tfserving.server.batching import read_parameters
+from tfserving.server.batching.parameters import read_parameters
 
 # What the recorded answers of the real server with batching were recorded with.
 BATCHING = Path(compare.__file__).with_name("batching.config")
@@ -141,7 +141,7 @@ class Fleet:
 def _actors(fleet: Fleet, server: Embedded, record: Record, options: Options) -> Iterator[Actor]:
     seed = options.seed
     addresses, ports = (server.grpc, server.rest), (server.grpc_port, server.rest_port)
-    rows = read_parameters(BATCHING).limit if options.batching else 1000
+    rows = read_parameters(BATCHING).max_rows if options.batching else 1000
     for number in range(options.callers):
         yield GrpcCaller(f"gRPC {number}", record, seed, server.grpc, fleet.wishes, most_rows=rows)
         yield RestCaller(f"REST {number}", record, seed, server.rest, fleet.wishes, most_rows=rows)
