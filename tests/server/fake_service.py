@@ -85,7 +85,7 @@ class FakeService:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A response."""
 
     status: int
@@ -104,24 +104,24 @@ class Answer:
 
 
 class Running:
-    """A listening server; `ask` sends one request on its own connection."""
+    """A listening server; `send` sends one request on its own connection."""
 
     def __init__(self, port):
         self.port = port
 
-    def ask(self, method, path, body=None, headers=None):
+    def send(self, method, path, body=None, headers=None):
         if body is not None and not isinstance(body, (bytes, list)):
             body = json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, headers or {}, encode_chunked=isinstance(body, list))
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
         finally:
             connection.close()
 
     def predict(self, body, headers=None):
-        return self.ask("POST", "/v1/models/m:predict", body, headers)
+        return self.send("POST", "/v1/models/m:predict", body, headers)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_multi_inference_returns_a_result_for_each_task(service):
 
 
 @pytest.mark.parametrize(
-    ("made", "error", "said"),
+    ("made", "error", "message"),
     [
         (tasks(), InvalidInputError, "no tasks"),
         (
@@ -156,8 +156,8 @@ def test_multi_inference_returns_a_result_for_each_task(service):
         (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "expected .*classify or .*regress"),
     ],
 )
-def test_multi_inference_rejects_invalid_tasks(service, made, error, said):
-    with pytest.raises(error, match=said):
+def test_multi_inference_rejects_invalid_tasks(service, made, error, message):
+    with pytest.raises(error, match=message):
         multi_inference(service, made)
 
 

@@ -64,12 +64,12 @@ def test_records_predict_over_grpc(apis, observed):
 
 def test_records_predict_over_rest(apis, observed):
     body = b'{"inputs": [1.0, 2.0], "signature_name": "serving_default"}'
-    answer = apis.rest.ask("POST", "/v1/models/m:predict", body)
-    assert answer.json["outputs"]["y"] == [3.0, 6.0]
+    response = apis.rest.send("POST", "/v1/models/m:predict", body)
+    assert response.json["outputs"]["y"] == [3.0, 6.0]
     context = observed()
     assert (context.api, context.method, context.status) == ("REST", "Predict", "OK")
     assert (context.requested_spec.name, context.version, context.signature) == ("m", 3, "serving_default")
-    assert (context.request_bytes, context.response_bytes) == (len(body), len(answer.body))
+    assert (context.request_bytes, context.response_bytes) == (len(body), len(response.body))
     assert 0 <= context.run_seconds <= context.seconds
     assert context.peer == "127.0.0.1"
 
@@ -83,11 +83,11 @@ def test_records_the_number_of_examples(apis, observed):
 
 
 def test_status_and_metadata(apis, observed, recorder):
-    assert apis.rest.ask("GET", "/v1/models/m").status == 200
+    assert apis.rest.send("GET", "/v1/models/m").status == 200
     context = observed()
     assert (context.method, context.requested_spec.name, context.version) == ("GetModelStatus", "m", None)
     recorder.finished.clear()
-    assert apis.rest.ask("GET", "/v1/models/m/metadata").status == 200
+    assert apis.rest.send("GET", "/v1/models/m/metadata").status == 200
     context = observed()
     assert (context.method, context.requested_spec.name, context.version) == ("GetModelMetadata", "m", 3)
     recorder.finished.clear()
@@ -96,7 +96,7 @@ def test_status_and_metadata(apis, observed, recorder):
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "asked"),
+    ("request_", "status", "requested"),
     [
         (b"\xff", "INVALID_ARGUMENT", ""),
         (predict_request("nobody"), "NOT_FOUND", "nobody"),
@@ -105,10 +105,10 @@ def test_status_and_metadata(apis, observed, recorder):
         (predict_request(x=[float("nan")]), "INVALID_ARGUMENT", "m"),
     ],
 )
-def test_records_failures_over_grpc(apis, observed, request_, status, asked):
+def test_records_failures_over_grpc(apis, observed, request_, status, requested):
     assert apis.call(services.PREDICT, request_) is None
     context = observed()
-    assert (context.status, context.requested_spec.name, context.response_bytes) == (status, asked, 0)
+    assert (context.status, context.requested_spec.name, context.response_bytes) == (status, requested, 0)
 
 
 def test_a_version_or_signature_that_does_not_exist_is_not_recorded(apis, observed, recorder):
@@ -120,7 +120,7 @@ def test_a_version_or_signature_that_does_not_exist_is_not_recorded(apis, observ
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "asked"),
+    ("method", "path", "body", "status", "requested"),
     [
         ("POST", "/v1/models/m:predict", b"{", "INVALID_ARGUMENT", "m"),
         ("POST", "/v1/models/nobody:predict", b'{"instances": [1]}', "NOT_FOUND", "nobody"),
@@ -129,9 +129,9 @@ def test_a_version_or_signature_that_does_not_exist_is_not_recorded(apis, observ
         ("GET", "/elsewhere", None, "NOT_FOUND", ""),
     ],
 )
-def test_records_failures_over_rest(apis, observed, method, path, body, status, asked):
-    assert apis.rest.ask(method, path, body).status >= 400
-    assert (observed().status, observed().requested_spec.name) == (status, asked)
+def test_records_failures_over_rest(apis, observed, method, path, body, status, requested):
+    assert apis.rest.send(method, path, body).status >= 400
+    assert (observed().status, observed().requested_spec.name) == (status, requested)
 
 
 def test_a_request_ends_when_the_caller_cancels_it(apis, observed, monkeypatch):

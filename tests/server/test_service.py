@@ -35,10 +35,10 @@ X = np.array([1, 2], np.float32)
 
 
 def test_predict_returns_the_version_that_ran(service):
-    answer = predict(service, {"x": X})
-    assert answer.spec == ModelSpec("m", version=3, signature="serving_default")
-    assert answer.outputs["y"].tolist() == [3.0, 6.0]
-    assert answer.outputs["version"] == 3
+    response = predict(service, {"x": X})
+    assert response.spec == ModelSpec("m", version=3, signature="serving_default")
+    assert response.outputs["y"].tolist() == [3.0, 6.0]
+    assert response.outputs["version"] == 3
     assert predict(service, {"x": X}, label="stable").outputs["version"] == 2
 
 
@@ -62,7 +62,7 @@ def test_missing_inputs_take_the_defaults_of_the_signature(service):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
         ({}, "missing: 'x'"),
         ({"z": X}, "missing: 'x'; unknown: 'z'"),
@@ -71,8 +71,8 @@ def test_missing_inputs_take_the_defaults_of_the_signature(service):
         ({"x": np.array([b"a"], object)}, "is float32, the request has string"),
     ],
 )
-def test_rejects_inputs_that_do_not_match_the_signature(service, inputs, said):
-    with pytest.raises(InvalidInputError, match=said):
+def test_rejects_inputs_that_do_not_match_the_signature(service, inputs, message):
+    with pytest.raises(InvalidInputError, match=message):
         predict(service, inputs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -58,9 +59,11 @@ class Service:
         self._workers = workers
         self._check_method_names = check_method_names
 
-    async def run_in_worker(self, model: str, function: Callable[..., Future[T]], *args: object) -> T:
-        """Runs `function(*args)` in a worker thread of the model, and awaits the future that it returns."""
-        return await self._workers.run(model, function, *args)
+    def run_in_worker(
+        self, model: str, function: Callable[..., Future[T]], *args: object
+    ) -> asyncio.Future[T]:
+        """Runs `function(*args)` in a worker thread of the model, and waits for its future without one."""
+        return self._workers.run(model, function, *args)
 
     def predict(
         self,

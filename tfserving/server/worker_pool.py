@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from tfserving.server.futures import attempt, complete
 
@@ -32,13 +32,13 @@ class WorkerPools:
         self._is_known = is_known
         self._pools: dict[str, _WorkerPool] = {}
 
-    async def run(self, model: str, function: Callable[..., Future[T]], *args: object) -> T:
-        """Runs `function(*args)` in a thread of the model, and awaits the future without a thread."""
+    def run(self, model: str, function: Callable[..., Future[T]], *args: object) -> asyncio.Future[T]:
+        """Runs `function(*args)` in a thread of the model, and waits for its future without a thread."""
         name = model if model in self._pools or self._is_known(model) else ""
         pool = self._pools.get(name)
         if pool is None:
             pool = self._pools[name] = _WorkerPool(name, self._max_threads, asyncio.get_running_loop())
-        return cast(T, await pool.submit(function, args))
+        return pool.submit(function, args)
 
     def forward(self, model: str, future: Future[T]) -> Future[T]:
         """A future with the same outcome that a thread of the model completes.

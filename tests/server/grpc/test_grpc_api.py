@@ -101,7 +101,7 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
 
 
 @pytest.mark.parametrize(
-    ("method", "request_", "code", "said"),
+    ("method", "request_", "code", "message"),
     [
         (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "names no model"),
         (
@@ -130,10 +130,10 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
         ),
     ],
 )
-def test_refusals(channel, method, request_, code, said):
+def test_refusals(channel, method, request_, code, message):
     got, text = call_error(channel, method, request_.SerializeToString())
     assert got is grpc.StatusCode[code]
-    assert said in text
+    assert message in text
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,13 @@ def test_logs_the_requests_of_both_apis(in_loop, path):
     request = predict_request()
     with serve(in_loop, observability.observers) as apis:
         reply = apis.call(services.PREDICT, request)
-        assert apis.rest.ask("GET", "/v1/models/m").status == 200
+        assert apis.rest.send("GET", "/v1/models/m").status == 200
         assert apis.rest.predict({"instances": ["a"], "signature_name": "serving_default"}).status == 400
         classify = messages.ClassificationRequest(model_spec={"name": "m", "signature_name": "classify"})
         classify.input.CopyFrom(examples(1.0))
         assert apis.call(services.CLASSIFY, classify)
         assert apis.call(services.PREDICT, predict_request("unknown", version=5)) is None
-        assert apis.rest.ask("GET", "/elsewhere").status == 404
+        assert apis.rest.send("GET", "/elsewhere").status == 404
     observability.close()
     written = entries(path)
     assert [(entry["api"], entry["method"], entry["status"]) for entry in written] == [

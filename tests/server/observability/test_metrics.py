@@ -109,18 +109,18 @@ def apis(in_loop, observers_of_flags):
         classify.input.CopyFrom(examples(1.0, 2.0, 3.0))
         assert apis.call(services.CLASSIFY, classify)
         body = {"signature_name": "regress", "examples": [{"x": 1.0}]}
-        assert apis.rest.ask("POST", "/v1/models/m:regress", body).status == 200
+        assert apis.rest.send("POST", "/v1/models/m:regress", body).status == 200
         assert apis.rest.predict({"instances": ["a"]}).status == 400
-        assert apis.rest.ask("GET", "/v1/models/m").status == 200
+        assert apis.rest.send("GET", "/v1/models/m").status == 200
         yield apis
 
 
 @pytest.fixture
 def scraped(apis):
-    answer = apis.rest.ask("GET", PATH)
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return Scrape(answer.body.decode())
+    response = apis.rest.send("GET", PATH)
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return Scrape(response.body.decode())
 
 
 @pytest.mark.parametrize("real", recorded_metrics(), ids=lambda real: real["metric"])
@@ -147,14 +147,14 @@ def test_requests_are_counted_as_in_tensorflow_model_server(scraped):
     assert requests(model_name="m", status="OK") == 4
     assert requests(model_name="m", status="INVALID_ARGUMENT") == 1
 
-    def answered(**labels):
+    def counted(**labels):
         return scraped.value(":tensorflow:serving:request_latency_count", model_name="m", **labels)
 
-    assert answered(API="Predict", entrypoint="GRPC") == 1
-    assert answered(API="Classify", entrypoint="GRPC") == 1
-    assert answered(API="regress", entrypoint="REST") == 1
-    assert answered(API="", entrypoint="REST") == 1  # the status
-    assert answered(API="predict", entrypoint="REST") == 0  # failures are not included
+    assert counted(API="Predict", entrypoint="GRPC") == 1
+    assert counted(API="Classify", entrypoint="GRPC") == 1
+    assert counted(API="regress", entrypoint="REST") == 1
+    assert counted(API="", entrypoint="REST") == 1  # the status
+    assert counted(API="predict", entrypoint="REST") == 0  # failures are not included
 
 
 def test_model_runs_and_examples_are_counted(scraped):
@@ -186,14 +186,14 @@ def test_loads_and_warmup_are_counted(scraped):
 
 def test_requests_are_counted_by_version_and_signature(scraped):
     name = "tfserving_requests_total"
-    answered = {"model_name": "m", "version": "3"}
+    counted = {"model_name": "m", "version": "3"}
     grpc, rest = {"api": "GRPC"}, {"api": "REST"}
     default = {"signature": "serving_default", "method": "Predict"}
-    assert scraped.value(name, **answered, **grpc, **default, status="OK") == 1
-    assert scraped.value(name, **answered, **rest, **default, status="INVALID_ARGUMENT") == 1
+    assert scraped.value(name, **counted, **grpc, **default, status="OK") == 1
+    assert scraped.value(name, **counted, **rest, **default, status="INVALID_ARGUMENT") == 1
     classify = {"signature": "classify", "method": "Classify"}
-    assert scraped.value(name, **answered, **grpc, **classify, status="OK") == 1
-    assert scraped.value("tfserving_request_latency_seconds_count", **answered, **grpc, **classify) == 1
+    assert scraped.value(name, **counted, **grpc, **classify, status="OK") == 1
+    assert scraped.value("tfserving_request_latency_seconds_count", **counted, **grpc, **classify) == 1
     status = {"version": "", "signature": "", "method": "GetModelStatus", "status": "OK"}
     assert scraped.value(name, model_name="m", **rest, **status) == 1
 
@@ -207,7 +207,7 @@ def test_a_version_has_one_state(scraped):
 
 
 def test_a_scrape_is_not_counted_as_a_request(apis, scraped):
-    again = Scrape(apis.rest.ask("GET", f"{PATH}?name=x").body.decode())
+    again = Scrape(apis.rest.send("GET", f"{PATH}?name=x").body.decode())
     for api in ("GRPC", "REST"):
         assert again.value("tfserving_requests_in_flight", api=api) == 0
     ours = {key: value for key, value in again.values.items() if key[0] == "tfserving_requests_total"}
@@ -220,16 +220,16 @@ def test_callers_cannot_create_labels(apis, scraped):
         assert apis.call(services.PREDICT, predict_request(f"no{number}")) is None
         assert apis.call(services.PREDICT, predict_request(version=100 + number)) is None
         assert apis.call(services.PREDICT, predict_request(signature=f"no{number}")) is None
-        assert apis.rest.ask("GET", f"/v1/models/no{number}").status == 404
-        assert apis.rest.ask(f"METHOD{number}", "/v1/models/m").status == 400
-    again = Scrape(apis.rest.ask("GET", PATH).body.decode())
+        assert apis.rest.send("GET", f"/v1/models/no{number}").status == 404
+        assert apis.rest.send(f"METHOD{number}", "/v1/models/m").status == 400
+    again = Scrape(apis.rest.send("GET", PATH).body.decode())
     for name, labels in again.values.keys() - scraped.values.keys():
         for label, value in labels:
             assert not re.search(r"no\d|10\d|METHOD", value), (name, label, value)
-    refused = {"version": "", "signature": "", "api": "GRPC", "method": "Predict", "status": "NOT_FOUND"}
-    assert again.value("tfserving_requests_total", model_name="", **refused) == 1 + 5
-    assert again.value("tfserving_requests_total", model_name="m", **refused) == 5
-    without_signature = refused | {"version": "3", "status": "FAILED_PRECONDITION"}
+    failed = {"version": "", "signature": "", "api": "GRPC", "method": "Predict", "status": "NOT_FOUND"}
+    assert again.value("tfserving_requests_total", model_name="", **failed) == 1 + 5
+    assert again.value("tfserving_requests_total", model_name="m", **failed) == 5
+    without_signature = failed | {"version": "3", "status": "FAILED_PRECONDITION"}
     assert again.value("tfserving_requests_total", model_name="m", **without_signature) == 5
 
 
@@ -249,8 +249,8 @@ def test_without_models_every_model_is_unknown():
 def test_failures_have_a_status_and_no_latency(metrics):
     call(metrics, error=TfServingError("no room", code="RESOURCE_EXHAUSTED"))
     scraped = scrape(metrics)
-    refused = {"model_name": "m", "status": "RESOURCE_EXHAUSTED"}
-    assert scraped.value(":tensorflow:serving:request_count", **refused) == 1
+    failed = {"model_name": "m", "status": "RESOURCE_EXHAUSTED"}
+    assert scraped.value(":tensorflow:serving:request_count", **failed) == 1
     assert not scraped.labels(":tensorflow:serving:request_latency")
     assert not scraped.labels("tfserving_request_latency_seconds")
 
@@ -327,18 +327,18 @@ def test_reads_the_monitoring_configuration(tmp_path, text, path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("prometheus { enable: true }", "prometheus"),
         ('prometheus_config { enable: true path: "metrics" }', "does not start with /"),
         (None, "No such file"),
     ],
 )
-def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, said):
+def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, message):
     file = tmp_path / "monitoring.config"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
     assert f"--monitoring_config_file={file}" in str(caught.value)
 
@@ -347,4 +347,4 @@ def test_without_the_flag_there_is_no_page(in_loop):
     watching = Observability.from_options(ObservabilityOptions())
     assert not watching.observers
     with serve(in_loop, watching.observers, watching.pages) as apis:
-        assert apis.rest.ask("GET", PATH).status == 404
+        assert apis.rest.send("GET", PATH).status == 404

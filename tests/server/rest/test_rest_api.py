@@ -46,9 +46,9 @@ def server(service):
 def test_predict_in_row_and_in_column_format(server, service):
     row = server.predict({"instances": [1.5, 2]})
     assert (row.status, row.json) == (200, {"predictions": [3.0, 4.0]})
-    column = server.ask("POST", "/v1/models/m/versions/7:predict", {"inputs": [1.5], "signature_name": "s"})
+    column = server.send("POST", "/v1/models/m/versions/7:predict", {"inputs": [1.5], "signature_name": "s"})
     assert (column.status, column.json) == (200, {"outputs": [3.0]})
-    server.ask("POST", "/v1/models/m/labels/stable:predict", {"inputs": [1.5]})
+    server.send("POST", "/v1/models/m/labels/stable:predict", {"inputs": [1.5]})
     assert service.specs == [ModelSpec("m"), ModelSpec("m", 7, signature="s"), ModelSpec("m", label="stable")]
 
 
@@ -63,20 +63,20 @@ def test_classify_and_regress(server, service):
 
     service.run = run
     request = {"signature_name": "from_examples", "examples": [{"x": 0.1}, {"x": 5.0}]}
-    classified = server.ask("POST", "/v1/models/m:classify", request)
+    classified = server.send("POST", "/v1/models/m:classify", request)
     assert (classified.status, classified.json) == (200, {"results": [[["0", 0.1]], [["5", 5.0]]]})
-    regressed = server.ask("POST", "/v1/models/m/versions/7:regress", request)
+    regressed = server.send("POST", "/v1/models/m/versions/7:regress", request)
     assert (regressed.status, regressed.json) == (200, {"results": [0.1, 5.0]})
     assert service.specs == [ModelSpec("m", version, signature="from_examples") for version in (None, 7)]
-    refused = server.ask("POST", "/v1/models/m:regress", {"examples": [{"x": 1.0}]})
-    assert refused.status == 400
-    assert "regress" in refused.error
+    failed = server.send("POST", "/v1/models/m:regress", {"examples": [{"x": 1.0}]})
+    assert failed.status == 400
+    assert "regress" in failed.error
 
 
 def test_status_and_metadata(server, service):
-    assert server.ask("GET", "/v1/models/m").json == STATUS
-    assert server.ask("GET", "/v1/models/m/labels/a").json == STATUS
-    metadata = server.ask("GET", "/v1/models/m/versions/7/metadata")
+    assert server.send("GET", "/v1/models/m").json == STATUS
+    assert server.send("GET", "/v1/models/m/labels/a").json == STATUS
+    metadata = server.send("GET", "/v1/models/m/versions/7/metadata")
     assert metadata.json == {
         "model_spec": {"name": "m", "version": "7", "signature_name": ""},
         "metadata": {"signature_def": {"signature_def": {}}},
@@ -85,8 +85,8 @@ def test_status_and_metadata(server, service):
 
 
 def test_the_server_header_does_not_name_aiohttp(server):
-    for answer in (server.ask("GET", "/v1/models/m"), server.predict({}), server.ask("BREW", "/")):
-        assert answer.headers["Server"] == "tfserving"
+    for response in (server.send("GET", "/v1/models/m"), server.predict({}), server.send("BREW", "/")):
+        assert response.headers["Server"] == "tfserving"
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_the_server_header_does_not_name_aiohttp(server):
     ids=lambda value: repr(value)[:40],
 )
 def test_errors_are_json(server, method, path, body, status, text):
-    answer = server.ask(method, path, body)
-    assert answer.status == status
-    assert text in answer.error
+    response = server.send(method, path, body)
+    assert response.status == status
+    assert text in response.error
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_an_error_code_becomes_an_http_status(service, server, error, status):
         raise error
 
     service.run = fail
-    answer = server.predict({"instances": [1]})
-    assert (answer.status, answer.error) == (status, "why")
+    response = server.predict({"instances": [1]})
+    assert (response.status, response.error) == (status, "why")
 
 
 def test_an_unexpected_error_is_returned_and_logged(service, server, caplog):
@@ -150,24 +150,24 @@ def test_an_unexpected_error_is_returned_and_logged(service, server, caplog):
         raise ZeroDivisionError("by zero")
 
     service.run = fail
-    answer = server.predict({"instances": [1]})
-    assert (answer.status, answer.error) == (500, "ZeroDivisionError: by zero")
+    response = server.predict({"instances": [1]})
+    assert (response.status, response.error) == (500, "ZeroDivisionError: by zero")
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
-    assert server.ask("GET", "/v1/models/m").status == 200
+    assert server.send("GET", "/v1/models/m").status == 200
 
 
 def test_rejects_an_output_that_json_cannot_represent(service, server):
     service.run = lambda inputs: {"y": np.zeros(1, np.complex64)}
-    answer = server.predict({"instances": [1]})
-    assert answer.status == 400
-    assert "'y' is complex64" in answer.error
+    response = server.predict({"instances": [1]})
+    assert response.status == 400
+    assert "'y' is complex64" in response.error
 
 
 def test_head_is_get_without_a_body(server):
-    answer = server.ask("HEAD", "/v1/models/m")
-    assert (answer.status, answer.body) == (200, b"")
-    assert int(answer.headers["Content-Length"]) > 0
-    assert server.ask("HEAD", "/v1/models/other").status == 404
+    response = server.send("HEAD", "/v1/models/m")
+    assert (response.status, response.body) == (200, b"")
+    assert int(response.headers["Content-Length"]) > 0
+    assert server.send("HEAD", "/v1/models/other").status == 404
 
 
 def test_bodies_may_be_large_and_chunked(server):
@@ -177,8 +177,8 @@ def test_bodies_may_be_large_and_chunked(server):
     doubled = [2 * value for value in values]
     assert server.predict(body).json["predictions"] == doubled
     chunks = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
-    answer = server.ask("POST", "/v1/models/m:predict", chunks, {"Transfer-Encoding": "chunked"})
-    assert answer.json["predictions"] == doubled
+    response = server.send("POST", "/v1/models/m:predict", chunks, {"Transfer-Encoding": "chunked"})
+    assert response.json["predictions"] == doubled
 
 
 def test_reads_a_compressed_body(server):
@@ -215,22 +215,22 @@ def test_rejects_a_compressed_body_that_is_too_large(service, monkeypatch):
 )
 def test_compresses_long_responses_for_clients_that_accept_gzip(service, server, accepted, size, compressed):
     service.run = zeros(size)
-    answer = server.predict({"instances": [1]}, {"Accept-Encoding": accepted})
-    assert answer.headers["Content-Encoding"] == ("gzip" if compressed else None)
-    body = gzip.decompress(answer.body) if compressed else answer.body
+    response = server.predict({"instances": [1]}, {"Accept-Encoding": accepted})
+    assert response.headers["Content-Encoding"] == ("gzip" if compressed else None)
+    body = gzip.decompress(response.body) if compressed else response.body
     assert json.loads(body) == {"predictions": [0.0] * size}
 
 
 def test_cors_headers_are_sent_only_if_enabled(service, server):
-    for answer in (server.ask("GET", "/v1/models/m"), server.ask("GET", "/")):
-        assert answer.headers["Access-Control-Allow-Origin"] is None
+    for response in (server.send("GET", "/v1/models/m"), server.send("GET", "/")):
+        assert response.headers["Access-Control-Allow-Origin"] is None
     with serve(FakeService(), RestOptions(cors=True)) as open_server:
-        preflight = open_server.ask("OPTIONS", "/v1/models/m:predict")
+        preflight = open_server.send("OPTIONS", "/v1/models/m:predict")
         assert (preflight.status, preflight.body) == (200, b"")
         assert preflight.headers["Access-Control-Allow-Methods"] == "POST, GET"
         assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
-        for answer in (preflight, open_server.predict({"instances": [1]}), open_server.ask("GET", "/")):
-            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        for response in (preflight, open_server.predict({"instances": [1]}), open_server.send("GET", "/")):
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
 
 
 def test_a_request_times_out(service):
@@ -238,9 +238,9 @@ def test_a_request_times_out(service):
     service.run = lambda inputs: {"y": np.zeros(release.wait(30))}
     with serve(service, RestOptions(timeout_in_ms=50)) as server:
         try:
-            answer = server.predict({"instances": [1]})
-            assert answer.status == 504
-            assert "no response within 50 ms (--rest_api_timeout_in_ms)" in answer.error
+            response = server.predict({"instances": [1]})
+            assert response.status == 504
+            assert "no response within 50 ms (--rest_api_timeout_in_ms)" in response.error
         finally:
             release.set()
 
@@ -259,16 +259,16 @@ def test_a_busy_model_does_not_delay_the_status(service, server):
         return {"y": np.zeros(1)}
 
     service.run = run
-    answers = []
-    caller = threading.Thread(target=lambda: answers.append(server.predict({"instances": [1]})))
+    responses = []
+    caller = threading.Thread(target=lambda: responses.append(server.predict({"instances": [1]})))
     caller.start()
     try:
         assert running.wait(30)
-        assert server.ask("GET", "/v1/models/m").json == STATUS
+        assert server.send("GET", "/v1/models/m").json == STATUS
     finally:
         release.set()
         caller.join()
-    assert answers[0].status == 200
+    assert responses[0].status == 200
 
 
 def test_a_slow_client_holds_no_worker_thread(service, server):
@@ -276,7 +276,7 @@ def test_a_slow_client_holds_no_worker_thread(service, server):
     head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
         slow.sendall(head + body[:5])
-        assert server.ask("GET", "/v1/models/m").status == 200
+        assert server.send("GET", "/v1/models/m").status == 200
         assert service.submitted == 0
         slow.sendall(body[5:])
         assert b"200 OK" in slow.recv(4096)
@@ -313,9 +313,9 @@ def test_garbage_gets_a_400_and_the_server_keeps_serving(server, garbage, caplog
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(garbage)
         client.shutdown(socket.SHUT_WR)
-        answer = client.recv(1 << 16)
-    assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-    assert server.ask("GET", "/v1/models/m").status == 200
+        response = client.recv(1 << 16)
+    assert not response or response.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert server.send("GET", "/v1/models/m").status == 200
     assert not any(record.exc_info for record in caplog.records)
 
 
@@ -325,19 +325,19 @@ def test_a_malformed_body_gets_a_response_and_the_connection_is_closed(server, r
         client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.sendall(b"5\r\nabcde\r\n")
         # aiohttp rejects what arrives together, so the head must be read first
-        assert server.ask("GET", "/v1/models/m").status == 200
+        assert server.send("GET", "/v1/models/m").status == 200
         client.sendall(rest)
-        answer = client.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b"the body is incomplete" in answer
+        response = client.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 400")
+    assert b"the body is incomplete" in response
     assert not any(record.exc_info for record in caplog.records)
 
 
 def test_a_path_that_is_not_utf8_is_quoted_in_the_error(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b"GET /v1/models/\xff\xfe/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = client.makefile("rb").read()
-    assert b" 400 " in answer.splitlines()[0]
+        response = client.makefile("rb").read()
+    assert b" 400 " in response.splitlines()[0]
 
 
 def test_keeps_serving_after_a_client_disconnects(server):

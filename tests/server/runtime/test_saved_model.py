@@ -51,13 +51,13 @@ def test_one_callable_serves_inputs_and_outputs_in_any_order(servable):
     make = session._make_callable_from_options
     with mock.patch.object(session, "_make_callable_from_options", autospec=True, side_effect=make) as made:
         for inputs, outputs in orders:
-            answer = servable.submit(RequestContext(), signature, inputs, outputs).result()
-            assert {name: array.tolist() for name, array in answer.items()} == {
+            response = servable.submit(RequestContext(), signature, inputs, outputs).result()
+            assert {name: array.tolist() for name, array in response.items()} == {
                 "difference": [2.0],
                 "minuend": [5.0],
                 "subtrahend": [3.0],
             }
-            assert tuple(answer) == outputs
+            assert tuple(response) == outputs
     assert made.call_count == 1
 
 
@@ -81,11 +81,11 @@ def from_examples(tmp_path):
 def log(kind, *names):
     """A warmup record of some kind for signatures, with one example."""
     record = messages.PredictionLog()
-    asked = getattr(record, kind).request
-    features = asked.input.example_list.examples.add().features
+    requested = getattr(record, kind).request
+    features = requested.input.example_list.examples.add().features
     features.feature["x"].float_list.value.append(1.0)
     for name in names:
-        spec = asked.tasks.add().model_spec if kind == "multi_inference_log" else asked.model_spec
+        spec = requested.tasks.add().model_spec if kind == "multi_inference_log" else requested.model_spec
         spec.signature_name = name
     return record.SerializeToString()
 
@@ -109,12 +109,12 @@ def test_warmup_records_of_every_kind_run(from_examples):
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (log("regress_log", "no such"), "no such', which the model"),
         (b"", "no predict, classify, regress or multi-inference log"),
     ],
 )
-def test_an_invalid_warmup_record_fails_the_load(from_examples, record, said):
-    with pytest.raises(TfServingError, match=said):
+def test_an_invalid_warmup_record_fails_the_load(from_examples, record, message):
+    with pytest.raises(TfServingError, match=message):
         warmed_up(from_examples, log("regress_log"), record)

@@ -76,28 +76,27 @@ class RestApi:
         accepts_gzip = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
-        def run() -> Future[tuple[bytes, bool]]:
+        def run() -> Future[bytes]:
             body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
-            return then(self._run(context, target, body), compress)
-
-        def compress(text: bytes) -> tuple[bytes, bool]:
-            if not accepts_gzip or len(text) < MIN_COMPRESSED_BYTES:
-                return text, False
-            return _gzip(text), True
+            future = self._run(context, target, body)
+            return then(future, self._compress) if accepts_gzip else future
 
         running = self._service.run_in_worker(target.spec.name, run)
         try:
-            text, compressed = await asyncio.wait_for(running, self._timeout)
+            body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
             raise
         except asyncio.TimeoutError as error:
             raise DeadlineError(
                 f"no response within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
             ) from error
-        response = json_response(text)
-        if compressed:
+        response = json_response(body)
+        if body.startswith(_GZIP_MAGIC):
             response.headers.update(_GZIP)
         return response
+
+    def _compress(self, text: bytes) -> bytes:
+        return text if len(text) < MIN_COMPRESSED_BYTES else _gzip(text)
 
     def _run(self, context: RequestContext, target: Target, body: bytes) -> Future[bytes]:
         """A future for the JSON text of the response; runs in a worker thread."""
@@ -120,6 +119,7 @@ class RestApi:
         return then(regressed, lambda response: responses.regressions(response.result))
 
 
+_GZIP_MAGIC = b"\x1f\x8b"  # JSON never begins with it
 _GZIP = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
 # AddCORSHeaders in http_rest_api_util.cc
 _CORS = {
