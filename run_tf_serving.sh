@@ -265,7 +265,8 @@ wait_until_available() {
     pending='the server is starting'
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
-    [[ $SECONDS -lt $deadline ]] || failure=${failure:-"not AVAILABLE within START_TIMEOUT=$START_TIMEOUT s; $pending"}
+    [[ $SECONDS -lt $deadline ]] \
+      || failure=${failure:-"not AVAILABLE within START_TIMEOUT=$START_TIMEOUT s; $pending"}
     [[ -z $failure ]] || break
     [[ $pending == "$logged" ]] || log "waiting for $pending"
     logged=$pending

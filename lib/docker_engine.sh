@@ -119,12 +119,13 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
-  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) || reject "image $IMAGE_NAME is not available;" \
-    "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
+  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
+    || reject "image $IMAGE_NAME is not available; $(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
   IFS='|' read -r mode model variables <<<"$image"
-  [[ -n $mode ]] || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(build_command)"
-  [[ $mode == "$MODE" ]] || reject "image $IMAGE_NAME is for mode $mode, not $MODE; run it in that mode, or build the" \
-    "other image: $(build_command)"
+  [[ -n $mode ]] \
+    || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(build_command)"
+  [[ $mode == "$MODE" ]] \
+    || reject "image $IMAGE_NAME is for mode $mode, not $MODE; set MODE=$mode, or build another: $(build_command)"
   if [[ $MODE == single ]]; then
     is_set MODEL_NAME || MODEL_NAME=$model
     ! is_set MODELS_DIR || check_model_directory
@@ -155,13 +156,14 @@ docker_start() {
     docker_remove
   fi
   "${COMMAND[@]}" >/dev/null \
-    || fail "docker run failed; its output is above$([[ -z $GPU ]] || printf ' (GPUs need the NVIDIA Container Toolkit)')"
+    || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
   docker_find
 }
 
 # A restarted container reports running again, so its restart count matters too.
 docker_is_running() {
-  [[ $(docker container inspect --format '{{.State.Status}} {{.RestartCount}}' "$CONTAINER_NAME" 2>/dev/null) == 'running 0' ]]
+  local format='{{.State.Status}} {{.RestartCount}}'
+  [[ $(docker container inspect --format "$format" "$CONTAINER_NAME" 2>/dev/null) == 'running 0' ]]
 }
 
 docker_log() { docker logs --tail 50 "$CONTAINER_NAME" 2>&1; }

@@ -21,7 +21,10 @@ embedded_command() {
   case $MODE in
     single) FLAGS+=("--model_name=$MODEL_NAME" "--model_base_path=/models/$MODEL_NAME") ;;
     # As in the image, a label may exist before its version is loaded.
-    multi) FLAGS+=("--model_config_file=$(absolute_file "$MODELS_CONFIG")" --allow_version_labels_for_unavailable_models=true) ;;
+    multi)
+      FLAGS+=("--model_config_file=$(absolute_file "$MODELS_CONFIG")")
+      FLAGS+=(--allow_version_labels_for_unavailable_models=true)
+      ;;
   esac
   add_flags embedded_add_file
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")

@@ -59,7 +59,7 @@ fill_context() {
   trap '[[ -z $CONTEXT ]] || rm -rf -- "$CONTEXT"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  CONTEXT=$(mktemp -d "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create a directory for the build context"
+  CONTEXT=$(mktemp -d "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
   cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,model_server}.sh "$CONTEXT/"
   chmod 755 "$CONTEXT"/*.sh
   mkdir "$CONTEXT/models"
@@ -68,7 +68,7 @@ fill_context() {
     cp -RL -- "${SOURCES[i]}" "$CONTEXT/${TARGETS[i]}" \
       || fail "cannot copy $(quoted "${SOURCES[i]}") to the build context; set TMPDIR to a directory with more space"
   done
-  [[ $MODE == single ]] || "${CONFIG[@]}" >"$CONTEXT/models/models.config" || fail "cannot write the models.config to bake"
+  [[ $MODE == single ]] || "${CONFIG[@]}" >"$CONTEXT/models/models.config" || fail "cannot write models.config"
   chmod -R u=rwX,go=rX "$CONTEXT/models"
 }
 

@@ -79,7 +79,7 @@ install_requirements() {
 # network, write into the checkout, and be reinstalled whenever two checkouts share VENV. A command that pip
 # installed stays.
 install_command() {
-  local file=$VENV/bin/tfserving mark='# Runs the checkout of quickstart.sh.' text
+  local file=$VENV/bin/tfserving mark='# Runs the checkout of quickstart.sh.' text current
   text=$(
     cat <<END
 #!/bin/sh
@@ -88,9 +88,8 @@ exec env PYTHONPATH=$(quoted "$ROOT")"\${PYTHONPATH:+:\$PYTHONPATH}" PYTHONSAFEP
   $(quoted "$PYTHON") -m tfserving "\$@"
 END
   )
-  if [[ -e $file ]]; then
-    [[ $(cat "$file") == *"$mark"* && $(cat "$file") != "$text" ]] || return 0
-  fi
+  current=$(cat "$file" 2>/dev/null) || current=$mark
+  [[ $current == *"$mark"* && $current != "$text" ]] || return 0
   { printf '%s\n' "$text" >"$file" && chmod +x "$file"; } 2>/dev/null \
     || log "$file is not writable; use python -m tfserving in $ROOT instead"
 }

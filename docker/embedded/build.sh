@@ -22,7 +22,8 @@ source "$ROOT/lib/common.sh"
 source "$ROOT/lib/image.sh"
 
 # The imports of python -m tfserving.server; requirements.txt pins the versions.
-PACKAGES='tensorflow google-crc32c grpcio grpcio-health-checking grpcio-reflection numpy protobuf aiohttp orjson pysimdjson uvloop'
+PACKAGES='tensorflow google-crc32c grpcio grpcio-health-checking grpcio-reflection numpy protobuf'
+PACKAGES+=' aiohttp orjson pysimdjson uvloop'
 
 main() {
   local argument

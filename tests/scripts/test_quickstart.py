@@ -376,7 +376,7 @@ class TestEmbeddedRun:
     def test_creates_the_models_of_the_config(self, checkout):
         config = ["--config", "models/models.config", "--models-dir", "models"]
         check = subprocess.run(
-            [sys.executable, "-m", "tfserving", "check", *config],
+            [".venv/bin/tfserving", "check", *config],
             cwd=checkout,
             capture_output=True,
             text=True,
