@@ -78,9 +78,9 @@ class Server:
         self.timeouts = []
         self.states = []
 
-    def send(self, request, timeout):
+    def send(self, request):
         self.paths.append(request.path)
-        self.timeouts.append(timeout)
+        self.timeouts.append(request.timeout)
         while self.script:
             event = self.script.pop(0)
             if event is None:
@@ -210,11 +210,11 @@ def test_every_attempt_sends_the_inputs_of_the_first(infer, codec, server):
     x = np.ones(2, np.float32)
     bodies = []
 
-    def send(request, timeout):
+    def send(request):
         if request.path == "predict":
             bodies.append(request.body[1]["x"].tolist())
             x[:] = 9  # the caller reuses its array
-        return server.send(request, timeout)
+        return server.send(request)
 
     for _ in range(2):
         x[:] = 1
@@ -227,7 +227,7 @@ def test_every_attempt_sends_the_inputs_of_the_first(infer, codec, server):
 def test_a_failed_call_keeps_no_reference_to_its_inputs(infer, error):
     infer([1])
 
-    def send(request, timeout):
+    def send(request):
         raise error("nobody", address="a")
 
     gc.disable()

@@ -1,6 +1,6 @@
 import asyncio
 
-from tfserving.client.flow import Pause, Request, Send, run, run_async
+from tfserving.client.flow import Pause, Request, run, run_async
 from tfserving.errors import TfServingError
 
 
@@ -8,12 +8,12 @@ def run_both(make_flow, send):
     """The result of a flow by the blocking and the asyncio driver, and what was sent and slept."""
     steps = []
 
-    def record(request, timeout):
-        steps.append((request.path, timeout))
+    def record(request):
+        steps.append(request.path)
         return send(request.path)
 
-    async def record_async(request, timeout):
-        return record(request, timeout)
+    async def record_async(request):
+        return record(request)
 
     async def sleep_async(seconds):
         steps.append(seconds)
@@ -31,14 +31,14 @@ def test_both_drivers_send_pause_and_throw_errors_into_the_flow():
 
     def flow():
         try:
-            yield Send(request("a"), None)
+            yield request("a")
         except TfServingError:
             yield Pause(3)
-        return (yield Send(request("b"), 7))
+        return (yield request("b"))
 
     def send(path):
         if path == "a":
             raise TfServingError("no a")
         return path.encode()
 
-    assert run_both(flow, send) == (b"b", [("a", None), 3, ("b", 7)])
+    assert run_both(flow, send) == (b"b", ["a", 3, "b"])

@@ -36,7 +36,7 @@ class AsyncClient:
     def _flows(self) -> CallFlows:
         raise NotImplementedError
 
-    async def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    async def _send(self, request: Request[Any]) -> bytes:
         """See `BlockingClient._send`."""
         raise NotImplementedError
 

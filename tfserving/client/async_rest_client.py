@@ -28,9 +28,9 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    async def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    async def _send(self, request: Request[Any]) -> bytes:
         base = self._endpoints.pick()
-        limits = aiohttp.ClientTimeout(total=timeout, connect=self._connect_timeout(timeout))
+        limits = aiohttp.ClientTimeout(total=request.timeout, connect=self._connect_timeout(request.timeout))
         try:
             async with self._current_session().request(
                 method_of(request.body),

@@ -27,11 +27,11 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
     _api = grpc.aio
     _owner = asyncio.get_running_loop
 
-    async def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    async def _send(self, request: Request[Any]) -> bytes:
         stubs = self._channels.next_stubs()
         try:
             response: bytes = await stubs[request.path](
-                request.body, timeout=timeout, metadata=self._call_metadata()
+                request.body, timeout=request.timeout, metadata=self._call_metadata()
             )
         except grpc.RpcError as error:
             raise self._failure(error, request.model) from error

@@ -45,7 +45,7 @@ class BlockingClient:
     def _flows(self) -> CallFlows:
         raise NotImplementedError
 
-    def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    def _send(self, request: Request[Any]) -> bytes:
         """Send a request and return the bytes of its response, or raise a TfServingError."""
         raise NotImplementedError
 

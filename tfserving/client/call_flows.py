@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf import text_format
 
-from tfserving.client.flow import Flow, Pause, Request, Send
+from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.signature_cache import CachedSignatures, Signatures
@@ -239,7 +239,7 @@ class CallFlows:
         """Send, and retry where that may help and the deadline allows it."""
         failures = 0
         while True:
-            left = None if deadline is None else deadline - self._clock()
+            request.timeout = left = None if deadline is None else deadline - self._clock()
             if left is not None and left <= 0:
                 raise DeadlineError(
                     f"{self._address}: the deadline passed before the request was sent; raise timeout=",
@@ -247,7 +247,7 @@ class CallFlows:
                     model=request.model,
                 )
             try:
-                response = yield Send(request, left)
+                response = yield request
                 break
             except TfServingError as error:
                 failures += 1

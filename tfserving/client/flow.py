@@ -1,6 +1,6 @@
 """Calls as flows: what to send and how long to pause, without doing either.
 
-A flow is a generator. It yields a `Send`, which evaluates to the bytes of the response or raises the
+A flow is a generator. It yields a `Request`, which evaluates to the bytes of the response or raises the
 TfServingError that the transport raised; or a `Pause`. Its return value is the result of the call. Blocking
 and asyncio clients run the same flows and differ only in how they send and sleep.
 """
@@ -25,19 +25,14 @@ class Request(Generic[T]):
         body: None for a request without one: a GET.
         decode: from the bytes of the response to the result; may raise ProtocolError.
         model: for error messages.
+        timeout: in seconds, None for no limit; set before each attempt.
     """
 
     path: str
     body: bytes | None
     decode: Callable[[bytes], T]
     model: str | None
-
-
-class Send(NamedTuple):
-    """Send a request; `timeout` in seconds, None for no limit."""
-
-    request: Request[Any]
-    timeout: float | None
+    timeout: float | None = None
 
 
 class Pause(NamedTuple):
@@ -46,22 +41,22 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Step = Union[Send, Pause]  # noqa: UP007 - evaluated at run time
+Step = Union[Request[Any], Pause]  # noqa: UP007 - evaluated at run time
 Flow = Generator[Step, Any, T]
 
 
 def run(
     flow: Flow[T],
-    send: Callable[[Request[Any], float | None], bytes],
+    send: Callable[[Request[Any]], bytes],
     sleep: Callable[[float], None],
 ) -> T:
     """Run a flow in the calling thread and return its result."""
     try:
         step = next(flow)
         while True:
-            if isinstance(step, Send):
+            if isinstance(step, Request):
                 try:
-                    response = send(*step)
+                    response = send(step)
                 except TfServingError as error:
                     step = flow.throw(error)
                 else:
@@ -75,16 +70,16 @@ def run(
 
 async def run_async(
     flow: Flow[T],
-    send: Callable[[Request[Any], float | None], Awaitable[bytes]],
+    send: Callable[[Request[Any]], Awaitable[bytes]],
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
     """Run a flow in the running event loop and return its result."""
     try:
         step = next(flow)
         while True:
-            if isinstance(step, Send):
+            if isinstance(step, Request):
                 try:
-                    response = await send(*step)
+                    response = await send(step)
                 except TfServingError as error:
                     step = flow.throw(error)
                 else:

@@ -43,7 +43,7 @@ class TfRestClient(RestTransport, BlockingClient):
         InvalidInputError: an address or option is not valid.
     """
 
-    def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    def _send(self, request: Request[Any]) -> bytes:
         base = self._endpoints.pick()
         tls = self._tls or Tls()
         try:
@@ -52,7 +52,7 @@ class TfRestClient(RestTransport, BlockingClient):
                 base + request.path,
                 data=request.body,
                 headers=self._headers(request.body),
-                timeout=(self._connect_timeout(timeout), timeout),
+                timeout=(self._connect_timeout(request.timeout), request.timeout),
                 allow_redirects=False,
                 # with each request: REQUESTS_CA_BUNDLE overrides the session's settings
                 verify=None if tls.ca is None else os.fspath(tls.ca),

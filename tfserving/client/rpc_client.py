@@ -42,14 +42,14 @@ class TfRpcClient(RpcTransport, BlockingClient):
 
     _api = grpc
 
-    def _send(self, request: Request[Any], timeout: float | None) -> bytes:
+    def _send(self, request: Request[Any]) -> bytes:
         metadata = self._call_metadata()
         channels = self._channels
         thread = GATE.enter()
         cancellations = channels.cancellations
         try:
             stub = channels.next_stubs()[request.path]
-            response: bytes = stub(request.body, timeout=timeout, metadata=metadata)
+            response: bytes = stub(request.body, timeout=request.timeout, metadata=metadata)
         except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed before the call
             if channels.cancellations != cancellations:
                 raise UnavailableError(
