@@ -2,7 +2,7 @@
 
 import sys
 
-from tfserving.cli.main import main
+from tfserving.cli.dispatch import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,8 +14,8 @@ from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import Running
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
-from tfserving.server.options import RestOptions
 from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict

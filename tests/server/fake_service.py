@@ -15,8 +15,8 @@ from aiohttp import web
 
 from tfserving.errors import NotFoundError
 from tfserving.server.futures import CompletedFuture
-from tfserving.server.options import RestOptions
 from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType

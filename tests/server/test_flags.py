@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tfserving.server import flags
-from tfserving.server.options import CPUS, BatchingOptions, LoadOptions, RuntimeOptions, ServerOptions
+from tfserving.server.server_options import CPUS, BatchingOptions, LoadOptions, RuntimeOptions, ServerOptions
 
 RECORDED = Path(__file__).parents[1] / "conformance" / "flags.tsv"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.server.fake_service import Running
 from tfserving.server import main
 from tfserving.server.batching.batching_servable import BatchingLoader
-from tfserving.server.options import BatchingOptions, ServerOptions
+from tfserving.server.server_options import BatchingOptions, ServerOptions
 
 HERE = Path(__file__).parent
 
@@ -177,7 +177,7 @@ def test_a_signal_unloads_the_models_and_exits_with_0(tmp_path, number):
     port = free_port()
     with started("--port=0", f"--rest_api_port={port}", *models(tmp_path, "good")) as process:
         wait_for_log(process, "REST API listening")
-        response = Running(port).ask("POST", "/v1/models/good:predict", {"inputs": {"x": [2.0]}})
+        response = Running(port).send("POST", "/v1/models/good:predict", {"inputs": {"x": [2.0]}})
         assert json.loads(response.body)["outputs"]["y"] == [2.0]
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -193,7 +193,7 @@ def test_a_request_that_never_ends_does_not_keep_the_process(tmp_path):
 
         def ask():
             with suppress(OSError):
-                Running(port).ask("POST", "/v1/models/stuck:predict", {"inputs": {"x": [2.0]}})
+                Running(port).send("POST", "/v1/models/stuck:predict", {"inputs": {"x": [2.0]}})
 
         caller = threading.Thread(target=ask)
         caller.start()

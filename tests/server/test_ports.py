@@ -6,9 +6,9 @@ import uvloop
 
 from tests.server.fake_service import FakeService
 from tfserving.errors import UnavailableError
-from tfserving.server.options import RestOptions
 from tfserving.server.ports import bind
 from tfserving.server.rest.rest_server import open_port, rest_runner
+from tfserving.server.server_options import RestOptions
 
 
 @pytest.fixture

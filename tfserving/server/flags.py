@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
-from tfserving.server.options import CPUS, Flag, ServerOptions
+from tfserving.server.server_options import CPUS, Flag, ServerOptions
 
 _VERSION = Flag("version", False, "Print the version and exit.")
 _UNSUPPORTED = (

@@ -28,10 +28,10 @@ from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observers import Observability
-from tfserving.server.options import ModelOptions, ServerOptions
 from tfserving.server.ports import BoundPort, bind
 from tfserving.server.rest.rest_server import open_port, rest_runner
 from tfserving.server.runtime.saved_model import load
+from tfserving.server.server_options import ModelOptions, ServerOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
 

@@ -12,7 +12,7 @@ from tfserving.errors import FailedPreconditionError, InvalidInputError
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable import Arrays, Inputs
-from tfserving.server.core.servable_state import VersionStatus
+from tfserving.server.core.servable_state import ServableStatus
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.worker_pool import WorkerPools
@@ -179,7 +179,7 @@ class Service:
         return response
 
 
-def _add_status(response: Any, status: VersionStatus) -> None:
+def _add_status(response: Any, status: ServableStatus) -> None:
     entry = response.model_version_status.add(version=status.version, state=int(status.state))
     entry.status.SetInParent()
     if status.error is not None:

@@ -12,8 +12,8 @@ from tests.server.fake_loader import FakeLoader, FakeServable, flaky
 from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, RepositoryError
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
-from tfserving.server.options import LoadOptions
 from tfserving.server.request_context import RequestContext
+from tfserving.server.server_options import LoadOptions
 from tfserving.wire.model_spec import ModelSpec
 
 

@@ -14,7 +14,7 @@ from tfserving.errors import (
 from tfserving.repository.config import ModelConfig, ServerConfig, Specific
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.server_core import ServerCore
-from tfserving.server.options import LoadOptions, PollOptions
+from tfserving.server.server_options import LoadOptions, PollOptions
 from tfserving.wire.model_spec import ModelSpec
 
 NEVER = PollOptions(file_system=0, config=0)

@@ -38,7 +38,7 @@ def channel(reloaded, found, in_loop):
     workers = WorkerPools(4, lambda name: name == "m")
 
     def reload(config, timeout):
-        if config.model("nowhere"):
+        if any(model.name == "nowhere" for model in config.models):
             assert found.wait(30)
         reloaded.append((config, timeout))
 

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server.grpc import grpc_workarounds
 from tfserving.server.grpc.grpc_server import GrpcServer, parse_channel_arguments
-from tfserving.server.options import GrpcOptions
 from tfserving.server.ports import BoundPort, bind
+from tfserving.server.server_options import GrpcOptions
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

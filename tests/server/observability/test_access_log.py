@@ -11,8 +11,8 @@ from tfserving.errors import ConfigError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observers import Observability
-from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import GRPC, REST, RequestContext
+from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 

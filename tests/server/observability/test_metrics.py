@@ -11,11 +11,11 @@ from tests.server.recorded_metrics import NEVER_SET, recorded_metrics
 from tfserving.errors import ConfigError, NotFoundError, TfServingError
 from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters
-from tfserving.server.core.servable_state import State, VersionStatus
+from tfserving.server.core.servable_state import ServableStatus, State
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observers import Observability
-from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import GRPC, REST, RequestContext
+from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services
 from tfserving.wire.model_spec import ModelSpec
 
@@ -63,7 +63,7 @@ class FakeModels:
 @pytest.fixture
 def metrics():
     metrics = Metrics()
-    metrics.set_models(FakeModels(m=[VersionStatus(3, State.AVAILABLE)]))
+    metrics.set_models(FakeModels(m=[ServableStatus(3, State.AVAILABLE)]))
     return metrics
 
 
@@ -285,12 +285,12 @@ def test_latencies_have_the_unit_of_their_metric(metrics):
 
 
 def test_versions_that_were_unloaded_long_ago_have_no_series(metrics):
-    models = FakeModels(m=[VersionStatus(1, State.AVAILABLE)])
+    models = FakeModels(m=[ServableStatus(1, State.AVAILABLE)])
     metrics.set_models(models)
     call(metrics, version=1)
     call(metrics, version=None, signature="", error=NotFoundError("none"))
-    ended = [VersionStatus(version, State.END) for version in range(30, 20, -1)]
-    models.statuses["m"] = [*ended, VersionStatus(1, State.END)]
+    ended = [ServableStatus(version, State.END) for version in range(30, 20, -1)]
+    models.statuses["m"] = [*ended, ServableStatus(1, State.END)]
 
     def shown(name):
         found = {dict(labels)["version"] for series, labels in scrape(metrics).values if series == name}

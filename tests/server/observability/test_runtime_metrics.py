@@ -38,8 +38,8 @@ class Counted:
 
 
 def load(version, counted):
-    from tfserving.server.options import RuntimeOptions
     from tfserving.server.runtime.saved_model import load as load_saved_model
+    from tfserving.server.server_options import RuntimeOptions
 
     return load_saved_model("m", 1, version, options=RuntimeOptions(), metrics=counted.metrics)
 

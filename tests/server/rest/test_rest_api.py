@@ -20,8 +20,8 @@ from tfserving.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from tfserving.server.options import RestOptions
 from tfserving.server.rest import rest_api
+from tfserving.server.server_options import RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 

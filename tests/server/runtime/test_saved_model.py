@@ -21,8 +21,8 @@ def servable(tmp_path_factory):
     """A version with several inputs and outputs."""
     import tensorflow as tf
 
-    from tfserving.server.options import RuntimeOptions
     from tfserving.server.runtime.saved_model import load
+    from tfserving.server.server_options import RuntimeOptions
 
     path = tmp_path_factory.mktemp("model") / "1"
     module = tf.Module()
@@ -91,8 +91,8 @@ def log(kind, *names):
 
 
 def warmed_up(path, *records):
-    from tfserving.server.options import RuntimeOptions
     from tfserving.server.runtime.saved_model import load
+    from tfserving.server.server_options import RuntimeOptions
 
     (path / "assets.extra").mkdir(exist_ok=True)
     write_records(warmup_file(path), records)

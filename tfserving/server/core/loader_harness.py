@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfserving.errors import TfServingError
 from tfserving.server.core.servable import Servable
-from tfserving.server.core.servable_state import State, VersionStatus
+from tfserving.server.core.servable_state import ServableStatus, State
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class LoaderHarness:
         return self._state
 
     @property
-    def status(self) -> VersionStatus:
+    def status(self) -> ServableStatus:
         """State and error, read together."""
         with self._condition:
-            return VersionStatus(self.version, self._state, self._error)
+            return ServableStatus(self.version, self._state, self._error)
 
     @property
     def servable(self) -> Servable:

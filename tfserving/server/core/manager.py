@@ -20,8 +20,8 @@ from tfserving.errors import (
 from tfserving.server.core.availability_policy import Candidate, Load, next_step
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.servable import Loader
-from tfserving.server.core.servable_state import State, VersionStatus
-from tfserving.server.options import LoadOptions
+from tfserving.server.core.servable_state import ServableStatus, State
+from tfserving.server.server_options import LoadOptions
 from tfserving.wire.model_spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class ServableManager:
             harness = self._find(spec)
         return harness
 
-    def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
+    def status(self, model: str, version: int | None = None) -> list[ServableStatus]:
         """The states of a model's versions, newest first, including those that ended.
 
         Raises:

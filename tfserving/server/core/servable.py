@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class Servable(Protocol):
-    """A version in memory. `submit` may be called by many threads at the same time, and never after `close`."""
+    """A version in memory. Many threads may call `submit` at the same time, none after `close`."""
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

@@ -19,7 +19,7 @@ class State(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class VersionStatus:
+class ServableStatus:
     """The state of a version, and the error of a load that failed."""
 
     version: int

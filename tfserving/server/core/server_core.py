@@ -11,7 +11,7 @@ from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
 from tfserving.server.core.file_system_source import FileSystemSource
 from tfserving.server.core.manager import ServableManager
-from tfserving.server.options import PollOptions
+from tfserving.server.server_options import PollOptions
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from tfserving.server.grpc import grpc_health
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
 from tfserving.server.grpc.grpc_workarounds import create_server, warm_up_transport
-from tfserving.server.options import GrpcOptions
 from tfserving.server.ports import BoundPort
+from tfserving.server.server_options import GrpcOptions
 from tfserving.wire import messages, services
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tfserving.errors import NotFoundError
-from tfserving.server.core.servable_state import State, VersionStatus
+from tfserving.server.core.servable_state import ServableStatus, State
 from tfserving.server.observability.prometheus_text import (
     HistogramSeries,
     NumberSeries,
@@ -44,7 +44,7 @@ class Models(Protocol):
 
     def models(self) -> set[str]: ...
 
-    def status(self, model: str) -> list[VersionStatus]: ...
+    def status(self, model: str) -> list[ServableStatus]: ...
 
 
 class Metrics:
@@ -197,7 +197,7 @@ class Metrics:
         }
 
 
-def _kept_versions(models: Models, model: str) -> list[VersionStatus]:
+def _kept_versions(models: Models, model: str) -> list[ServableStatus]:
     """The versions that have not ended, and the newest of those that have."""
     try:
         statuses = models.status(model)

@@ -13,8 +13,8 @@ from tfserving.errors import ConfigError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.prometheus_text import CONTENT_TYPE
-from tfserving.server.options import ObservabilityOptions
 from tfserving.server.request_context import Observer
+from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages
 
 log = logging.getLogger(__name__)

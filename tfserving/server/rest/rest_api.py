@@ -14,12 +14,12 @@ from aiohttp import web
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
 from tfserving.server import example_inference
 from tfserving.server.futures import then
-from tfserving.server.options import RestOptions
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
 from tfserving.server.rest.rest_paths import RestMethod, Target
+from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of

@@ -11,12 +11,12 @@ from aiohttp import http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
 
 from tfserving.server.observability.observers import Page
-from tfserving.server.options import RestOptions
 from tfserving.server.ports import BoundPort
 from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
 from tfserving.server.rest.instrumentation import instrument
 from tfserving.server.rest.rest_api import RestApi, json_response
+from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Service
 
 log = logging.getLogger(__name__)

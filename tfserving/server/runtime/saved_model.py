@@ -19,9 +19,9 @@ from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
-from tfserving.server.options import RuntimeOptions
 from tfserving.server.request_context import RequestContext
 from tfserving.server.runtime import gc_tuning
+from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, signatures_of

@@ -17,7 +17,7 @@ _COMMANDS = {
     "check": ("check", "check a models.config and the models that it names"),
     "format": ("format_config", "print a models.config in text format, also from JSON"),
     "select": ("select", "print the versions that the policies of a models.config select"),
-    "versions": ("versions", "print the versions of a model on disk"),
+    "versions": ("list_versions", "print the versions of a model on disk"),
     "show": ("show", "print the signatures of a SavedModel"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfserving.cli.versions import main
+from tfserving.cli.list_versions import main
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 

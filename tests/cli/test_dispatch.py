@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfserving import __version__
-from tfserving.cli.main import main
+from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
@@ -70,7 +70,7 @@ def test_python_m_tfserving_is_the_same_command():
 def test_imports_neither_tensorflow_nor_optional_packages_before_a_command_runs(name):
     code = (
         "import contextlib, sys\n"
-        "from tfserving.cli.main import main\n"
+        "from tfserving.cli.dispatch import main\n"
         f"with contextlib.suppress(SystemExit): main(['{name}', '--help'])\n"
         "optional = {'tensorflow', 'keras', 'aiohttp', 'uvloop', 'google_crc32c', 'orjson'}\n"
         "sys.exit(str(optional & set(sys.modules)) if optional & set(sys.modules) else 0)"
