@@ -109,12 +109,13 @@ check_settings() {
   check_choice MODE mode single multi
   check_choice ENGINE engine auto docker embedded
   check_choice ENABLE_MODEL_WARMUP value '' true false
-  check_container_name
+  check_pattern CONTAINER_NAME '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' 'container name' \
+    "two or more letters, digits, '_', '.' and '-', first a letter or a digit"
+  check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
+    'no, always, unless-stopped, on-failure, on-failure:N'
   check_bind_address
   check_ports
   check_gpu
-  check_gpu_memory_fraction
-  check_restart_policy
   check_seconds DRAIN_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS

@@ -21,6 +21,10 @@ check_choice() {
   reject_value "$name" "$kind" "$list"
 }
 
+check_pattern() { # NAME PATTERN KIND EXPECTED
+  matches "${!1}" "$2" || reject_value "$1" "$3" "$4"
+}
+
 # No setting needs control characters, and paths that contain them break code that reads lines.
 check_control_characters() {
   local name
@@ -32,9 +36,8 @@ check_control_characters() {
 
 # The same rule as tfserving/repository/names.py: a model name is part of a path, a URL and a command.
 check_model_name() {
-  matches "$MODEL_NAME" '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$' \
-    || reject_value MODEL_NAME 'model name' \
-      "letters, digits, '_', '-' and '.', first a letter, a digit or '_', at most 128 characters"
+  check_pattern MODEL_NAME '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$' 'model name' \
+    "letters, digits, '_', '-' and '.', first a letter, a digit or '_', at most 128 characters"
 }
 
 # The grammar of github.com/distribution/reference.
@@ -55,16 +58,10 @@ check_image_reference() { # NAME
       '[HOST[:PORT]/]NAME[:TAG] in lower case, such as registry.example.com:5000/team/digits:1'
 }
 
-check_container_name() {
-  matches "$CONTAINER_NAME" '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' \
-    || reject_value CONTAINER_NAME 'container name' \
-      "two or more letters, digits, '_', '.' and '-', first a letter or a digit"
-}
-
 check_bind_address() {
   local byte='(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
-  matches "$BIND_ADDRESS" "^$byte(\\.$byte){3}\$" || matches "$BIND_ADDRESS" '^[0-9a-fA-F]*:[0-9a-fA-F:.]+$' \
-    || reject_value BIND_ADDRESS 'IP address' '127.0.0.1: this machine only; 0.0.0.0: all networks'
+  check_pattern BIND_ADDRESS "^$byte(\\.$byte){3}\$|^[0-9a-fA-F]*:[0-9a-fA-F:.]+\$" 'IP address' \
+    '127.0.0.1: this machine only; 0.0.0.0: all networks'
 }
 
 check_ports() {
@@ -80,24 +77,15 @@ check_ports() {
 # check_seconds NAME: empty or a whole number; drops leading zeros.
 check_seconds() {
   [[ -n ${!1} ]] || return 0
-  matches "${!1}" '^[0-9]{1,5}$' || reject_value "$1" 'number of seconds' 0-99999
+  check_pattern "$1" '^[0-9]{1,5}$' 'number of seconds' 0-99999
   printf -v "$1" '%d' "$((10#${!1}))"
 }
 
-check_restart_policy() {
-  matches "$RESTART_POLICY" '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' \
-    || reject_value RESTART_POLICY 'restart policy' 'no, always, unless-stopped, on-failure, on-failure:N'
-}
-
 check_gpu() {
+  local gpu='([0-9]+|(GPU|MIG)-[A-Za-z0-9/-]+)'
   GPU=${GPU// /}
-  [[ -z $GPU ]] || matches "$GPU" '^([0-9]+|(GPU|MIG)-[A-Za-z0-9/-]+)(,([0-9]+|(GPU|MIG)-[A-Za-z0-9/-]+))*$' \
-    || reject_value GPU GPU 'an index such as 0, a UUID from nvidia-smi -L, or a list such as 0,1'
-}
-
-check_gpu_memory_fraction() {
-  [[ -z $GPU_MEMORY_FRACTION ]] || matches "$GPU_MEMORY_FRACTION" '^(1(\.0*)?|0?\.[0-9]*[1-9][0-9]*)$' \
-    || reject_value GPU_MEMORY_FRACTION fraction 'above 0, up to 1'
+  check_pattern GPU "^($gpu(,$gpu)*)?\$" GPU 'an index such as 0, a UUID from nvidia-smi -L, or a list such as 0,1'
+  check_pattern GPU_MEMORY_FRACTION '^(1(\.0*)?|0?\.[0-9]*[1-9][0-9]*)?$' fraction 'above 0, up to 1'
 }
 
 # check_file NAME: empty or a readable file.
