@@ -182,7 +182,7 @@ def test_a_signal_unloads_the_models_and_exits_with_0(tmp_path, number):
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "good version 1 is unloaded" in errors
+    assert "model 'good' version 1: unloaded" in errors
     assert errors.splitlines()[-1].endswith("stopped")
 
 
