@@ -152,7 +152,7 @@ Next:
   source $(quoted "${VENV#"$ROOT"/}/bin/activate")
   $run
       starts the same server and keeps it running; $(script_command run_tf_serving.sh) stop stops it
-  tfserving call --show
+  tfserving call --model digits --show
       shows the inputs and outputs of the model; --help shows how to call it
   tfserving export --help
       shows how to export your own model

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from tfserving.server.futures import CompletedFuture, then
+from tfserving.server.futures import CompletedFuture
 from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
 
 
@@ -138,13 +138,13 @@ def test_pending_work_holds_no_thread(run):
     run(body)
 
 
-def test_a_forwarded_future_continues_in_a_worker_thread(run):
+def test_pending_work_continues_in_a_worker_thread(run):
     source, failing = Future(), Future()
     submitted = threading.Semaphore(0)
 
     async def body(pools):
         def submit(future):
-            continued = then(pools.forward("a", future), lambda x: (x, threading.current_thread().name))
+            continued = pools.then("a", future, lambda x: (x, threading.current_thread().name))
             submitted.release()
             return continued
 
@@ -160,7 +160,7 @@ def test_a_forwarded_future_continues_in_a_worker_thread(run):
     run(body)
 
 
-def test_a_forwarded_future_is_not_held_up_by_a_blocked_thread(run):
+def test_a_blocked_thread_does_not_delay_pending_work(run):
     source = Future()
     blocked, release = threading.Event(), threading.Event()
 
@@ -169,11 +169,11 @@ def test_a_forwarded_future_is_not_held_up_by_a_blocked_thread(run):
         return CompletedFuture(release.wait(30))
 
     async def body(pools):
-        waiting = asyncio.ensure_future(pools.run("a", lambda: pools.forward("a", source)))
+        waiting = asyncio.ensure_future(pools.run("a", lambda: pools.then("a", source, str)))
         blocking = asyncio.ensure_future(pools.run("a", block))
         await asyncio.to_thread(blocked.wait, 30)
         source.set_result(1)
-        assert await waiting == 1
+        assert await waiting == "1"
         assert not blocking.done()
         release.set()
         await blocking

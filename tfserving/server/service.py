@@ -13,7 +13,6 @@ from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable import Arrays, Inputs
 from tfserving.server.core.servable_state import ServableStatus
-from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
@@ -144,11 +143,8 @@ class Service:
         context.signature = name
         inputs = _check_inputs(signature, read(signature), spec.name)
         future = servable.submit(context, signature, inputs, _check_outputs(signature, outputs, spec.name))
-        if not future.done():
-            # what follows, such as encoding the response, must not hold up the next batch
-            future = self._workers.forward(spec.name, future)
         served = ModelSpec(spec.name, version.version, signature=name)
-        return then(future, lambda arrays: Prediction(served, signature, arrays))
+        return self._workers.then(spec.name, future, lambda arrays: Prediction(served, signature, arrays))
 
     def metadata(self, context: RequestContext, spec: ModelSpec) -> tuple[ModelSpec, Any]:
         """The spec with the version that it means, and its signatures as a `SignatureDefMap` message.

@@ -10,8 +10,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from tfserving.server.futures import attempt, complete
+from tfserving.server.futures import attempt, complete, then
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Seconds without progress after which a pool with waiting work starts another thread.
@@ -19,7 +20,7 @@ GROWTH_DELAY = 0.001
 
 
 class WorkerPools:
-    """A worker pool for each model. All methods but `forward` belong to the event loop's thread.
+    """A worker pool for each model. All methods but `then` belong to the event loop's thread.
 
     Args:
         max_threads: threads of one model.
@@ -40,14 +41,15 @@ class WorkerPools:
             pool = self._pools[name] = _WorkerPool(name, self._max_threads, asyncio.get_running_loop())
         return pool.submit(function, args)
 
-    def forward(self, model: str, future: Future[T]) -> Future[T]:
-        """A future with the same outcome that a thread of the model completes.
+    def then(self, model: str, future: Future[S], function: Callable[[S], T]) -> Future[T]:
+        """As `futures.then`, but if `future` is pending, a thread of the model continues.
 
-        What continues after a batch runs in the worker pool this way, not in the batch thread. To be called
-        from a function that `run` runs.
+        What follows a batch does not run in the batch thread this way. Only for functions that `run` runs.
         """
+        if future.done():
+            return then(future, function)
         pool = self._pools.get(model) or self._pools[""]
-        return pool.forward(future)
+        return pool.then(future, function)
 
     def shut_down(self) -> None:
         """Ends the threads once they have finished their current work."""
@@ -96,17 +98,17 @@ class _WorkerPool:
             self._watch_queue()
         return response
 
-    def forward(self, future: Future[T]) -> Future[T]:
-        """See WorkerPools.forward."""
-        forwarded: Future[T] = Future()
+    def then(self, future: Future[S], function: Callable[[S], T]) -> Future[T]:
+        """See WorkerPools.then."""
+        chained: Future[T] = Future()
 
-        def enqueue(done: Future[T]) -> None:
-            self._queue.put(partial(complete, forwarded, done.result))
+        def enqueue(done: Future[S]) -> None:
+            self._queue.put(partial(complete, chained, lambda: function(done.result())))
             if self._can_grow():
                 self._loop.call_soon_threadsafe(self._watch_queue)
 
         future.add_done_callback(enqueue)
-        return forwarded
+        return chained
 
     def shut_down(self) -> None:
         """See WorkerPools.shut_down."""
