@@ -282,11 +282,11 @@ class TestText:
         )
 
     @given(st.text(alphabet="{}[]<>:,;\"'\\#\n configmodel_stbparvz10", max_size=120))
-    def test_accepts_any_text(self, text: str) -> None:
+    def test_diagnostics_of_any_text_have_a_line(self, text: str) -> None:
         assert all(one.line >= 1 for one in lint(text))
 
     @given(st.text())
-    def test_accepts_any_unicode(self, text: str) -> None:
+    def test_any_unicode_gives_only_diagnostics(self, text: str) -> None:
         assert all(isinstance(one, Diagnostic) for one in lint(text))
 
 

@@ -223,7 +223,7 @@ class TestRejects:
         assert code == 1
         assert "mount a tmpfs at /dev/shm" in err
 
-    def test_leading_zeros_are_decimal(self, run: Run) -> None:
+    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run) -> None:
         entrypoint = run(DRAIN_SECONDS="00")
         entrypoint.started()
         entrypoint.kill()

@@ -261,7 +261,7 @@ class TestEmbedded:
         assert served["argv"][-1] == "--a=b c;'d'"
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
-    def test_the_server_survives_the_terminal(self, server: Server) -> None:
+    def test_the_server_survives_the_end_of_its_terminal(self, server: Server) -> None:
         server()
         (process,) = server.checkout.server_processes()
         assert os.getpgid(process) == process
