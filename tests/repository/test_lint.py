@@ -209,7 +209,9 @@ class TestText:
             ),
         ],
     )
-    def test_reports_errors(self, text: str, line: int, message: str, hint: str) -> None:
+    def test_reports_an_error_with_its_line_and_hint(
+        self, text: str, line: int, message: str, hint: str
+    ) -> None:
         errors = [one for one in lint(text) if one.severity is Severity.ERROR and message in one.message]
         assert errors, lint(text)
         assert errors[0].line == line
@@ -238,7 +240,9 @@ class TestText:
             ),
         ],
     )
-    def test_reports_notes(self, text: str, line: int, message: str, hint: str) -> None:
+    def test_reports_a_note_with_its_line_and_hint(
+        self, text: str, line: int, message: str, hint: str
+    ) -> None:
         (note,) = lint(text)
         assert (note.severity, note.line, note.message) == (Severity.NOTE, line, message)
         assert hint in note.hint

@@ -43,7 +43,7 @@ def server(service):
         yield running
 
 
-def test_predict_in_row_and_in_column_format(server, service):
+def test_predict_responds_in_the_format_of_the_request(server, service):
     row = server.predict({"instances": [1.5, 2]})
     assert (row.status, row.json) == (200, {"predictions": [3.0, 4.0]})
     column = server.ask("POST", "/v1/models/m/versions/7:predict", {"inputs": [1.5], "signature_name": "s"})
@@ -52,7 +52,7 @@ def test_predict_in_row_and_in_column_format(server, service):
     assert service.specs == [ModelSpec("m"), ModelSpec("m", 7, signature="s"), ModelSpec("m", label="stable")]
 
 
-def test_classify_and_regress(server, service):
+def test_classify_and_regress_return_a_result_for_each_example(server, service):
     def run(inputs):
         values = [
             [messages.Example.FromString(data).features.feature["x"].float_list.value[0]]
@@ -73,7 +73,7 @@ def test_classify_and_regress(server, service):
     assert "regress" in refused.error
 
 
-def test_status_and_metadata(server, service):
+def test_returns_status_and_metadata(server, service):
     assert server.ask("GET", "/v1/models/m").json == STATUS
     assert server.ask("GET", "/v1/models/m/labels/a").json == STATUS
     metadata = server.ask("GET", "/v1/models/m/versions/7/metadata")
