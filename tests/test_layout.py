@@ -26,14 +26,12 @@ LAYERS = {
     "client": ("repository",),
     "server": ("repository",),
     "export": ("repository",),
-    "release": ("repository", "client"),
-    "bench": ("repository", "client"),
-    "cli": ("client", "server", "export", "release", "bench"),
+    "cli": ("client", "server", "export"),
     "__main__": ("cli",),
 }
 
 # The packages whose functions may import TensorFlow.
-USES_TENSORFLOW = ("tfserving.export", "tfserving.release", "tfserving.server.runtime")
+USES_TENSORFLOW = ("tfserving.export", "tfserving.server.runtime")
 
 
 def name_module(path: Path) -> str:
@@ -103,14 +101,24 @@ def test_importing_a_module_does_not_import_tensorflow():
     assert find_violations(("tensorflow", "keras"), SOURCES, only_at_import=True) == []
 
 
-def test_only_export_release_and_the_runtime_use_tensorflow():
+def test_only_export_and_the_runtime_use_tensorflow():
     others = [path for path in SOURCES if path not in find_sources(*USES_TENSORFLOW)]
     assert find_violations(("tensorflow", "keras"), others) == []
 
 
-def test_observability_does_not_import_a_transport():
-    transports = ("tfserving.server.rest", "tfserving.server.grpc")
-    assert find_violations(transports, find_sources("tfserving.server.observability")) == []
+@pytest.mark.parametrize(
+    ("package", "users"),
+    [
+        ("observability", ("grpc", "rest", "main")),
+        ("core", ("grpc", "rest", "main", "runtime")),
+        ("runtime", ("grpc", "rest", "main")),
+        ("rest", ("grpc", "main")),
+        ("grpc", ("rest", "main")),
+    ],
+)
+def test_a_package_of_the_server_does_not_import_its_users(package, users):
+    names = tuple(f"tfserving.server.{user}" for user in users)
+    assert find_violations(names, find_sources(f"tfserving.server.{package}")) == []
 
 
 def test_module_names_are_unique():

@@ -28,7 +28,7 @@ def test_prints_the_signatures(run, make_version):
     assert "(-1, 64)" in out
 
 
-def test_rejects_an_incomplete_version(run):
+def test_rejects_a_directory_without_saved_model_pb(run):
     status, out, err = run(main, "models")
     assert (status, out) == (2, "")
     assert "models has no saved_model.pb; copy or export the model again" in err

@@ -57,7 +57,7 @@ def test_rejects_what_is_not_an_address(text):
         (["127.0.0.1:1", "[::1]:2"], "ipv6:[::ffff:127.0.0.1]:1,[::1]:2"),
     ],
 )
-def test_grpc_target_of_addresses(address, target):
+def test_addresses_become_one_grpc_target(address, target):
     assert Targets(address, 8500).current() == target
 
 

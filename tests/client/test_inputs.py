@@ -154,7 +154,7 @@ def test_accepts_objects_with_array_interface():
         (None, (1, 2, 3), None),
     ],
 )
-def test_checks_shapes(shape, good, bad):
+def test_accepts_only_shapes_that_fit_the_signature(shape, good, bad):
     assert one(np.zeros(good, np.float32), DType.DT_FLOAT, shape).shape == good
     if bad is not None:
         with pytest.raises(InvalidInputError, match="given shape"):

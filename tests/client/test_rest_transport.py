@@ -137,7 +137,7 @@ def test_a_silent_server_ends_in_a_deadline_error(make):
             client.status(timeout=0.1)
 
 
-def test_a_url_may_have_a_path(make, rest_server):
+def test_request_paths_begin_with_the_path_of_the_url(make, rest_server):
     client = make(f"http://{rest_server.address}/models/")
     with pytest.raises(TfServingError, match="Malformed request: /models/v1/models/half"):
         client.status()

@@ -117,7 +117,7 @@ def call_in_a_child(infer):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_calls_go_to_all_servers_in_turn():
+def test_calls_go_to_all_servers():
     services = [FakeService(), FakeService()]
     with FakeRpcServer(services[0]) as one, FakeRpcServer(services[1]) as other:
         for address in ([one.address, other.address], f"localhost:{one.port},localhost:{other.port}"):

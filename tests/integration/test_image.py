@@ -292,7 +292,7 @@ class TestStops:
         first.wait_until(lambda: first.check()[0] == 1, "draining")
         assert second.check()[0] == 0
 
-    def test_returns_the_code_of_a_server_that_exits(
+    def test_fails_if_the_server_rejects_a_flag(
         self, single: str, start_container: Callable[..., Any]
     ) -> None:
         container = start_container(single, "--no_such_flag=1")

@@ -63,7 +63,7 @@ def names(text: str) -> set[tuple[str, str]]:
     return set(re.findall(r"(inputs|outputs)\['(\w+)'\]", text))
 
 
-def test_names_agree(version: Path, server: Embedded) -> None:
+def test_saved_model_cli_show_and_both_clients_have_the_same_names(version: Path, server: Embedded) -> None:
     shown = saved_model_cli(
         "show", "--dir", version, "--tag_set", "serve", "--signature_def", "serving_default"
     )
@@ -75,7 +75,9 @@ def test_names_agree(version: Path, server: Embedded) -> None:
             assert client.infer({"a": A, "b": B}).keys() == {"total", "twice", "name"}
 
 
-def test_values_agree(version: Path, server: Embedded, tmp_path: Path) -> None:
+def test_saved_model_cli_and_both_clients_return_the_same_values(
+    version: Path, server: Embedded, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "inputs.npz", a=A, b=B)
     inputs = ";".join(f"{name}={tmp_path / 'inputs.npz'}[{name}]" for name in "ab")
     saved_model_cli(

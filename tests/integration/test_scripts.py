@@ -227,7 +227,7 @@ class TestImages:
         server.run()  # replaces the stopped container
         server.serves(2)
 
-    def test_many_models_with_versions_and_labels(
+    def test_serves_many_models_by_version_and_label(
         self, docker: Any, images: dict[str, str], make_server: StartServer
     ) -> None:
         labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", images["multi"]))
@@ -267,7 +267,7 @@ class TestImages:
 class TestServers:
     """Behaviour that both engines share."""
 
-    def test_update_and_removal_of_a_version(
+    def test_follows_added_and_removed_versions(
         self, engine: str, repository: Path, publish: Callable[[str], None], make_server: StartServer
     ) -> None:
         server = make_server(engine, MODELS_DIR=str(repository))
@@ -281,7 +281,7 @@ class TestServers:
         eventually(lambda: server.over_rest(4.0), 3.0)
         server.serves(1)
 
-    def test_rollback_with_a_polled_config(
+    def test_a_polled_config_rolls_back_and_forward(
         self, engine: str, repository: Path, publish: Callable[[str], None], make_server: StartServer
     ) -> None:
         publish("half/2")
@@ -296,7 +296,7 @@ class TestServers:
         replace(repository / "models.config", CONFIG)
         eventually(lambda: server.over_rest(4.0), 4.0)
 
-    def test_config_outside_the_repository(
+    def test_polls_a_config_outside_the_repository(
         self, engine: str, repository: Path, tmp_path: Path, make_server: StartServer
     ) -> None:
         directory = tmp_path / "my, configs"
@@ -311,7 +311,9 @@ class TestServers:
         replace(config, PINNED.replace('"other"', '"another"'))
         eventually(server.states, [["half", "1", "AVAILABLE"], ["another", "1", "AVAILABLE"]])
 
-    def test_two_servers_side_by_side(self, engine: str, repository: Path, make_server: StartServer) -> None:
+    def test_two_servers_run_side_by_side(
+        self, engine: str, repository: Path, make_server: StartServer
+    ) -> None:
         first = make_server(engine, MODELS_DIR=str(repository))
         second = make_server(engine, "multi", MODELS_DIR=str(repository))
         first.run()

@@ -300,16 +300,16 @@ CONFIGS = st.builds(ServerConfig, st.lists(MODELS, max_size=4, unique_by=lambda 
 
 class TestRoundTrip:
     @given(CONFIGS)
-    def test_text(self, config: ServerConfig) -> None:
+    def test_a_config_survives_text_format(self, config: ServerConfig) -> None:
         assert parse(to_text(config)) == config
 
     @given(CONFIGS, st.booleans())
-    def test_json(self, config: ServerConfig, snake: bool) -> None:
+    def test_a_config_survives_json(self, config: ServerConfig, snake: bool) -> None:
         text = json_format.MessageToJson(to_message(config), preserving_proto_field_name=snake)
         assert from_message(read_message(text)) == config
 
     @given(CONFIGS)
-    def test_message(self, config: ServerConfig) -> None:
+    def test_a_config_survives_serialization(self, config: ServerConfig) -> None:
         data = to_message(config).SerializeToString()
         assert from_message(messages.ModelServerConfig.FromString(data)) == config
 

@@ -209,7 +209,9 @@ class TestText:
             ),
         ],
     )
-    def test_reports_errors(self, text: str, line: int, message: str, hint: str) -> None:
+    def test_reports_an_error_with_its_line_and_hint(
+        self, text: str, line: int, message: str, hint: str
+    ) -> None:
         errors = [one for one in lint(text) if one.severity is Severity.ERROR and message in one.message]
         assert errors, lint(text)
         assert errors[0].line == line
@@ -238,7 +240,9 @@ class TestText:
             ),
         ],
     )
-    def test_reports_notes(self, text: str, line: int, message: str, hint: str) -> None:
+    def test_reports_a_note_with_its_line_and_hint(
+        self, text: str, line: int, message: str, hint: str
+    ) -> None:
         (note,) = lint(text)
         assert (note.severity, note.line, note.message) == (Severity.NOTE, line, message)
         assert hint in note.hint
@@ -282,11 +286,11 @@ class TestText:
         )
 
     @given(st.text(alphabet="{}[]<>:,;\"'\\#\n configmodel_stbparvz10", max_size=120))
-    def test_accepts_any_text(self, text: str) -> None:
+    def test_diagnostics_of_any_text_have_a_line(self, text: str) -> None:
         assert all(one.line >= 1 for one in lint(text))
 
     @given(st.text())
-    def test_accepts_any_unicode(self, text: str) -> None:
+    def test_any_unicode_gives_only_diagnostics(self, text: str) -> None:
         assert all(isinstance(one, Diagnostic) for one in lint(text))
 
 

@@ -34,7 +34,7 @@ def models_argument(command: list[str]) -> str:
 
 
 class TestCommand:
-    def test_arguments_for_docker(self, checkout: Any) -> None:
+    def test_passes_base_image_mode_and_model_to_docker_build(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         result = checkout.run("build.sh")
         assert (result.code, result.out) == (0, "")

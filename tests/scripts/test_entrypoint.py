@@ -134,7 +134,7 @@ ALLOW_LABELS = "--allow_version_labels_for_unavailable_models=true"
 
 
 class TestCommand:
-    def test_single_mode(self, run: Run, tmp_path: Path) -> None:
+    def test_single_mode_serves_the_model_in_model_name(self, run: Run, tmp_path: Path) -> None:
         assert run().started() == [
             "--port=8500",
             "--rest_api_port=8501",
@@ -143,7 +143,7 @@ class TestCommand:
             f"--model_base_path={tmp_path}/models/digits",
         ]
 
-    def test_multi_mode(self, run: Run, tmp_path: Path) -> None:
+    def test_multi_mode_serves_the_config(self, run: Run, tmp_path: Path) -> None:
         config = write_config(tmp_path, DIGITS)
         assert run(MODE="multi").started() == [
             "--port=8500",
@@ -176,7 +176,9 @@ class TestCommand:
         write_config(tmp_path, config)
         assert (ALLOW_LABELS in run(MODE="multi").started()) is allowed
 
-    def test_labels_in_a_config_of_the_user(self, run: Run, tmp_path: Path) -> None:
+    def test_labels_in_a_config_of_the_user_allow_unavailable_versions(
+        self, run: Run, tmp_path: Path
+    ) -> None:
         write_config(tmp_path, DIGITS)
         other = write_config(tmp_path, LABELS, "other.config")
         for mode in ("single", "multi"):
@@ -223,7 +225,7 @@ class TestRejects:
         assert code == 1
         assert "mount a tmpfs at /dev/shm" in err
 
-    def test_leading_zeros_are_decimal(self, run: Run) -> None:
+    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run) -> None:
         entrypoint = run(DRAIN_SECONDS="00")
         entrypoint.started()
         entrypoint.kill()

@@ -404,7 +404,7 @@ class TestEmbeddedRun:
 @pytest.mark.tensorflow
 @pytest.mark.docker
 @pytest.mark.usefixtures("first_run")
-def test_docker_run(checkout):
+def test_both_apis_have_the_same_accuracy_with_docker(checkout):
     image = os.environ.get("TFSERVING_TEST_IMAGE") or IMAGE
     if shutil.which("docker") is None or docker("image", "inspect", image) != 0:
         skip = pytest.fail if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1" else pytest.skip

@@ -25,7 +25,7 @@ def values_of(command: list[str], option: str) -> list[str]:
 
 
 class TestCommand:
-    def test_arguments_of_docker_run(self, checkout: Any) -> None:
+    def test_runs_the_image_read_only_and_without_privileges(self, checkout: Any) -> None:
         assert dry_run(checkout) == [
             *("docker", "run", "--detach", "--name", "tfserving"),
             *("--label", "tfserving.grpc=127.0.0.1:8500", "--label", "tfserving.rest=127.0.0.1:8501"),
@@ -198,7 +198,9 @@ class TestMounts:
         command = dry_run(checkout, MODELS_DIR="current", cwd=tmp_path)
         assert f"type=bind,source={tmp_path}/current,target=/models,readonly" in command
 
-    def test_another_model_in_the_mounted_directory(self, checkout: Any, ports: dict[str, str]) -> None:
+    def test_serves_another_model_of_the_mounted_directory(
+        self, checkout: Any, ports: dict[str, str]
+    ) -> None:
         checkout.add_single_image()
         checkout.add_version("flowers", 1)
         chosen = {"MODELS_DIR": "models", "MODEL_NAME": "flowers", "IMAGE_NAME": "tfserving-digits"}
@@ -217,7 +219,7 @@ class TestMounts:
         assert "tfserving.models_config=/models/models.config" in values_of(command, "--label")
         assert command[-2:] == ["tfserving-ensemble", "--model_config_file_poll_wait_seconds=1"]
 
-    def test_another_config_in_the_models_directory(self, checkout: Any) -> None:
+    def test_a_flag_names_another_config_in_the_models_directory(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         checkout.add_version("half", 1)
         (checkout.models / "configs").mkdir()

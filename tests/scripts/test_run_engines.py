@@ -40,7 +40,7 @@ def server(request: pytest.FixtureRequest, checkout: Any, ports: dict[str, str])
     return Server(checkout, request.param, ports)
 
 
-def test_start_status_and_stop(server: Server) -> None:
+def test_a_server_starts_once_shows_its_status_and_stops(server: Server) -> None:
     grpc, rest = server.ports.values()
     started = server()
     assert (started.code, started.out) == (0, "")
@@ -210,7 +210,7 @@ class TestEmbedded:
     def server(self, checkout: Any, ports: dict[str, str]) -> Server:
         return Server(checkout, "embedded", ports)
 
-    def test_command_of_one_model(self, server: Server) -> None:
+    def test_one_model_is_served_by_name_and_base_path(self, server: Server) -> None:
         checkout = server.checkout
         command = checkout.run("run_tf_serving.sh", "--dry-run", ENGINE="embedded").command
         environment, python, *rest = command[:2], command[2], *command[3:]
@@ -221,7 +221,7 @@ class TestEmbedded:
             *(f"--models_dir={checkout.models}", "--model_name=digits", "--model_base_path=/models/digits"),
         ]
 
-    def test_command_of_many_models(self, server: Server) -> None:
+    def test_many_models_are_served_by_config_and_settings_become_flags(self, server: Server) -> None:
         checkout = server.checkout
         command = checkout.run(
             "run_tf_serving.sh",
@@ -261,7 +261,7 @@ class TestEmbedded:
         assert served["argv"][-1] == "--a=b c;'d'"
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
-    def test_the_server_survives_the_terminal(self, server: Server) -> None:
+    def test_the_server_survives_the_end_of_its_terminal(self, server: Server) -> None:
         server()
         (process,) = server.checkout.server_processes()
         assert os.getpgid(process) == process

@@ -82,7 +82,7 @@ def test_records_the_number_of_examples(apis, observed):
     assert (context.method, context.signature, context.examples) == ("Classify", "classify", 3)
 
 
-def test_status_and_metadata(apis, observed, recorder):
+def test_records_status_and_metadata(apis, observed, recorder):
     assert apis.rest.send("GET", "/v1/models/m").status == 200
     context = observed()
     assert (context.method, context.requested_spec.name, context.version) == ("GetModelStatus", "m", None)

@@ -55,7 +55,7 @@ def test_sequential_work_does_not_add_threads(run):
     run(body)
 
 
-def test_blocked_threads_are_joined_by_others_up_to_the_limit(run):
+def test_blocked_threads_are_joined_by_others(run):
     meet = threading.Barrier(4)
 
     async def body(pools):
@@ -181,7 +181,7 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
     run(body)
 
 
-def test_there_is_always_one_thread():
+def test_work_runs_with_a_limit_of_0_threads():
     async def main():
         pools = WorkerPools(0, lambda name: True)
         assert await asyncio.wait_for(pools.run("a", CompletedFuture, 1), 30) == 1

@@ -83,5 +83,5 @@ ERROR = DISABLED = END
         ([(2, AVAILABLE, False), (1, AVAILABLE, False), (3, ERROR, True), (4, LOADING, True)], Unload(1)),
     ],
 )
-def test_next_step(versions, step):
+def test_the_next_step_preserves_availability_as_upstream(versions, step):
     assert next_step(Candidate(*version) for version in versions) == step

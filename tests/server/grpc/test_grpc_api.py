@@ -130,7 +130,7 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
         ),
     ],
 )
-def test_refusals(channel, method, request_, code, message):
+def test_a_rejected_request_gets_a_status_and_a_message(channel, method, request_, code, message):
     got, text = call_error(channel, method, request_.SerializeToString())
     assert got is grpc.StatusCode[code]
     assert message in text

@@ -230,7 +230,7 @@ def quoted(pem):
     return '"' + pem.replace("\n", "\\n") + '"'
 
 
-def test_tls_with_and_without_client_certificates(serve, tmp_path):
+def test_tls_requires_a_client_certificate_only_if_configured(serve, tmp_path):
     (cert, key), (other_cert, other_key) = certificate(), certificate("client")
     text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
     address = serve(health_service=True, ssl_config_file=ssl_config(tmp_path, text))

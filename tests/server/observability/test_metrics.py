@@ -256,7 +256,7 @@ def test_failures_have_a_status_and_no_latency(metrics):
 
 
 @pytest.mark.parametrize("method", ["MultiInference", "GetModelMetadata", "HandleReloadConfigRequest"])
-def test_methods_that_tensorflow_model_server_does_not_count_over_grpc(metrics, method):
+def test_methods_that_tensorflow_model_server_does_not_count_are_only_in_our_metrics(metrics, method):
     call(metrics, method=method)
     scraped = scrape(metrics)
     assert not scraped.labels(":tensorflow:serving:request_count")

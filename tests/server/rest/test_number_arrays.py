@@ -134,7 +134,7 @@ def as_type(text, code):
         (b"[0, 18446744073709551615]", "Q", np.array([0, 2**64 - 1], np.uint64)),
     ],
 )
-def test_numbers_that_fit_a_type(text, code, values):
+def test_numbers_that_fit_a_type_become_an_array_of_it(text, code, values):
     array = as_type(text, code)
     assert array.dtype == values.dtype
     assert array.tobytes() == values.tobytes()
@@ -155,7 +155,7 @@ def test_numbers_that_fit_a_type(text, code, values):
         (b"[1, 9223372036854775808]", "q"),
     ],
 )
-def test_numbers_that_do_not_fit_a_type(text, code):
+def test_numbers_that_do_not_fit_a_type_become_none(text, code):
     assert as_type(text, code) is None
 
 
