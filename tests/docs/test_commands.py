@@ -23,8 +23,9 @@ from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
 
 # Lines of a session that differ between machines: the engine, and where things are installed.
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
-# Commands that need a GPU, or a download of gigabytes, run with a fake docker.
-NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh")
+# Commands that need a GPU, a registry, or a download of gigabytes, and those with names of images that a copy
+# does not replace, run with a fake docker.
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) ")
 
 
 @pytest.mark.tensorflow
@@ -125,7 +126,7 @@ class FakeDocker:
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
         state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}
-        state |= {"images": {"tfserving-iris:gpu": image}, "containers": {}}
+        state |= {"images": {"tfserving-iris": image, "tfserving-iris:gpu": image}, "containers": {}}
         (self.world / "state").write_text(json.dumps(state))
         (self.world / "models").write_text("{}")
         (self.world / "server").write_text("works")
@@ -145,10 +146,10 @@ class FakeDocker:
 
 
 def base_image() -> str:
-    """The base image. Skips the test if no Docker engine responds or the image is not available."""
+    """The base image. Skips the test if no Docker daemon responds or the image is not available."""
     image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
     if shutil.which("docker") is None or docker("info").returncode != 0:
-        skip_or_fail("no Docker engine responds")
+        skip_or_fail("no Docker daemon responds")
     if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:
         skip_or_fail(f"no image {image}")
     return image

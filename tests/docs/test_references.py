@@ -61,9 +61,16 @@ def variables() -> set[str]:
     scripts = [*ROOT.glob("*.sh"), *(ROOT / "lib").glob("*.sh"), *(ROOT / "docker").rglob("*.sh")]
     scripts.append(ROOT / ".ci" / "run")
     found = {name for path in scripts for name in re.findall(r'^: "\$\{([A-Z_]+):=', path.read_text(), re.M)}
+    found |= image_variables().keys()
     tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     found |= {name for text in tests for name in re.findall(r'os\.environ\.get\("(TFSERVING_\w+)"', text)}
     return found | settings().keys() | {"IMAGE_NAME"}
+
+
+@cache
+def image_variables() -> dict[str, str]:
+    """The variables that the Dockerfile sets in the image, and their values."""
+    return dict(re.findall(r'^(?:ENV|   ) ([A-Z_]+)="([^"]*)"', (ROOT / "Dockerfile").read_text(), re.M))
 
 
 @cache
@@ -126,6 +133,24 @@ def test_the_table_of_variables_matches_the_scripts(name: str) -> None:
     for variable, row in rows.items():
         users = {word for word, script in scripts.items() if uses(script, variable)}
         assert set(row[1].split(", ")) == users, variable
+
+
+@pytest.mark.parametrize("name", SETTINGS_PAGES)
+def test_the_table_of_the_image_matches_the_dockerfile_and_its_scripts(name: str) -> None:
+    rows = read_page(name).table_with("`MODEL_BASE_PATH`")
+    shown = {key.strip("`"): cells[0] for key, cells in rows.items() if key.startswith("`")}
+    scripts = "".join(path.read_text() for path in (ROOT / "docker").glob("*.sh"))
+    defaults = image_variables() | dict(re.findall(r'^: "\$\{([A-Z_]+):=(.*)\}"$', scripts, re.M))
+    assert shown.keys() == defaults.keys()
+    for variable, default in defaults.items():
+        assert "$" in default or shown[variable] == f"`{default}`", variable
+
+
+@pytest.mark.parametrize("name", SETTINGS_PAGES)
+def test_every_extra_of_the_package_is_listed(name: str) -> None:
+    project = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]\n")[2]
+    extras = set(re.findall(r"^(\w+) = ", project.partition("\n\n")[0], re.M))
+    assert set(re.findall(r"pip install '\.\[(\w+)\]'", read_page(name).text)) == extras
 
 
 @pytest.mark.parametrize("name", SETTINGS_PAGES)
@@ -236,15 +261,14 @@ def test_configs_parse(name: str) -> None:
     blocks = read_page(name).blocks_in("textproto")
     assert blocks
     for block in blocks:
-        if block.text.startswith("config"):
-            models = [block.text]
-        else:  # fields of a model: one policy per line, or several labels
-            lines = block.text.splitlines()
-            fields = lines if block.text.startswith("model_version_policy") else [block.text]
-            base = 'name: "x" base_path: "/models/x" model_platform: "tensorflow"'
-            models = [f"config {{ {base} {field} }}" for field in fields]
-        for model in models:
-            models_config.parse(f"model_config_list {{ {model} }}")
+        if block.text.startswith("model_config_list"):
+            models_config.parse(block.text)
+            continue
+        # Fields of a model, as the text above the block says: one policy per line, or several labels.
+        fields = block.text.splitlines() if block.text.startswith("model_version_policy") else [block.text]
+        base = 'name: "x" base_path: "/models/x" model_platform: "tensorflow"'
+        for field in fields:
+            models_config.parse(f"model_config_list {{ config {{ {base} {field} }} }}")
 
 
 def test_models_config_contains_what_the_guide_shows() -> None:

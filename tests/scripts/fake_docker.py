@@ -23,7 +23,7 @@ WORLD = Path(os.environ["FAKE_WORLD"])
 class Options:
     """The arguments of `docker run`: options with their values, the image, and the container's arguments."""
 
-    WITHOUT_VALUE = ("--detach", "--read-only", "--init")
+    WITHOUT_VALUE = ("--detach", "--rm", "--read-only", "--init")
 
     def __init__(self, words: list[str]) -> None:
         self.given: dict[str, list[str]] = {}
@@ -171,6 +171,8 @@ def main(arguments: list[str]) -> None:
             remove(state, name)
         case ["stop", name]:
             stop(state, name)
+        case ["push", _]:
+            pass
         case ["logs", *_]:
             print("what the server in the container logged")
         case ["ps", "--filter", filter_, *_]:
