@@ -223,7 +223,7 @@ def test_files_exist(name: str) -> None:
 
 def exists(name: str) -> bool:
     """Whether the repository has the file, or a place for it that git ignores."""
-    if re.search(r"NAME|VERSION", name) or name == "models.config":  # files of users
+    if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
     # Pages about the package omit its name.
     if (ROOT / name).exists() or (ROOT / "tfserving" / name).exists() or in_package(name):
