@@ -225,8 +225,9 @@ def exists(name: str) -> bool:
     """Whether the repository has the file, or a place for it that git ignores."""
     if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
-    # Pages about the package omit its name.
-    if (ROOT / name).exists() or (ROOT / "tfserving" / name).exists() or in_package(name):
+    # Pages about the package omit its name, and those about the embedded server omit `server`.
+    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server")
+    if any((place / name).exists() for place in places) or in_package(name):
         return True
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
     return ignored.returncode == 0
