@@ -170,7 +170,7 @@ class TestContext:
                 "Dockerfile",
                 "entrypoint.sh",
                 "healthcheck.sh",
-                "model_server.sh",
+                "server_config.sh",
                 "models/digits/2/saved_model.pb",
             )
         ]

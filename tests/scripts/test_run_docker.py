@@ -313,7 +313,7 @@ class TestRejects:
         [
             (["both"], "unknown argument both; --help shows the usage"),
             (["--grpc_max_threads=8"], "unknown argument --grpc_max_threads=8"),
-            (["single", "stop"], "single and stop exclude each other"),
+            (["single", "stop"], "single and stop are mutually exclusive"),
             (["stop", "--dry-run"], "stop does not support --dry-run"),
             (["status", "--", "--a=b"], "status takes no server flags"),
             (["--", "--port=1"], "--port conflicts with a variable of this script; set GRPC_PORT=1 instead"),
