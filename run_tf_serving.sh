@@ -32,8 +32,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${BIND_ADDRESS:=}"                        # the address to listen on; the server has no authentication
 : "${GRPC_PORT:=}"                           # the port for gRPC
 : "${REST_PORT:=}"                           # the port for REST
-: "${GPU:=}"                                 # such as 0, a UUID or 0,1; empty: no GPU (docker), every GPU (embedded)
-: "${GPU_MEMORY_FRACTION:=}"                 # share of a GPU's memory, such as 0.5; empty: all, or as needed (embedded)
+: "${GPU:=}"                                 # an index, a UUID or a list; empty: no GPU (docker), every GPU (embedded)
+: "${GPU_MEMORY_FRACTION:=}"                 # share to use, such as 0.5; empty: all (docker), as needed (embedded)
 : "${ENABLE_MODEL_WARMUP:=}"                 # true or false; empty: the server's default, true
 : "${BATCHING_PARAMETERS_FILE:=}"            # enables batching with these parameters
 : "${MONITORING_CONFIG_FILE:=}"              # enables Prometheus metrics with this config
@@ -94,7 +94,7 @@ check_server_settings() {
   check_choice ENGINE engine auto docker embedded
   check_choice ENABLE_MODEL_WARMUP value '' true false
   check_pattern CONTAINER_NAME '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' 'container name' \
-    "must start with a letter or a digit, then one or more letters, digits, '_', '.' and '-'"
+    "two or more letters, digits, '_', '.' and '-'; must start with a letter or a digit"
   check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
     'no, always, unless-stopped, on-failure, on-failure:N'
   check_bind_address

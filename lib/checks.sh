@@ -37,7 +37,7 @@ check_control_characters() {
 # The same rule as tfserving/repository/model_names.py: a model name is part of a path, a URL and a command.
 check_model_name() {
   check_pattern MODEL_NAME '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$' 'model name' \
-    "must start with a letter, a digit or '_', then letters, digits, '_', '-' and '.', at most 128 characters"
+    "at most 128 letters, digits, '_', '-' and '.'; must start with a letter, a digit or '_'"
 }
 
 # The grammar of github.com/distribution/reference.

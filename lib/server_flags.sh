@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The flags of tensorflow_model_server: those of the command line, and those of the settings.
 
-# The scripts must know the values of these flags; they pass all others on unchecked.
+# check_server_flags: rejects flags whose values the script must know; it passes all others on unchecked.
 check_server_flags() {
   local flag name
   for flag in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do

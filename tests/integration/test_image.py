@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-# Exit codes after a graceful stop: the server's own, or that of SIGTERM. 137 would be a kill.
+# Exit codes after SIGTERM: the server's own, or that of SIGTERM. 137 would be a kill.
 STOPPED = (0, 143)
 
 CONFIG = """

@@ -22,7 +22,7 @@ from tf_rpc_client import TfRestClient, TfRpcClient
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
-# Exit codes after a graceful stop; 137 would be a kill.
+# Exit codes after SIGTERM; 137 would be a kill.
 STOPPED = ("0", "143")
 DEADLINE = 60.0
 

@@ -368,7 +368,7 @@ class TestRejects:
         assert checkout.run("run_tf_serving.sh", **variables).rejection.endswith(fix)
 
     def test_images_of_another_kind(self, checkout: Any) -> None:
-        checkout.add_ensemble_image()
+        checkout.add_multi_model_image()
         checkout.add_image("tensorflow/serving")
         checkout.add_single_image()
         for image, message in (
