@@ -240,7 +240,7 @@ class TestRejects:
     def test_invalid_model_names(self, checkout: Any, name: str) -> None:
         result = checkout.run("build.sh", MODEL_NAME=name)
         assert (
-            "is not a valid model name (letters" in result.rejection
+            "is not a valid model name (at most 128 letters" in result.rejection
             or "contains a control character" in result.rejection
         )
         assert checkout.calls() == []
