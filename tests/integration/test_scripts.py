@@ -374,4 +374,4 @@ def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make
     server.run("stop")
     command = Path(f"/proc/{process}/cmdline")  # empty for a zombie
     assert not command.exists() or command.read_bytes() == b""
-    assert "stopping" in (root / ".run" / f"{server.name}.log").read_text()
+    assert "shutting down" in (root / ".run" / f"{server.name}.log").read_text()

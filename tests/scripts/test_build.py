@@ -166,13 +166,8 @@ class TestContext:
         checkout.add_config()
         checkout.run("build.sh")
         assert list(context(checkout)) == [
-            *(
-                "Dockerfile",
-                "entrypoint.sh",
-                "healthcheck.sh",
-                "server_config.sh",
-                "models/digits/2/saved_model.pb",
-            )
+            *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
+            *("models/digits/2/saved_model.pb", "server_config.sh"),
         ]
         assert list(checkout.tmp.iterdir()) == []
 
