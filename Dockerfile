@@ -1,4 +1,4 @@
-# TensorFlow Serving with one model or several. build.sh and build_ensemble.sh prepare the context and pass the
+# TensorFlow Serving with one model, or a multi-model image. build.sh and build_ensemble.sh prepare the context and pass the
 # arguments, which have no defaults here: lib/settings.sh has them.
 ARG TF_SERVING_IMAGE
 ARG MODE
@@ -11,7 +11,7 @@ FROM ${TF_SERVING_IMAGE}
 
 COPY entrypoint.sh /usr/local/bin/tfserving-entrypoint
 COPY healthcheck.sh /usr/local/bin/tfserving-healthcheck
-COPY model_server.sh /usr/local/bin/
+COPY server_config.sh /usr/local/bin/
 
 # A number, so that Kubernetes can verify runAsNonRoot. The user does not have to exist.
 USER 65532:65532

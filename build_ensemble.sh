@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Builds an image that serves every model in MODELS_CONFIG. It contains the versions that the version policies select,
-# and the config. A config in JSON is converted to protobuf text format, which the server reads.
+# Builds a multi-model image, which serves every model in MODELS_CONFIG. It contains the versions that the version
+# policies select, and the config. A config in JSON is converted to protobuf text format, which the server reads.
 #
 # Usage: bash build_ensemble.sh [--dry-run] [--help]
 #
@@ -14,7 +14,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts.
 : "${MODELS_CONFIG:=}"    # the models with their version policies and labels
-: "${MODELS_DIR:=}"       # the directory that /models in a base_path stands for
+: "${MODELS_DIR:=}"       # the directory on this machine for /models in a base_path
 : "${IMAGE_NAME:=}"       # the name of the image to build
 : "${TF_SERVING_IMAGE:=}" # the base image; for GPUs, the same tag with the suffix -gpu
 : "${DOCKER_ARGS:=}"      # more arguments for docker build, with shell quoting
@@ -45,7 +45,7 @@ main() {
   parse_build_arguments "$@"
   set_image_name
   check_image_settings
-  find_python google.protobuf
+  require_python google.protobuf
   add_selected_versions
   CONFIG=(cat -- "$MODELS_CONFIG")
   ! is_json "$MODELS_CONFIG" || CONFIG=(run_tfserving format "--config=$MODELS_CONFIG")

@@ -14,10 +14,10 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts.
-: "${VENV:=}"             # the virtual environment; empty: .venv
+: "${VENV:=}"             # the virtual environment
 : "${ENGINE:=}"           # docker; embedded: without Docker; auto: docker if it runs and the image is available
 : "${TF_SERVING_IMAGE:=}" # docker: the base image, pulled if missing
-: "${PULL_TIMEOUT:=300}"  # docker: the time limit of the pull, in seconds
+: "${PULL_TIMEOUT:=}"     # docker: the time limit of the pull, in seconds
 : "${MODELS_DIR:=}"       # the directory for the models
 : "${GRPC_PORT:=}"        # the port for gRPC; if you do not set it and it is in use, a free one is chosen
 : "${REST_PORT:=}"        # the port for REST, likewise
@@ -38,7 +38,7 @@ print_step() { # NUMBER TEXT
   printf '\n[%s/%s] %s\n' "$1" "$STEPS" "$2"
 }
 
-check_settings() {
+check_quickstart_settings() {
   MODE=multi
   set_image_name
   check_control_characters
@@ -71,8 +71,8 @@ make_models() {
     || fail "cannot create the example models; the error is above"
 }
 
-# has_image: pulls TF_SERVING_IMAGE if necessary; sets REASON if it is not available.
-has_image() {
+# ensure_image: pulls TF_SERVING_IMAGE if it is missing; sets REASON and fails if it cannot.
+ensure_image() {
   local code=0
   ! docker image inspect "$TF_SERVING_IMAGE" >/dev/null 2>&1 || return 0
   printf '  pulling %s (time limit %s s)\n' "$TF_SERVING_IMAGE" "$PULL_TIMEOUT"
@@ -86,12 +86,12 @@ choose_engine() {
   local reason='set by ENGINE'
   case $ENGINE in
     docker)
-      if ! is_docker_running || ! has_image; then
+      if ! probe_docker || ! ensure_image; then
         fail "ENGINE=docker, but $REASON; fix that, or set ENGINE=embedded"
       fi
       ;;
     auto)
-      if is_docker_running && has_image; then
+      if probe_docker && ensure_image; then
         ENGINE=docker reason="docker $ENGINE_VERSION is running, $TF_SERVING_IMAGE is available"
       else
         ENGINE=embedded reason=$REASON
@@ -164,7 +164,7 @@ main() {
   for argument; do
     handle_option "$argument"
   done
-  check_settings
+  check_quickstart_settings
   trap 'stop_server >/dev/null 2>&1 || true' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP

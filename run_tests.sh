@@ -6,13 +6,14 @@
 # Usage: bash run_tests.sh [PYTEST_ARGUMENT]...
 #
 #   bash run_tests.sh tests/wire           one folder
-#   bash run_tests.sh -m "not docker"      without the tests of one marker (tensorflow, conformance, docker)
+#   bash run_tests.sh -m "not docker"      without the tests of one marker (tensorflow, conformance, docker,
+#                                          soak, fuzz)
 set -Eeuo pipefail
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
-: "${VENV:=}"                     # the virtual environment; empty: .venv
+: "${VENV:=}"                     # the virtual environment
 : "${TFSERVING_TEST_IMAGE:=}"     # the base image of the docker tests; empty: TF_SERVING_IMAGE of lib/settings.sh
 : "${TFSERVING_REQUIRE_DOCKER:=}" # 1: docker tests fail instead of being skipped
 

@@ -7,13 +7,13 @@
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
-#   status      print the versions of each model and their states; exit with 0 if every model is AVAILABLE
-#   stop        stop the server gracefully
+#   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
+#   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server; they override those of this script
 #
-# Returns when every model is AVAILABLE. If a model is not AVAILABLE in time, it prints the server's log and leaves
-# nothing running.
+# Returns when every model has an AVAILABLE version. If that takes longer than START_TIMEOUT, it prints the server's log
+# and leaves nothing running.
 set -Eeuo pipefail
 
 SCRIPT=${BASH_SOURCE[0]}
@@ -24,7 +24,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${MODE:=}"                                # single or multi, if the command line does not name one
 : "${ENGINE:=}"                              # docker; embedded: without Docker; auto: docker if it is running
 : "${MODEL_NAME:=}"                          # single: the model; with docker, the model of the image
-: "${IMAGE_NAME:=}"                          # docker: the image
+: "${IMAGE_NAME:=}"                          # docker: the image; the default depends on MODE
 : "${CONTAINER_NAME:=}"                      # the server's name for status and stop, unique for each server
 : "${MODELS_DIR:=}"                          # the directory of the models; docker: mounted over those of the image
 : "${MODELS_CONFIG:=}"                       # multi: the config; docker: mounted over that of the image
@@ -32,14 +32,14 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${BIND_ADDRESS:=}"                        # the address to listen on; the server has no authentication
 : "${GRPC_PORT:=}"                           # the port for gRPC
 : "${REST_PORT:=}"                           # the port for REST
-: "${GPU:=}"                                 # an index, a UUID or a list such as 0,1; empty: no GPU
-: "${GPU_MEMORY_FRACTION:=}"                 # the share of a GPU's memory to use, such as 0.5; empty: all
+: "${GPU:=}"                                 # an index, a UUID or a list; empty: no GPU (docker), every GPU (embedded)
+: "${GPU_MEMORY_FRACTION:=}"                 # share to use, such as 0.5; empty: all (docker), as needed (embedded)
 : "${ENABLE_MODEL_WARMUP:=}"                 # true or false; empty: the server's default, true
 : "${BATCHING_PARAMETERS_FILE:=}"            # enables batching with these parameters
 : "${MONITORING_CONFIG_FILE:=}"              # enables Prometheus metrics with this config
 : "${SSL_CONFIG_FILE:=}"                     # enables TLS for gRPC with this config
-: "${START_TIMEOUT:=}"                       # the time limit for the models to become AVAILABLE, in seconds
-: "${DRAIN_SECONDS:=}"                       # docker: how long to serve on, reported unhealthy, after a stop signal
+: "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
+: "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
 : "${DOCKER_ARGS:=}"                         # docker: more arguments for docker run, with shell quoting
 
@@ -51,6 +51,8 @@ source "$ROOT/lib/python.sh"
 source "$ROOT/lib/repository.sh"
 # shellcheck source=lib/server_status.sh
 source "$ROOT/lib/server_status.sh"
+# shellcheck source=lib/server_flags.sh
+source "$ROOT/lib/server_flags.sh"
 # shellcheck source=lib/docker_engine.sh
 source "$ROOT/lib/docker_engine.sh"
 # shellcheck source=lib/embedded_engine.sh
@@ -65,7 +67,7 @@ parse_arguments() {
   while [[ $# -gt 0 ]]; do
     case $1 in
       single | multi | stop | status)
-        [[ -z $word ]] || reject "$word and $1 exclude each other; use one of single, multi, stop, status"
+        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, stop, status"
         word=$1
         ;;
       --dry-run) DRY_RUN=yes ;;
@@ -86,31 +88,13 @@ parse_arguments() {
   [[ $ACTION == run || ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
 }
 
-# This script must know the values of these flags; it passes all others on unchecked.
-check_server_flags() {
-  local flag name
-  for flag in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do
-    case ${flag%%=*} in
-      --port | -port) name=GRPC_PORT ;;
-      --rest_api_port | -rest_api_port) name=REST_PORT ;;
-      --model_name | -model_name) name=MODEL_NAME ;;
-      --model_config_file | -model_config_file) name=MODELS_CONFIG ;;
-      --model_base_path | -model_base_path | --models_dir) name=MODELS_DIR ;;
-      --host) name=BIND_ADDRESS ;;
-      -*) continue ;;
-      *) reject "$(quoted "$flag") is not a valid server flag (--NAME=VALUE, one word)" ;;
-    esac
-    reject "${flag%%=*} conflicts with a variable of this script; set $name=$(quoted "${flag#*=}") instead"
-  done
-}
-
-check_settings() {
+check_server_settings() {
   check_control_characters
   check_choice MODE mode single multi
   check_choice ENGINE engine auto docker embedded
   check_choice ENABLE_MODEL_WARMUP value '' true false
   check_pattern CONTAINER_NAME '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' 'container name' \
-    "two or more letters, digits, '_', '.' and '-', first a letter or a digit"
+    "two or more letters, digits, '_', '.' and '-'; must start with a letter or a digit"
   check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
     'no, always, unless-stopped, on-failure, on-failure:N'
   check_bind_address
@@ -130,7 +114,7 @@ check_settings() {
 # check_models: checks what the engine will read from this machine's disk rather than from an image.
 check_models() {
   if [[ $ENGINE == embedded ]] || is_set MODELS_DIR; then
-    check_models_dir
+    resolve_models_dir
     if [[ $MODE == single ]] && { [[ $ENGINE == embedded ]] || is_set MODEL_NAME; }; then
       check_model_directory
     fi
@@ -143,11 +127,11 @@ check_models() {
 check_config() {
   local arguments=(check "--config=$MODELS_CONFIG")
   check_file MODELS_CONFIG
-  ! is_json "$MODELS_CONFIG" || reject "$(quoted "$MODELS_CONFIG") is JSON, and the server reads protobuf text format;" \
-    "convert it: python -m tfserving format --config=$(quoted "$MODELS_CONFIG") >NEW_CONFIG"
+  ! is_json "$MODELS_CONFIG" || reject "$(quoted "$MODELS_CONFIG") is JSON, and the server reads protobuf text" \
+    "format; convert it: python -m tfserving format --config=$(quoted "$MODELS_CONFIG") >NEW_CONFIG"
   [[ -n $(list_config_models "$MODELS_CONFIG") ]] || reject "$(quoted "$MODELS_CONFIG") names no model, or is not" \
     "protobuf text format; models/models.config is an example"
-  has_python google.protobuf || return 0 # the docker engine works without Python
+  find_python google.protobuf || return 0 # the docker engine works without Python
   [[ $ENGINE == docker ]] && ! is_set MODELS_DIR || arguments+=("--models-dir=$MODELS_DIR")
   run_tfserving "${arguments[@]}" >/dev/null || reject "nothing was started; fix the errors above"
 }
@@ -169,14 +153,14 @@ log_notes() {
   esac
 }
 
-choose_engine() {
+resolve_engine() {
   case $ENGINE in
     docker)
-      is_docker_running || [[ -n $DRY_RUN ]] \
+      probe_docker || [[ -n $DRY_RUN ]] \
         || fail "ENGINE=docker, but $REASON; start the daemon, or set ENGINE=embedded"
       ;;
     auto)
-      if is_docker_running; then
+      if probe_docker; then
         ENGINE=docker
         log "engine: docker $ENGINE_VERSION"
       else
@@ -185,18 +169,6 @@ choose_engine() {
       fi
       ;;
   esac
-}
-
-# add_flags ADD_FILE: adds the server flags of the user's settings to FLAGS; ADD_FILE NAME FLAG adds a file.
-add_flags() {
-  [[ $MODE == single || -z $MODEL_CONFIG_FILE_POLL_WAIT_SECONDS ]] \
-    || FLAGS+=("--model_config_file_poll_wait_seconds=$MODEL_CONFIG_FILE_POLL_WAIT_SECONDS")
-  [[ -z $ENABLE_MODEL_WARMUP ]] || FLAGS+=("--enable_model_warmup=$ENABLE_MODEL_WARMUP")
-  [[ -z $GPU_MEMORY_FRACTION ]] || FLAGS+=("--per_process_gpu_memory_fraction=$GPU_MEMORY_FRACTION")
-  [[ -z $BATCHING_PARAMETERS_FILE ]] || FLAGS+=(--enable_batching=true)
-  "$1" BATCHING_PARAMETERS_FILE batching_parameters_file
-  "$1" MONITORING_CONFIG_FILE monitoring_config_file
-  "$1" SSL_CONFIG_FILE ssl_config_file
 }
 
 # find_server: sets FOUND_... for CONTAINER_NAME, and ENGINE to the engine that runs it.
@@ -208,8 +180,8 @@ find_server() {
   fi
   case $ENGINE in
     embedded) return ;;
-    docker) is_docker_running || fail "ENGINE=docker, but $REASON; start the daemon" ;;
-    auto) is_docker_running || return 0 ;;
+    docker) probe_docker || fail "ENGINE=docker, but $REASON; start the daemon" ;;
+    auto) probe_docker || return 0 ;;
   esac
   docker_find
   [[ -z $FOUND ]] || ENGINE=docker
@@ -225,22 +197,17 @@ check_name_is_free() {
   case $FOUND in
     running)
       reject "$CONTAINER_NAME is already running ($engine, gRPC $FOUND_GRPC, REST $FOUND_REST); stop it with" \
-        "$(script_command run_tf_serving.sh CONTAINER_NAME) stop, or set another CONTAINER_NAME, GRPC_PORT and REST_PORT"
+        "$(script_command run_tf_serving.sh CONTAINER_NAME) stop, or set another CONTAINER_NAME, GRPC_PORT and" \
+        "REST_PORT"
       ;;
     foreign) reject "container $CONTAINER_NAME was not started by this script; set another CONTAINER_NAME" ;;
   esac
 }
 
-reject_port() { # PORT USER
-  local name=GRPC_PORT
-  [[ $1 == "$GRPC_PORT" ]] || name=REST_PORT
-  reject "port $1 is in use by $2; stop it, or set another port: $name=$(($1 < 65000 ? $1 + 100 : $1 - 100))"
-}
-
 check_ports_are_free() {
   local port
   for port in "$GRPC_PORT" "$REST_PORT"; do
-    ! is_port_open "$(client_address "$BIND_ADDRESS")" "$port" || reject_port "$port" "another program"
+    ! is_port_open "$(client_address "$BIND_ADDRESS")" "$port" || reject_used_port "$port" "another program"
   done
 }
 
@@ -251,7 +218,8 @@ abort_start() {
   exit "$1"
 }
 
-# wait_until_available: returns when every model is AVAILABLE; prints the server's log and exits if that fails.
+# wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
+# that fails.
 wait_until_available() {
   local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure=''
   local models=()
@@ -281,7 +249,7 @@ wait_until_available() {
 
 run() {
   local address
-  choose_engine
+  resolve_engine
   check_models
   log_notes
   if [[ -z $DRY_RUN ]]; then
@@ -301,7 +269,8 @@ run() {
   wait_until_available
   trap - EXIT INT TERM HUP
   address=$(client_address "$BIND_ADDRESS")
-  log "serving: gRPC $(host_port "$address" "$GRPC_PORT"), REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
+  log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
+    "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
   log "log: $("${ENGINE}_log_command"); models: $(script_command run_tf_serving.sh CONTAINER_NAME) status"
 }
 
@@ -344,7 +313,7 @@ status() {
 
 main() {
   parse_arguments "$@"
-  check_settings
+  check_server_settings
   "$ACTION"
 }
 

@@ -12,18 +12,18 @@
 #   MODE              single: serve MODEL_NAME; multi: serve the models of MODEL_BASE_PATH/models.config
 #   MODEL_NAME        the model to serve in single mode
 #   MODEL_BASE_PATH   the directory of the models
-#   DRAIN_SECONDS     how long to keep serving after SIGTERM or SIGINT while the health check fails, so that load
-#                     balancers can take the server out first; a second signal ends the drain
+#   DRAIN_SECONDS     seconds to keep serving, marked unhealthy, after SIGTERM or SIGINT, so that load balancers can
+#                     remove the server first; a second signal ends the drain
 #   STATE_DIR         where the health check finds the server's command line and whether it drains
 set -Eeuo pipefail
 
-# shellcheck source=docker/model_server.sh
-source "${BASH_SOURCE[0]%/*}/model_server.sh"
+# shellcheck source=docker/server_config.sh
+source "${BASH_SOURCE[0]%/*}/server_config.sh"
 
 : "${STATE_DIR:=$(get_state_dir)}"
 
 COMMAND=()     # the server's command line
-SERVER=''      # its process id
+SERVER_PID=''  # its process id
 DRAIN_TIMER='' # the process that ends the drain
 
 log() { printf 'tfserving-entrypoint: %s\n' "$*" >&2; }
@@ -33,7 +33,7 @@ die() { # EXIT_CODE MESSAGE
   exit "$1"
 }
 
-check_settings() {
+check_environment() {
   local name
   for name in MODE MODEL_BASE_PATH DRAIN_SECONDS; do
     [[ -n ${!name:-} ]] || die 2 "$name is empty; set it, or do not override the image's value"
@@ -54,8 +54,8 @@ check_readable() { # PATH
     || die 1 "user $(id -u) cannot read $1; run chmod -R a+rX on the mounted directory on the host"
 }
 
-# build_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
-build_command() {
+# set_server_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
+set_server_command() {
   local config
   COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64)
   if [[ $MODE == single ]]; then
@@ -91,17 +91,17 @@ write_state() {
 
 # handle_stop: handles SIGTERM and SIGINT. It never waits, so that a second signal is handled too.
 handle_stop() {
-  : "${SERVER:=${!:-}}" # the signal may arrive after the start and before SERVER is set
-  [[ -n $SERVER ]] || exit 143
+  : "${SERVER_PID:=${!:-}}" # the signal may arrive after the start and before SERVER_PID is set
+  [[ -n $SERVER_PID ]] || exit 143
   : >"$STATE_DIR/draining"
   if [[ -z $DRAIN_TIMER ]] && ((DRAIN_SECONDS > 0)); then
     log "stopping in $DRAIN_SECONDS s; the health check fails from now on, a second signal stops immediately"
-    { sleep "$DRAIN_SECONDS" && kill -TERM "$SERVER"; } >/dev/null 2>&1 &
+    { sleep "$DRAIN_SECONDS" && kill -TERM "$SERVER_PID"; } >/dev/null 2>&1 &
     DRAIN_TIMER=$!
   else
     log "stopping the server"
     cancel_drain_timer
-    kill -TERM "$SERVER" 2>/dev/null || true
+    kill -TERM "$SERVER_PID" 2>/dev/null || true
   fi
 }
 
@@ -113,13 +113,13 @@ cancel_drain_timer() {
 serve() {
   local code=0
   "${COMMAND[@]}" &
-  SERVER=$!
+  SERVER_PID=$!
   # A trapped signal interrupts `wait` while the server still runs. Only a `wait` after the server has exited
   # returns the server's own code.
-  while kill -0 "$SERVER" 2>/dev/null; do
-    wait "$SERVER" || true
+  while kill -0 "$SERVER_PID" 2>/dev/null; do
+    wait "$SERVER_PID" || true
   done
-  wait "$SERVER" || code=$?
+  wait "$SERVER_PID" || code=$?
   cancel_drain_timer
   return "$code"
 }
@@ -129,8 +129,8 @@ main() {
     exec "$@"
   fi
   trap handle_stop TERM INT # first, since PID 1 never receives a signal that it does not handle
-  check_settings
-  build_command "$@"
+  check_environment
+  set_server_command "$@"
   write_state
   serve
 }

@@ -12,8 +12,8 @@
 #   STATE_DIR             as in the entrypoint
 set -Eeuo pipefail
 
-# shellcheck source=docker/model_server.sh
-source "${BASH_SOURCE[0]%/*}/model_server.sh"
+# shellcheck source=docker/server_config.sh
+source "${BASH_SOURCE[0]%/*}/server_config.sh"
 
 : "${HEALTHCHECK_SECONDS:=8}"
 : "${STATE_DIR:=$(get_state_dir)}"

@@ -34,10 +34,10 @@ check_control_characters() {
   done
 }
 
-# The same rule as tfserving/repository/names.py: a model name is part of a path, a URL and a command.
+# The same rule as tfserving/repository/model_names.py: a model name is part of a path, a URL and a command.
 check_model_name() {
   check_pattern MODEL_NAME '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$' 'model name' \
-    "letters, digits, '_', '-' and '.', first a letter, a digit or '_', at most 128 characters"
+    "at most 128 letters, digits, '_', '-' and '.'; must start with a letter, a digit or '_'"
 }
 
 # The grammar of github.com/distribution/reference.
@@ -72,6 +72,12 @@ check_ports() {
     printf -v "$name" '%d' "$((10#${!name}))"
   done
   [[ $GRPC_PORT != "$REST_PORT" ]] || reject "GRPC_PORT and REST_PORT are both $GRPC_PORT; set them to different ports"
+}
+
+reject_used_port() { # PORT USER
+  local name=GRPC_PORT
+  [[ $1 == "$GRPC_PORT" ]] || name=REST_PORT
+  reject "port $1 is in use by $2; stop it, or set another port: $name=$(($1 < 65000 ? $1 + 100 : $1 - 100))"
 }
 
 # check_seconds NAME: empty or a whole number; drops leading zeros.

@@ -47,19 +47,22 @@ print_help() {
     while IFS= read -r line; do
       [[ $line =~ $pattern ]] || continue
       printf '  %-36s  %s\n' "${BASH_REMATCH[1]}${BASH_REMATCH[2]:+=${BASH_REMATCH[2]}}" "${BASH_REMATCH[3]}"
-      print_default "${BASH_REMATCH[1]}"
+      [[ -n ${BASH_REMATCH[2]} ]] || print_default "${BASH_REMATCH[1]}"
     done
   } <"$SCRIPT"
 }
 
-# print_default NAME: prints a line of help with the default from settings.sh, if it has one.
+# print_default NAME: prints a line of help with the default from settings.sh, if it has one. A default that depends on
+# MODE is printed for the MODE that the script or the user set, or for both modes of a server.
 print_default() {
-  local line text='' pattern="^ *(.*\) )?setting $1 ([^ ]+)"
+  local line default text='' modes='single multi' pattern="^ *(([a-z]+)\) )?setting $1 ([^ ]+)"
+  ! is_set MODE || modes=$MODE
   while IFS= read -r line; do
-    [[ $line =~ $pattern ]] || continue
-    text+="${text:+ or }${BASH_REMATCH[2]//[\"\']/}"
+    [[ $line =~ $pattern && " $modes " == *" ${BASH_REMATCH[2]:-${modes%% *}} "* ]] || continue
+    default=${BASH_REMATCH[3]//[\"\'\$]/}
+    [[ -z $default ]] || text+="${text:+ or }${default#ROOT/}"
   done <"$ROOT/lib/settings.sh"
-  [[ -z $text ]] || printf '  %-36s  default: %s\n' '' "${text/\$ROOT\//}"
+  [[ -z $text ]] || printf '  %-36s  default: %s\n' '' "$text"
 }
 
 # quoted TEXT: prints it as one word of a shell command.

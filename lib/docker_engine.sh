@@ -5,9 +5,9 @@
 
 CONFIG_PATH='' # the path of a mounted models.config in the container
 
-# is_docker_running: sets ENGINE_VERSION and LOG_DRIVER if a daemon responds, else REASON.
+# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
 # shellcheck disable=SC2034 # not every script uses all of them
-is_docker_running() {
+probe_docker() {
   local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
   ENGINE_VERSION='' LOG_DRIVER='' REASON='docker is not installed'
   command -v docker >/dev/null || return
@@ -81,7 +81,7 @@ docker_command() {
   MOUNTS=() FLAGS=()
   where=$(host_port "$BIND_ADDRESS" '')
   mount_models
-  add_flags docker_add_file
+  add_setting_flags docker_add_file
   COMMAND=(docker run --detach --name "$CONTAINER_NAME")
   # The labels mark the container as ours and hold what status reads later.
   COMMAND+=(--label "tfserving.grpc=$where$GRPC_PORT" --label "tfserving.rest=$where$REST_PORT")
@@ -89,7 +89,8 @@ docker_command() {
   [[ -z $CONFIG_PATH ]] || COMMAND+=(--label "tfserving.models_config=$CONFIG_PATH")
   COMMAND+=(--publish "$where$GRPC_PORT:8500" --publish "$where$REST_PORT:8501")
   COMMAND+=(--read-only --cap-drop ALL --security-opt no-new-privileges)
-  # After the drain, the requests in flight need time to finish.
+  # After the drain, tensorflow_model_server exits within 10 ms, and the embedded server of docker/embedded takes up to
+  # 10 s to finish the requests in flight.
   COMMAND+=(--restart "$RESTART_POLICY" --stop-timeout "$((DRAIN_SECONDS + 15))")
   # Other log drivers reject these options.
   case "${LOG_DRIVER:-json-file} $DOCKER_ARGS" in
@@ -105,7 +106,8 @@ docker_command() {
   COMMAND+=(${WORDS[@]+"${WORDS[@]}"} "$IMAGE_NAME" ${FLAGS[@]+"${FLAGS[@]}"} "$@")
 }
 
-build_command() {
+# print_build_command: prints the command that builds IMAGE_NAME, for messages.
+print_build_command() {
   case $MODE in
     single) script_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR IMAGE_NAME ;;
     multi) script_command build_ensemble.sh MODELS_DIR MODELS_CONFIG IMAGE_NAME ;;
@@ -120,24 +122,25 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 docker_prepare() {
   local image mode model variables port names
   image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
-    || reject "image $IMAGE_NAME is not available; $(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(build_command)"
+    || reject "image $IMAGE_NAME is not available;" \
+      "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command)"
   IFS='|' read -r mode model variables <<<"$image"
   [[ -n $mode ]] \
-    || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(build_command)"
+    || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(print_build_command)"
   [[ $mode == "$MODE" ]] \
-    || reject "image $IMAGE_NAME is for mode $mode, not $MODE; set MODE=$mode, or build another: $(build_command)"
+    || reject "image $IMAGE_NAME is for mode $mode, not $MODE; set MODE=$mode, or build another: $(print_build_command)"
   if [[ $MODE == single ]]; then
     is_set MODEL_NAME || MODEL_NAME=$model
     ! is_set MODELS_DIR || check_model_directory
     [[ $model == "$MODEL_NAME" ]] || is_set MODELS_DIR \
-      || reject "image $IMAGE_NAME contains model $model, not $MODEL_NAME; build it: $(build_command)"
+      || reject "image $IMAGE_NAME contains model $model, not $MODEL_NAME; build it: $(print_build_command)"
   fi
   [[ -z $GPU || " $variables" == *' CUDA_VERSION='* || " $variables" == *' NVIDIA_VISIBLE_DEVICES='* ]] \
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
-      "TF_SERVING_IMAGE=$(gpu_image) $(build_command)"
+      "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
-    [[ -z $names ]] || reject_port "$port" "container ${names%%$'\n'*}"
+    [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
   done
 }
 

@@ -2,7 +2,7 @@
 # The embedded engine, without Docker: python -m tfserving.server in the background. It has the functions that
 # docker_engine.sh lists. State is in .run/: CONTAINER_NAME.pid, .command (one argument per line) and .log.
 
-SERVER='' # the server's process id
+SERVER_PID='' # the server's process id
 
 embedded_file() { printf '%s/.run/%s.%s' "$ROOT" "$CONTAINER_NAME" "$1"; }
 
@@ -14,7 +14,7 @@ embedded_add_file() {
 # embedded_command FLAG...: sets COMMAND.
 embedded_command() {
   FLAGS=()
-  find_python tensorflow google_crc32c grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
+  require_python tensorflow google_crc32c grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
   COMMAND=(env "PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}")
   [[ -z $GPU ]] || COMMAND+=("CUDA_VISIBLE_DEVICES=$GPU")
   COMMAND+=("$PYTHON" -m tfserving.server)
@@ -26,7 +26,7 @@ embedded_command() {
       FLAGS+=(--allow_version_labels_for_unavailable_models=true)
       ;;
   esac
-  add_flags embedded_add_file
+  add_setting_flags embedded_add_file
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")
   COMMAND+=("${FLAGS[@]}" "$@")
 }
@@ -39,13 +39,13 @@ embedded_start() {
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
   set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
-  SERVER=$!
+  SERVER_PID=$!
   set +m
-  printf '%s\n' "$SERVER" >"$(embedded_file pid)"
+  printf '%s\n' "$SERVER_PID" >"$(embedded_file pid)"
   embedded_describe # embedded_find would not recognize the process before it executes the server
 }
 
-embedded_is_running() { kill -0 "$SERVER" 2>/dev/null; }
+embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
 
 embedded_log() { tail -n 50 "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
@@ -75,7 +75,7 @@ embedded_find() {
   read -r process <"$(embedded_file pid)" || true
   matches "$process" '^[1-9][0-9]*$' && is_server "$process" || return 0
   FOUND=running
-  SERVER=$process
+  SERVER_PID=$process
   embedded_describe
 }
 
@@ -116,15 +116,16 @@ embedded_list_models() {
 # embedded_stop: after SIGTERM the server takes up to 10 s to finish the requests in flight.
 embedded_stop() {
   local tenths=150
-  kill -TERM "$SERVER" 2>/dev/null || true
-  while is_server "$SERVER" && ((tenths-- > 0)); do
+  kill -TERM "$SERVER_PID" 2>/dev/null || true
+  while is_server "$SERVER_PID" && ((tenths-- > 0)); do
     sleep 0.1
   done
-  if is_server "$SERVER"; then
-    log "the server (process $SERVER) did not stop; killing it"
-    kill -KILL "$SERVER" 2>/dev/null || true
+  if is_server "$SERVER_PID"; then
+    log "the server (process $SERVER_PID) did not stop; killing it"
+    kill -KILL "$SERVER_PID" 2>/dev/null || true
   fi
   rm -f -- "$(embedded_file pid)" "$(embedded_file command)"
 }
 
+# embedded_discard: unlike a container's name, the process id cannot belong to another program.
 embedded_discard() { embedded_stop; }

@@ -29,7 +29,7 @@ check_image_settings() {
   [[ $IMAGE_NAME != *@* ]] \
     || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") has a digest, which is unknown before the build; use a tag"
   check_verbose
-  check_models_dir
+  resolve_models_dir
 }
 
 check_verbose() { check_choice VERBOSE value '' 0 1; }
@@ -60,7 +60,7 @@ fill_context() {
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   CONTEXT=$(mktemp -d "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
-  cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,model_server}.sh "$CONTEXT/"
+  cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,server_config}.sh "$CONTEXT/"
   chmod 755 "$CONTEXT"/*.sh
   mkdir "$CONTEXT/models"
   for ((i = 0; i < ${#SOURCES[@]}; i++)); do

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
 # The Python that the scripts use: find one, or create the virtual environment. Sourced after common.sh.
 
-: "${VENV:=$ROOT/.venv}"
 [[ $VENV == /* ]] || VENV=$PWD/$VENV
 
 # TensorFlow in requirements.txt has wheels for these minor versions of Python 3.
 PYTHON_OLDEST=10
 PYTHON_NEWEST=13
 
-# find_python MODULE...: sets PYTHON to one that has the modules: from the virtual environment or from PATH.
-find_python() {
-  has_python "$@" || fail "no Python >= 3.10 with $* in $VENV or on PATH; run bash quickstart.sh, or" \
+# require_python MODULE...: find_python, or fails.
+require_python() {
+  find_python "$@" || fail "no Python >= 3.10 with $* in $VENV or on PATH; run bash quickstart.sh, or" \
     "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
 }
 
-# has_python MODULE...: sets PYTHON if there is one.
-has_python() {
+# find_python MODULE...: sets PYTHON to one that has the modules, from the virtual environment or from PATH; returns 1
+# if there is none.
+find_python() {
   local candidate probe='import importlib.util, sys
 sys.exit(sys.version_info < (3, 10) or not all(map(importlib.util.find_spec, sys.argv[1:])))'
   for candidate in "$VENV/bin/python" python3 python; do

@@ -40,27 +40,27 @@ version_directory() {
   printf '%s' "$found"
 }
 
-# export_command: prints the command that creates MODEL_NAME, for messages about a missing one.
-export_command() {
+# print_export_command: prints the command that creates MODEL_NAME, for messages about a missing one.
+print_export_command() {
   printf 'python export_saved_model.py SOURCE --name %s' "$MODEL_NAME"
   ! is_set MODELS_DIR || printf ' --models-dir %s' "$(quoted "$MODELS_DIR")"
 }
 
-# check_models_dir: also makes MODELS_DIR an absolute path.
-check_models_dir() {
+# resolve_models_dir: checks MODELS_DIR and makes it an absolute path.
+resolve_models_dir() {
   [[ -d $MODELS_DIR ]] || reject "MODELS_DIR=$(quoted "$MODELS_DIR") is not a directory;" \
-    "create it with $(export_command), or run bash quickstart.sh for the example models"
+    "create it with $(print_export_command), or run bash quickstart.sh for the example models"
   MODELS_DIR=$(absolute_directory "$MODELS_DIR")
 }
 
 check_model_directory() {
   local directory=$MODELS_DIR/$MODEL_NAME
   [[ -d $directory ]] || reject "$(quoted "$directory") does not exist; create the model with" \
-    "$(export_command), or run bash quickstart.sh for the example models"
+    "$(print_export_command), or run bash quickstart.sh for the example models"
   [[ -r $directory && -x $directory ]] \
     || reject "$(quoted "$directory") is not readable; chmod -R u+rX it or run as its owner"
   [[ -n $(list_versions "$directory") ]] || reject "$(quoted "$directory") has no version (a directory whose name is" \
-    "an integer); create one with $(export_command)"
+    "an integer); create one with $(print_export_command)"
 }
 
 check_saved_model() { # DIRECTORY

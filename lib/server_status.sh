@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Addresses of a running server and the states of its models over REST, with bash alone.
 
-# shellcheck source=docker/model_server.sh
-source "$ROOT/docker/model_server.sh"
+# shellcheck source=docker/server_config.sh
+source "$ROOT/docker/server_config.sh"
 
 # client_address ADDRESS: prints where a client on this machine reaches a server that is bound to ADDRESS.
 client_address() {

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The default of every variable. Scripts source this file after their own block of variables, so a value that is set
 # there or in the environment takes precedence. A value that you change here applies to every script.
+# The image has its own defaults, in Dockerfile and docker/healthcheck.sh: this file is not part of it.
 
 SET_BY_USER=' ' # the names of the variables that the user set, with a space around each
 SETTINGS=' '    # all names
@@ -29,6 +30,9 @@ setting MODELS_CONFIG "$MODELS_DIR/models.config"
 setting TF_SERVING_IMAGE tensorflow/serving:2.20.0
 setting DOCKER_ARGS ''
 setting VERBOSE ''
+setting PYTHON_IMAGE python:3.11-slim-bookworm
+setting PULL_TIMEOUT 300
+setting VENV "$ROOT/.venv"
 
 setting CONTAINER_NAME tfserving
 setting BIND_ADDRESS 127.0.0.1
@@ -48,11 +52,12 @@ setting SSL_CONFIG_FILE ''
 
 # set_image_name: gives IMAGE_NAME its default, which depends on MODE; call it once MODE is known.
 set_image_name() {
-  local model # docker allows no capitals in a repository name
-  model=$(printf '%s' "$MODEL_NAME" | tr '[:upper:]' '[:lower:]')
   # shellcheck disable=SC2153 # setting assigns MODE
   case $MODE in
+    single) setting IMAGE_NAME "tfserving-$MODEL_NAME" ;;
     multi) setting IMAGE_NAME tfserving-ensemble ;;
-    *) setting IMAGE_NAME "tfserving-$model" ;;
+    embedded) setting IMAGE_NAME tfserving-embedded ;;
   esac
+  # docker allows no capitals in a repository name
+  is_set IMAGE_NAME || IMAGE_NAME=$(printf '%s' "$IMAGE_NAME" | tr '[:upper:]' '[:lower:]')
 }

@@ -10,12 +10,14 @@ SCRIPT=${BASH_SOURCE[0]}
 DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
 
-# Write a value after := or set the variable in the environment, which takes precedence.
-: "${IMAGE_NAME:=tfserving-embedded}"          # the name of the image to build
-: "${PYTHON_IMAGE:=python:3.11-slim-bookworm}" # the base image: Python 3.10 to 3.13 with pip, for any platform
-: "${DOCKER_ARGS:=}"                           # more arguments for docker build, such as --platform linux/arm64
-: "${VERBOSE:=}"                               # 1: show the output of docker build; empty: only if the build fails
+# Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
+# variables are in lib/settings.sh, for all scripts.
+: "${IMAGE_NAME:=}"   # the name of the image to build
+: "${PYTHON_IMAGE:=}" # the base image: Python 3.10 to 3.13 with pip, for any platform
+: "${DOCKER_ARGS:=}"  # more arguments for docker build, such as --platform linux/arm64
+: "${VERBOSE:=}"      # 1: show the output of docker build; empty: only if the build fails
 
+MODE=embedded
 # shellcheck source=lib/common.sh
 source "$ROOT/lib/common.sh"
 # shellcheck source=lib/image.sh
@@ -30,6 +32,7 @@ main() {
   for argument; do
     handle_option "$argument"
   done
+  set_image_name
   check_control_characters
   check_image_reference IMAGE_NAME
   check_image_reference PYTHON_IMAGE

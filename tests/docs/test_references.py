@@ -125,11 +125,13 @@ def test_variables_exist(name: str) -> None:
 def test_the_table_of_variables_matches_the_scripts(name: str) -> None:
     table = read_page(name).table_with("`MODE`")
     rows = {key.strip("`"): cells for key, cells in table.items() if key.startswith("`")}
-    assert rows.keys() == settings().keys() | {"IMAGE_NAME"}
+    scripts = {"build": "build.sh", "ensemble": "build_ensemble.sh", "run": "run_tf_serving.sh"}
+    shared = {name for name in settings() if any(uses(script, name) for script in scripts.values())}
+    assert rows.keys() == shared | {"IMAGE_NAME"}
+    others = {key.strip("`"): cells for key, cells in read_page(name).table_with("`VENV`").items()}
     for variable, default in settings().items():
         shown = default.replace("$ROOT/", "").replace("$MODELS_DIR", "MODELS_DIR")
-        assert rows[variable][0] == (f"`{shown}`" if shown else ""), variable
-    scripts = {"build": "build.sh", "ensemble": "build_ensemble.sh", "run": "run_tf_serving.sh"}
+        assert (others | rows)[variable][0] == (f"`{shown}`" if shown else ""), variable
     for variable, row in rows.items():
         users = {word for word, script in scripts.items() if uses(script, variable)}
         assert set(row[1].split(", ")) == users, variable
@@ -185,7 +187,7 @@ def test_every_option_of_a_command_is_documented(name: str) -> None:
 def test_default_image_names_contain_the_model_name() -> None:
     text = (ROOT / "lib" / "settings.sh").read_text()
     assert "setting IMAGE_NAME tfserving-ensemble" in text
-    assert 'setting IMAGE_NAME "tfserving-$model"' in text
+    assert 'setting IMAGE_NAME "tfserving-$MODEL_NAME"' in text
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-# Exit codes after a graceful stop: the server's own, or that of SIGTERM. 137 would be a kill.
+# Exit codes after SIGTERM: the server's own, or that of SIGTERM. 137 would be a kill.
 STOPPED = (0, 143)
 
 CONFIG = """
@@ -42,7 +42,7 @@ def build_image(docker: Any, base_image: str, tmp_path_factory: pytest.TempPathF
     ) -> str:
         context = tmp_path_factory.mktemp("context")
         shutil.copy(ROOT / "Dockerfile", context)
-        for script in ("entrypoint.sh", "healthcheck.sh", "model_server.sh"):
+        for script in ("entrypoint.sh", "healthcheck.sh", "server_config.sh"):
             shutil.copy(ROOT / "docker" / script, context)
         for version in versions:
             shutil.copytree(models / version, context / "models" / version)
@@ -160,7 +160,7 @@ class TestImage:
         assert files(single) - files(base_image) == {
             "/usr/local/bin/tfserving-entrypoint",
             "/usr/local/bin/tfserving-healthcheck",
-            "/usr/local/bin/model_server.sh",
+            "/usr/local/bin/server_config.sh",
             "/models/half/1/saved_model.pb",
             "/models/half/1/fingerprint.pb",
             "/models/half/1/variables/variables.index",

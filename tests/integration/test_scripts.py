@@ -22,7 +22,7 @@ from tf_rpc_client import TfRestClient, TfRpcClient
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
-# Exit codes after a graceful stop; 137 would be a kill.
+# Exit codes after SIGTERM; 137 would be a kill.
 STOPPED = ("0", "143")
 DEADLINE = 60.0
 
@@ -376,4 +376,4 @@ def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make
     server.run("stop")
     command = Path(f"/proc/{process}/cmdline")  # empty for a zombie
     assert not command.exists() or command.read_bytes() == b""
-    assert "stopping" in (root / ".run" / f"{server.name}.log").read_text()
+    assert "shutting down" in (root / ".run" / f"{server.name}.log").read_text()

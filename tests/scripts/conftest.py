@@ -139,7 +139,7 @@ class Checkout:
     def add_single_image(self, name: str = "digits", *env: str) -> None:
         self.add_image(f"tfserving-{name}", *env, mode="single", model_name=name, models=f"{name}:1")
 
-    def add_ensemble_image(self) -> None:
+    def add_multi_model_image(self) -> None:
         self.add_image("tfserving-ensemble", mode="multi", model_name="", models="digits:1 half:1,2")
 
     def add_container(self, name: str, status: str = "running", **labels: str) -> None:

@@ -166,13 +166,8 @@ class TestContext:
         checkout.add_config()
         checkout.run("build.sh")
         assert list(context(checkout)) == [
-            *(
-                "Dockerfile",
-                "entrypoint.sh",
-                "healthcheck.sh",
-                "model_server.sh",
-                "models/digits/2/saved_model.pb",
-            )
+            *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
+            *("models/digits/2/saved_model.pb", "server_config.sh"),
         ]
         assert list(checkout.tmp.iterdir()) == []
 
@@ -240,7 +235,7 @@ class TestRejects:
     def test_invalid_model_names(self, checkout: Any, name: str) -> None:
         result = checkout.run("build.sh", MODEL_NAME=name)
         assert (
-            "is not a valid model name (letters" in result.rejection
+            "is not a valid model name (at most 128 letters" in result.rejection
             or "contains a control character" in result.rejection
         )
         assert checkout.calls() == []

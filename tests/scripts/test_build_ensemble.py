@@ -39,9 +39,9 @@ def test_builds_the_selected_versions_and_the_config(models: Any) -> None:
         *("--build-arg", "MODELS=digits:2 half:1,3"),
     ]
     assert context_files(models) == [
-        *("Dockerfile", "entrypoint.sh", "healthcheck.sh", "model_server.sh"),
+        *("Dockerfile", "entrypoint.sh", "healthcheck.sh"),
         *(f"models/{name}/saved_model.pb" for name in ("digits/2", "half/1", "half/3")),
-        "models/models.config",
+        *("models/models.config", "server_config.sh"),
     ]
     config = (models.world / "context/models/models.config").read_bytes()
     assert config == (models.models / "models.config").read_bytes()

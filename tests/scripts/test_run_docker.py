@@ -315,7 +315,7 @@ class TestRejects:
         [
             (["both"], "unknown argument both; --help shows the usage"),
             (["--grpc_max_threads=8"], "unknown argument --grpc_max_threads=8"),
-            (["single", "stop"], "single and stop exclude each other"),
+            (["single", "stop"], "single and stop are mutually exclusive"),
             (["stop", "--dry-run"], "stop does not support --dry-run"),
             (["status", "--", "--a=b"], "status takes no server flags"),
             (["--", "--port=1"], "--port conflicts with a variable of this script; set GRPC_PORT=1 instead"),
@@ -370,7 +370,7 @@ class TestRejects:
         assert checkout.run("run_tf_serving.sh", **variables).rejection.endswith(fix)
 
     def test_images_of_another_kind(self, checkout: Any) -> None:
-        checkout.add_ensemble_image()
+        checkout.add_multi_model_image()
         checkout.add_image("tensorflow/serving")
         checkout.add_single_image()
         for image, message in (

@@ -22,7 +22,7 @@ class Server:
         checkout.add_version("half", 1, 2)
         checkout.add_config()
         checkout.add_single_image()
-        checkout.add_ensemble_image()
+        checkout.add_multi_model_image()
 
     def __call__(self, *arguments: str, **variables: str) -> Any:
         return self.checkout.run("run_tf_serving.sh", *arguments, **{**self.variables, **variables})
@@ -64,7 +64,7 @@ def test_a_server_starts_once_shows_its_status_and_stops(server: Server) -> None
     assert server("status").code == 1
 
 
-def test_status_lists_every_version_of_many_models(server: Server) -> None:
+def test_status_lists_every_version_of_a_multi_model_server(server: Server) -> None:
     server.checkout.serve({"half": {"2": "AVAILABLE", "1": "END"}})
     assert server("multi").code == 0
     rows = server("status").out.splitlines()[1:]

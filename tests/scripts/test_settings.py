@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh", "quickstart.sh", "docker/embedded/build.sh")
 BLOCK = re.compile(r'^: "\$\{([A-Z_]+):=(.*)\}"( *)# (.+)$', re.M)
 SETTING = re.compile(r"^ *(?:.*\) )?setting ([A-Z_]+) (.*?)(?: ;;)?$", re.M)
 
@@ -19,7 +19,7 @@ NAMES = {
     *("TF_SERVING_IMAGE", "VERBOSE", "CONTAINER_NAME", "BIND_ADDRESS", "GRPC_PORT", "REST_PORT", "GPU"),
     *("GPU_MEMORY_FRACTION", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS", "ENABLE_MODEL_WARMUP"),
     *("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE", "DRAIN_SECONDS"),
-    *("RESTART_POLICY", "DOCKER_ARGS", "ENGINE", "START_TIMEOUT"),
+    *("RESTART_POLICY", "DOCKER_ARGS", "ENGINE", "START_TIMEOUT", "VENV", "PULL_TIMEOUT", "PYTHON_IMAGE"),
 }
 
 
@@ -45,10 +45,11 @@ def test_scripts_have_no_defaults(script: str) -> None:
 def test_each_default_has_one_place() -> None:
     text = "".join((ROOT / script).read_text() for script in SCRIPTS)
     text += "".join(path.read_text() for path in (ROOT / "lib").glob("*.sh") if path.name != "settings.sh")
-    text = re.sub(r"#.*", "", text)
+    text = re.sub(r"#.*", "", text).replace("$ROOT/models/models.config", "")  # the config of the examples
     for name, default in settings().items():
         assert not re.search(rf"\$\{{{name}:?[-=][^}}]", text), name
-        if "/" in default:  # the other defaults are common words
+        # The other defaults are common words, and lib/python.sh compares VENV with its default.
+        if "/" in default and name != "VENV":
             assert default.strip('"') not in text, default
 
 
@@ -57,10 +58,38 @@ def test_help_lists_every_variable_and_prints_the_header(script: str) -> None:
     result = subprocess.run(["bash", str(ROOT / script), "--help"], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.findall(r"^  ([A-Z_]+) {2,}\S", result.stdout, re.M) == list(block(script))
-    assert "default: tensorflow/serving:" in result.stdout or script == "run_tf_serving.sh"
+    assert ("default: tensorflow/serving:" in result.stdout) is ("TF_SERVING_IMAGE" in block(script))
+    assert "default: models\n" in result.stdout or "MODELS_DIR" not in block(script)
+    assert "$" not in result.stdout
     header = re.match(r"#![^\n]*\n#\n((?:#.*\n)+)", (ROOT / script).read_text())
     assert header is not None
     assert result.stdout.startswith(re.sub(r"^# ?", "", header[1], flags=re.M))
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "default"),
+    [
+        ("build.sh", {}, "tfserving-MODEL_NAME"),
+        ("build_ensemble.sh", {}, "tfserving-ensemble"),
+        ("docker/embedded/build.sh", {}, "tfserving-embedded"),
+        ("run_tf_serving.sh", {}, "tfserving-MODEL_NAME or tfserving-ensemble"),
+        ("run_tf_serving.sh", {"MODE": "multi"}, "tfserving-ensemble"),
+    ],
+)
+def test_help_prints_the_default_image_name_of_the_script(
+    checkout: Any, script: str, variables: dict[str, str], default: str
+) -> None:
+    lines = checkout.run(script, "--help", **variables).out.splitlines()
+    (index,) = (index for index, line in enumerate(lines) if line.startswith("  IMAGE_NAME "))
+    assert lines[index + 1].strip() == f"default: {default}"
+
+
+def test_help_prints_a_value_at_the_top_of_a_script_instead_of_the_default(checkout: Any) -> None:
+    script = checkout.root / "build.sh"
+    script.write_text(script.read_text().replace("${IMAGE_NAME:=}", "${IMAGE_NAME:=mine}"))
+    out = checkout.run("build.sh", "--help").out
+    assert "  IMAGE_NAME=mine " in out
+    assert "default: tfserving-" not in out
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
