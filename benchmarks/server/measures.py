@@ -42,7 +42,7 @@ class Repetitions:
     swaps: tuple[int, int] = (20, 60)
 
 
-QUICK = Repetitions(rounds=1, seconds=0.2, calls=4, swaps=(1, 3))
+QUICK = Repetitions(rounds=1, seconds=1.0, calls=4, swaps=(1, 3))
 
 # Seconds after which the memory of an unloaded version is free.
 _SETTLED = 1.5
