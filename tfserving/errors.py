@@ -121,6 +121,6 @@ _CLASSES: tuple[type[TfServingError], ...] = (
 _BY_CODE = {one.default_code: one for one in _CLASSES} | {"UNAUTHENTICATED": PermissionDeniedError}
 
 
-def error_for(code: str) -> type[TfServingError]:
+def error_class_for(code: str) -> type[TfServingError]:
     """The class for a canonical status name; `TfServingError` if there is none."""
     return _BY_CODE.get(code, TfServingError)

@@ -244,7 +244,7 @@ def test_configs_parse(name: str) -> None:
             base = 'name: "x" base_path: "/models/x" model_platform: "tensorflow"'
             models = [f"config {{ {base} {field} }}" for field in fields]
         for model in models:
-            models_config.parse(f"model_config_list {{ {model} }}")
+            models_config.parse_config(f"model_config_list {{ {model} }}")
 
 
 def test_models_config_contains_what_the_guide_shows() -> None:

@@ -384,7 +384,7 @@ class TestVersions:
         owner, name = {
             "write": (sources, "write"),
             "rewrite": (exporter, "rewrite"),
-            "replay": (exporter, "replay"),
+            "replay": (exporter, "replay_warmup"),
             "publish": (versions, "publish"),
         }[where]
         original = getattr(owner, name)

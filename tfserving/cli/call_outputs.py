@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfserving.client.rest_json import b64
+from tfserving.client.rest_json import encode_base64
 from tfserving.client.types import VersionStatus
 from tfserving.wire.dtypes import DType
 from tfserving.wire.predict import Arrays
@@ -62,4 +62,4 @@ def _plain(value: Any) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return b64(value)
+        return encode_base64(value)

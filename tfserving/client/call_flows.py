@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from google.protobuf import text_format
 
 from tfserving.client.flow import Flow, Pause, Request
-from tfserving.client.inputs import choose
+from tfserving.client.inputs import choose_signature
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.signature_cache import CachedSignatures, Signatures
-from tfserving.client.status_errors import worth_retrying
+from tfserving.client.status_errors import is_retryable
 from tfserving.errors import (
     ConfigError,
     DeadlineError,
@@ -151,7 +151,7 @@ class CallFlows:
             cached = yield from self._fetch_signatures(spec, deadline)
         tasks = []
         for name in signatures:
-            method = choose(cached.signatures, name).method_name
+            method = choose_signature(cached.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
                     f"signature {name!r} has the method {method}; multi_inference takes signatures for "
@@ -253,7 +253,7 @@ class CallFlows:
                 failures += 1
                 pause = self._retry.pause(failures, self._rng())
                 is_late = deadline is not None and self._clock() + pause >= deadline
-                if is_late or failures >= self._retry.attempts or not retry or not worth_retrying(error):
+                if is_late or failures >= self._retry.attempts or not retry or not is_retryable(error):
                     raise
             yield Pause(pause)
         try:
@@ -286,7 +286,7 @@ def _may_be_stale(error: TfServingError) -> bool:
 
 def _is_temporary(error: TfServingError, spec: ModelSpec) -> bool:
     """Whether waiting can help: no server yet, no such model yet, a label without a version yet."""
-    if isinstance(error, (NotFoundError, DeadlineError)) or worth_retrying(error):
+    if isinstance(error, (NotFoundError, DeadlineError)) or is_retryable(error):
         return True
     return spec.label is not None and error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
 

@@ -19,7 +19,7 @@ from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 Array = np.ndarray[Any, Any]
 
 
-def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
+def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
     """The signature with this name, "" for the default one.
 
     Raises:
@@ -63,7 +63,7 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         )
 
 
-def in_order(outputs: dict[str, Array], expected: Sequence[str]) -> dict[str, Array]:
+def order_outputs(outputs: dict[str, Array], expected: Sequence[str]) -> dict[str, Array]:
     """The outputs in the expected order; others (of a newer signature) follow.
 
     Raises:
@@ -118,9 +118,9 @@ def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
         return _array_for(np.asarray(value), info, signature)
     else:
         array = _converted(value, info, signature)
-    if not info.accepts(array.shape):
+    if not info.is_valid_shape(array.shape):
         hint = ""
-        if info.shape and info.shape[0] is None and info.accepts((1, *array.shape)):
+        if info.shape and info.shape[0] is None and info.is_valid_shape((1, *array.shape)):
             hint = "the first dimension is the batch: wrap the value in a list, or pass array[None]"
         raise _mismatch(info, signature, f"shape {array.shape}", hint)
     return array

@@ -13,7 +13,7 @@ from tfserving.client.codec import Inference
 from tfserving.client.features import Features, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for
-from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
+from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
@@ -41,7 +41,7 @@ class RestCodec:
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
     ) -> PreparedPredict:
         def decode(data: bytes) -> Arrays:
-            found = _outputs(loads(data), signature)
+            found = _outputs(decode_json(data), signature)
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 
@@ -61,7 +61,7 @@ class RestCodec:
             body["instances"] = _rows(values)
         else:
             body["inputs"] = values
-        return dumps(body, plain=finite)
+        return encode_json(body, plain=finite)
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
@@ -160,12 +160,12 @@ def _of_examples(
     def decode(data: bytes) -> T:
         return _read(data, lambda response: read(response["results"]))
 
-    return Request(f"{_path(spec)}:{verb}", dumps(body, plain=False), decode, spec.name)
+    return Request(f"{_path(spec)}:{verb}", encode_json(body, plain=False), decode, spec.name)
 
 
 def _features(features: Features) -> dict[str, Any]:
     return {
-        name: [b64(item) if isinstance(item, bytes) else item for item in values_of(name, value)]
+        name: [encode_base64(item) if isinstance(item, bytes) else item for item in values_of(name, value)]
         for name, value in features.items()
     }
 
@@ -199,7 +199,7 @@ def _read_status(data: bytes) -> list[VersionStatus]:
 
 def _read(data: bytes, read: Callable[[Any], T]) -> T:
     """Return read(response); raise ProtocolError for a response of another form."""
-    response = loads(data)
+    response = decode_json(data)
     try:
         return read(response)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

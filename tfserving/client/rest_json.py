@@ -22,7 +22,7 @@ from tfserving.wire.signatures import TensorInfo
 Array = np.ndarray[Any, Any]
 
 
-def dumps(value: Any, *, plain: bool) -> bytes:
+def encode_json(value: Any, *, plain: bool) -> bytes:
     """Write dicts, lists, scalars and arrays; with `plain`, no number among them is NaN or infinite."""
     if plain:
         try:
@@ -34,7 +34,7 @@ def dumps(value: Any, *, plain: bool) -> bytes:
     return json.dumps(value, default=_to_list, separators=(",", ":")).encode()
 
 
-def loads(data: bytes) -> Any:
+def decode_json(data: bytes) -> Any:
     """Read a response.
 
     Raises:
@@ -62,7 +62,7 @@ def _to_list(value: Any) -> Any:
 
 
 def to_json(array: Array) -> tuple[Any, bool]:
-    """A value for `dumps`, and whether all of its numbers are finite.
+    """A value for `encode_json`, and whether all of its numbers are finite.
 
     Raises:
         UnsupportedError: complex numbers, which the REST API cannot express.
@@ -83,10 +83,10 @@ def to_json(array: Array) -> tuple[Any, bool]:
 def _strings(value: Any) -> Any:
     if isinstance(value, list):
         return [_strings(item) for item in value]
-    return value if isinstance(value, str) else b64(value)
+    return value if isinstance(value, str) else encode_base64(value)
 
 
-def b64(value: bytes) -> dict[str, str]:
+def encode_base64(value: bytes) -> dict[str, str]:
     """Bytes in the form of the REST API."""
     return {"b64": base64.b64encode(value).decode()}
 

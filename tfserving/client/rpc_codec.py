@@ -9,10 +9,10 @@ import numpy as np
 
 from tfserving.client.features import Features, input_message
 from tfserving.client.flow import Request
-from tfserving.client.inputs import arrays_for, in_order
+from tfserving.client.inputs import arrays_for, order_outputs
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
-from tfserving.errors import ProtocolError, error_for
+from tfserving.errors import ProtocolError, error_class_for
 from tfserving.wire import messages, predict, services
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.predict import Arrays
@@ -36,7 +36,7 @@ class RpcCodec:
         expected = tuple(outputs or signature.outputs)
 
         def decode(data: bytes) -> Arrays:
-            return in_order(predict.decode_response(data)[1], expected)
+            return order_outputs(predict.decode_response(data)[1], expected)
 
         def request_for(inputs: Any) -> Request[Arrays]:
             body = None
@@ -175,4 +175,4 @@ def _read_reload(response: Any) -> None:
     code = _enum_name(response.status, "error_code", response.status.error_code)
     if code != "OK":
         text = response.status.error_message
-        raise error_for(code)(f"{code}: {text}", code=code, server_message=text)
+        raise error_class_for(code)(f"{code}: {text}", code=code, server_message=text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfserving.errors import TfServingError, error_for
+from tfserving.errors import TfServingError, error_class_for
 
 # The message of tensorflow_model_server's gRPC library when all of its threads are busy.
 _NO_THREAD = "threadpool exhausted"
@@ -26,7 +26,7 @@ _HINTS = {
 }
 
 
-def failure(
+def make_error(
     code: str, text: str, *, address: str, model: str | None, from_server: bool = True
 ) -> TfServingError:
     """The error for a canonical status name and the text that came with it.
@@ -42,12 +42,12 @@ def failure(
     lower = text.lower()
     hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), _HINTS.get(code))
     message = f"{address}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
-    return error_for(code)(
+    return error_class_for(code)(
         message, code=code, address=address, model=model, server_message=text if from_server else None
     )
 
 
-def worth_retrying(error: TfServingError) -> bool:
+def is_retryable(error: TfServingError) -> bool:
     """Whether a retry can help: no response, part of a response, or all of the server's threads were busy.
 
     Other kinds of exhaustion (memory, message size) would only recur.

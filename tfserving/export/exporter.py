@@ -16,7 +16,7 @@ from tfserving.export.warmup_requests import (
     encode_samples,
     generate_requests,
     load_samples,
-    replay,
+    replay_warmup,
 )
 from tfserving.repository import versions
 from tfserving.repository.model_names import check_name
@@ -77,9 +77,9 @@ def export_saved_model(
     if version is not None:
         versions.check_unused(base, version)
 
-    with quiet_logs(), versions.staged(base) as staging:
+    with quiet_logs(), versions.stage_version(base) as staging:
         if renaming or image_bytes:
-            with versions.staged(base) as original:
+            with versions.stage_version(base) as original:
                 sources.write(source, original)
                 rewrite(original, staging, renaming, image_bytes=image_bytes)
         else:
@@ -94,5 +94,5 @@ def export_saved_model(
             remove_warmup(staging)
             log.warning("the warmup requests of the SavedModel use old names and are removed; add new ones")
         if warmup_file(staging).exists():
-            replay(staging)
+            replay_warmup(staging)
         return versions.publish(staging, base, version)

@@ -137,7 +137,7 @@ def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str
     return samples
 
 
-def replay(version_dir: Path) -> None:
+def replay_warmup(version_dir: Path) -> None:
     """Replay the warmup requests of a version, as a server does when it loads the version.
 
     They run in a session of the `serve` graph, with the tensors in the signature, as in
@@ -241,7 +241,7 @@ def _batches(info: TensorInfo, array: Array) -> list[Array]:
         list(array) if array.ndim == rank + 1 else [array[index : index + 1] for index in range(len(array))]
     )
     parts = [np.asarray(part, dtype=info.dtype.numpy) for part in parts]
-    if not info.accepts(parts[0].shape):
+    if not info.is_valid_shape(parts[0].shape):
         raise InvalidInputError(
             f"warmup samples of input {info.name!r} have shape {array.shape[1:]}; expected {info.shape_text}"
         )

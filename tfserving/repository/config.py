@@ -83,7 +83,7 @@ class Fault(NamedTuple):
     hint: str
 
 
-def parse(text: str, origin: str = "") -> ServerConfig:
+def parse_config(text: str, origin: str = "") -> ServerConfig:
     """Parse protobuf text format, as a server does; `origin` is the name of the file, for errors.
 
     Raises:
@@ -103,7 +103,7 @@ def from_message(message: Any) -> ServerConfig:
 
     Raises:
         ConfigError: tensorflow_model_server rejects it too (server_core.cc): a name that is listed twice, or
-            see `find_faults`; or it uses custom_model_config.
+            see `find_entry_errors`; or it uses custom_model_config.
     """
     if message.WhichOneof("config") != "model_config_list":
         raise ConfigError(
@@ -112,7 +112,7 @@ def from_message(message: Any) -> ServerConfig:
         )
     models: dict[str, ModelConfig] = {}
     for entry in message.model_config_list.config:
-        for fault in find_faults(entry):
+        for fault in find_entry_errors(entry):
             raise ConfigError(f"model {quote(entry.name)} {fault.message}; {fault.hint}", model=entry.name)
         if entry.name in models:
             raise ConfigError(
@@ -124,7 +124,7 @@ def from_message(message: Any) -> ServerConfig:
     return ServerConfig(tuple(models.values()))
 
 
-def find_faults(entry: Any) -> Iterator[Fault]:
+def find_entry_errors(entry: Any) -> Iterator[Fault]:
     """What tensorflow_model_server rejects in a ModelConfig message: no usable base_path or platform."""
     base_path, platform, old = entry.base_path, entry.model_platform, entry.model_type
     if not base_path:

@@ -14,7 +14,7 @@ from tfserving.repository.config import (
     Latest,
     Specific,
     base_path_hint,
-    find_faults,
+    find_entry_errors,
 )
 from tfserving.repository.config_text import ConfigSyntaxError, find_entries, is_json, read_message
 from tfserving.repository.diagnostics import (
@@ -141,7 +141,7 @@ def _lint_entry(entry: Entry, models_dir: Path | None) -> Iterator[Diagnostic]:
         yield entry.note(entry.at.first("model_type"), "uses the deprecated model_type", hint)
     yield from _lint_policy(entry)
     yield from _lint_labels(entry)
-    faults = list(find_faults(entry.message))
+    faults = list(find_entry_errors(entry.message))
     for field, message, hint in faults:
         yield entry.error(entry.at.first(field), message, hint)
     base_path = list(_lint_base_path(entry))
@@ -202,7 +202,7 @@ def _lint_base_path(entry: Entry) -> Iterator[Diagnostic]:
     if "://" in base_path:
         message = f"which is a URI; models are read from {MODELS_ROOT}"
     elif not base_path.startswith("/"):
-        return  # see `find_faults`
+        return  # see `find_entry_errors`
     elif parts[:1] != [MODELS_ROOT.strip("/")]:
         message = f"which is not under {MODELS_ROOT}"
     elif not parts[1:]:

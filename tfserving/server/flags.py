@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\nRun {self.prog} --help for the list of flags.\n")
 
 
-def parse(argv: list[str]) -> ServerOptions:
+def parse_flags(argv: list[str]) -> ServerOptions:
     """Parse the command line; the last value of a repeated flag counts.
 
     Raises:

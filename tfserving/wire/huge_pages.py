@@ -29,7 +29,7 @@ _PAGE = 4096
 _MADV_HUGEPAGE = 14
 
 
-def join(parts: Sequence[Any], size: int) -> bytes:
+def join_buffers(parts: Sequence[Any], size: int) -> bytes:
     """`b"".join` of bytes and C-contiguous arrays with `size` bytes together."""
     if size > MEDIUM:
         _keep_freed_memory()

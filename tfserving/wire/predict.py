@@ -235,7 +235,7 @@ def _joined(parts: list[Any]) -> bytes:
     for part in parts:
         size += len(part) if isinstance(part, bytes) else part.nbytes
     _check_size(size)
-    return huge_pages.join(parts, size)
+    return huge_pages.join_buffers(parts, size)
 
 
 def _check_size(size: int) -> None:
@@ -352,10 +352,10 @@ def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], t
         raise _NotPlainError
     if value_tag != _CONTENT and _PACKED_TAGS.get(value_tag) is not dtype:
         raise _NotPlainError
-    holder = dtype.numpy
-    if math.prod(shape) * holder.itemsize != position - start:
+    numpy_dtype = dtype.numpy
+    if math.prod(shape) * numpy_dtype.itemsize != position - start:
         raise _NotPlainError
-    return holder, shape, start, position
+    return numpy_dtype, shape, start, position
 
 
 @lru_cache(_CACHE_SIZE)

@@ -47,7 +47,7 @@ class TensorInfo:
             return "()"
         return f"({', '.join(str(-1 if size is None else size) for size in self.shape)})"
 
-    def accepts(self, shape: tuple[int, ...]) -> bool:
+    def is_valid_shape(self, shape: tuple[int, ...]) -> bool:
         """Whether the input or output accepts an array of this shape."""
         if self.shape is None:
             return True

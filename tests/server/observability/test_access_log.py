@@ -10,7 +10,7 @@ from tests.server.apis import examples, predict_request, serve
 from tfserving.errors import ConfigError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observability
+from tfserving.server.observability.observability import Observability
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services

@@ -13,7 +13,7 @@ from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.servable_state import ServableStatus, State
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observability
+from tfserving.server.observability.observability import Observability
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services

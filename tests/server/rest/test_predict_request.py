@@ -343,6 +343,6 @@ def test_an_array_is_rejected_exactly_if_one_of_its_values_is(values, dtype):
             return str(error).startswith("inputs.x[")
         return False
 
-    # loads() returns a float for an integer of more than 64 bits
+    # parse_body() returns a float for an integer of more than 64 bits
     values = [float(v) if type(v) is int and not -(2**63) <= v < 2**64 else v for v in values]
     assert is_rejected(values) == any(is_rejected([value]) for value in values)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
-from tfserving.server.batching.padding import count_rows, join
+from tfserving.server.batching.padding import count_rows, join_batch
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
 from tfserving.server.core.servable import Arrays, Inputs, Loader, Servable, check_dtypes
 from tfserving.server.futures import attempt, gather, then
@@ -240,7 +240,8 @@ class BatchingServable:
     def _run_together(self, batch: _Batch) -> Arrays:
         size = self._parameters.padded_size(batch.rows)
         inputs = {
-            name: join([part.inputs[name] for part in batch.parts], size) for name in batch.parts[0].inputs
+            name: join_batch([part.inputs[name] for part in batch.parts], size)
+            for name in batch.parts[0].inputs
         }
         self._metrics.count_batch(batch.rows, size)
         outputs = self._servable.submit(RequestContext(), batch.signature, inputs, batch.outputs).result()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
-from tfserving.server.observability.observers import Page
+from tfserving.server.observability.observability import Page
 from tfserving.server.request_context import REST, Observer, RequestContext
 
 Handle = Callable[[RequestContext, web.BaseRequest], Awaitable[web.Response]]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, loads
+from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body
 from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
 from tfserving.wire.dtypes import DType
 from tfserving.wire.limits import MAX_RANK
@@ -84,7 +84,7 @@ def parse_predict(body: bytes) -> PredictBody:
     """
     request = loads_numbers(body) if len(body) >= LARGE_BYTES else None
     if request is None:
-        request = loads(body)
+        request = parse_body(body)
     signature = signature_name(request)
     formats = [form for form in Format if form.value in request]
     if len(formats) != 1:

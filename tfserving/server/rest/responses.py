@@ -38,7 +38,7 @@ _MAX_ERROR_LENGTH = 4000
 _INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
-def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
+def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
     """The response to a predict request: {"predictions": [...]} in row format, else {"outputs": ...}.
 
     A single output has no name. float32 values have the fewest digits that identify them. NaN and infinities
@@ -65,7 +65,7 @@ def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
     return b'{"predictions":%b}' % _dumps([dict(zip(prepared, row, strict=True)) for row in rows])
 
 
-def classifications(result: Any) -> bytes:
+def encode_classifications(result: Any) -> bytes:
     """The response for a `ClassificationResult` message: a list of [label, score] for each example."""
     if not result.classifications:
         raise InvalidInputError("the result has no classifications, which JSON cannot express; use gRPC")
@@ -79,19 +79,19 @@ def classifications(result: Any) -> bytes:
     return b'{"results":%b}' % _dumps(lists)
 
 
-def regressions(result: Any) -> bytes:
+def encode_regressions(result: Any) -> bytes:
     """The response for a `RegressionResult` message: a value for each example."""
     if not result.regressions:
         raise InvalidInputError("the result has no regressions, which JSON cannot express; use gRPC")
     return b'{"results":%b}' % _dumps(_scores(result.regressions, "value"))
 
 
-def status(response: Any) -> bytes:
+def encode_status(response: Any) -> bytes:
     """The response for a `GetModelStatusResponse` message, indented."""
     return orjson.dumps(_as_json(response), option=_INDENTED)
 
 
-def metadata(spec: ModelSpec, signatures: Any) -> bytes:
+def encode_metadata(spec: ModelSpec, signatures: Any) -> bytes:
     """The response for the spec of a model and its `SignatureDefMap` message, indented."""
     response = {
         "model_spec": _as_json(spec.to_message()),
@@ -100,7 +100,7 @@ def metadata(spec: ModelSpec, signatures: Any) -> bytes:
     return orjson.dumps(response, option=_INDENTED)
 
 
-def error(text: str) -> bytes:
+def encode_error(text: str) -> bytes:
     """The body of every error: {"error": "..."}."""
     # the text can contain a path or a name whose bytes were not UTF-8
     truncated = text if len(text) <= _MAX_ERROR_LENGTH else f"{text[:_MAX_ERROR_LENGTH]}..."

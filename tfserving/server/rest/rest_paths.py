@@ -36,7 +36,7 @@ _GRPC_NAMES = {
 
 
 @dataclass(frozen=True)
-class Target:
+class RestCall:
     """A method and the model to apply it to."""
 
     method: RestMethod
@@ -56,7 +56,7 @@ _USAGE = (
 )
 
 
-def parse(method: str, raw_path: str) -> Target:
+def parse_request_line(method: str, raw_path: str) -> RestCall:
     """Parse the method and the path of a request.
 
     Args:
@@ -77,7 +77,7 @@ def parse(method: str, raw_path: str) -> Target:
     name, label, version = match["name"], match["label"], match["version"]
     if not name:
         raise InvalidInputError(f"path {path} has no model name; use GET /v1/models/NAME")
-    return Target(
+    return RestCall(
         RestMethod(match["method"] or ""),
         ModelSpec(
             unquote(name), _parse_version(version) if version else None, unquote(label) if label else None

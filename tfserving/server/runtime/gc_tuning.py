@@ -15,7 +15,7 @@ from typing import Any
 
 
 @contextmanager
-def frozen() -> Iterator[None]:
+def freeze_objects() -> Iterator[None]:
     """Exempts all objects that exist at the end of the block from garbage collection, for good.
 
     The collector is off during the block, which makes an import of TensorFlow a third faster.

@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
+from tfserving.errors import (
+    InvalidInputError,
+    RepositoryError,
+    TfServingError,
+    UnsupportedError,
+    error_class_for,
+)
 from tfserving.repository.warmup_records import read_warmup, unpack_requests
 from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
@@ -206,7 +212,7 @@ class SavedModel:
                 .values_by_number[error.error_code]
                 .name
             )
-            return error_for(code)(error.message, code=code)
+            return error_class_for(code)(error.message, code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
@@ -224,7 +230,7 @@ def _tensorflow() -> Any:
     """The module tensorflow and the class CallableOptions."""
     with _importing:
         if not _imported:
-            with gc_tuning.frozen():
+            with gc_tuning.freeze_objects():
                 import tensorflow as tf
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
             _imported.extend((tf, CallableOptions))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tfserving.client.codec import Codec
 
 
-class Transport:
+class ClientBase:
     """Holds what a client passes to its flows, which are made with the first call."""
 
     def __init__(self, address: str, model_name: str | None, timeout: float | None, retry: Retry) -> None:
