@@ -1,4 +1,4 @@
-"""One tree of errors for the client, the server and the tools, independent of the transport.
+"""One exception hierarchy for the client, the server and the tools, independent of the transport.
 
 Every error has a canonical status `code`, by the names of gRPC ("NOT_FOUND", "INVALID_ARGUMENT", ...). The
 server raises these errors, and its two APIs translate the code. The client catches the errors of its
@@ -81,7 +81,7 @@ class PermissionDeniedError(TfServingError):
 
 
 class UnsupportedError(TfServingError):
-    """The server does not implement the call, or the API cannot express the value."""
+    """The server does not implement the call, or the API cannot represent the value."""
 
     default_code = "UNIMPLEMENTED"
 

@@ -199,7 +199,7 @@ class TestCheckVersionDir:
             check_version_dir(tmp_path / "1")
 
     @pytest.mark.parametrize(
-        ("missing", "flaw"),
+        ("missing", "error"),
         [
             ("saved_model.pb", "has no saved_model.pb"),
             ("variables/variables.index", "has no variables/variables.index"),
@@ -207,11 +207,11 @@ class TestCheckVersionDir:
         ],
     )
     def test_rejects_an_incomplete_version(
-        self, missing: str, flaw: str, tmp_path: Path, fill_version: Fill
+        self, missing: str, error: str, tmp_path: Path, fill_version: Fill
     ) -> None:
         fill_version(tmp_path / "1")
         (tmp_path / "1" / missing).unlink()
-        with pytest.raises(RepositoryError, match=f"/1 {flaw}; copy or export the model again"):
+        with pytest.raises(RepositoryError, match=f"/1 {error}; copy or export the model again"):
             check_version_dir(tmp_path / "1")
 
     def test_rejects_an_empty_saved_model_pb(self, tmp_path: Path) -> None:

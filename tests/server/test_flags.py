@@ -167,4 +167,4 @@ def test_help_lists_every_flag(capsys):
         flags.parse_flags(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert [flag.name for flag in flags.FLAGS if not flag.refusal and f"--{flag.name}" not in text] == []
+    assert [flag.name for flag in flags.FLAGS if not flag.rejection and f"--{flag.name}" not in text] == []

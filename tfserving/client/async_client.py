@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Request, run_async
-from tfserving.client.options import UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -149,7 +149,7 @@ class AsyncClient:
 
     async def wait_until_available(
         self,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         model: str | None = None,
         *,
         version: int | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Request, run
-from tfserving.client.options import UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +81,7 @@ class BlockingClient:
 
         Raises:
             InvalidInputError: names, dtypes or shapes do not fit the signature (checked before sending), the
-                request is 2 GiB or larger, or the server refuses it.
+                request is 2 GiB or larger, or the server rejects it.
             TfServingError: see the class.
         """
         flows = self._flows
@@ -204,7 +204,7 @@ class BlockingClient:
 
     def wait_until_available(
         self,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         model: str | None = None,
         *,
         version: int | None = None,

@@ -83,17 +83,16 @@ class CallFlows:
         """The model spec for the arguments of a call.
 
         Raises:
-            InvalidInputError: neither the call nor the client names a model, or the call gives both a version
-                and a label.
+            InvalidInputError: no model name was given, or both a version and a label were.
         """
         name = model or self._model
         if not name:
             raise InvalidInputError(
-                "the call names no model; pass model=, or model_name= to the client", address=self._address
+                "no model name was given; pass model=, or model_name= to the client", address=self._address
             )
         if version is not None and label is not None:
             raise InvalidInputError(
-                f"version={version} and label={label!r} exclude each other; pass one of them"
+                f"version={version} and label={label!r} are mutually exclusive; pass one of them"
             )
         return _model_spec(name, version, label, signature or "")
 
@@ -102,8 +101,8 @@ class CallFlows:
     ) -> Flow[Arrays]:
         """Predict.
 
-        The cached signature may belong to a version that is gone. So an input that it refuses, or that the
-        server refuses, is an error only after the signature was fetched again; if it changed, the call is
+        The cached signature may belong to a version that is gone. So an input that it rejects, or that the
+        server rejects, is an error only after the signature was fetched again; if it changed, the call is
         made once more.
         """
         names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -242,7 +241,7 @@ class CallFlows:
             request.timeout = left = None if deadline is None else deadline - self._clock()
             if left is not None and left <= 0:
                 raise DeadlineError(
-                    f"{self._address}: the deadline passed before the request was sent; raise timeout=",
+                    f"{self._address}: the deadline passed before the request was sent; increase timeout=",
                     address=self._address,
                     model=request.model,
                 )

@@ -1,4 +1,4 @@
-"""gRPC channels: made with the first call, after a fork, and when the servers' addresses change."""
+"""gRPC channels: made on the first call, after a fork, and when the servers' addresses change."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Codec(Protocol):
         """What makes the requests of many calls from their inputs.
 
         It raises InvalidInputError for inputs that do not fit the signature (see `inputs.arrays_for`), and
-        UnsupportedError for inputs that the transport cannot express.
+        UnsupportedError for inputs that the transport cannot represent.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Converts a caller's inputs (numbers, lists, arrays) to the arrays of a signature.
 
 Python values have no dtype, so they take the signature's, unless it cannot hold them: 1.5 is not an int32,
-300 not a uint8, "a" not a float. A numpy array of another dtype is refused, as the server does (`Expects
+300 not a uint8, "a" not a float. A numpy array of another dtype is rejected, as by the server (`Expects
 arg[0] to be float but double is provided`), but before it is sent and with the name of the input.
 """
 

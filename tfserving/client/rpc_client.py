@@ -14,7 +14,7 @@ from tfserving.errors import UnavailableError
 
 
 class TfRpcClient(RpcTransport, BlockingClient):
-    """A client for the gRPC API. It connects with the first call and reconnects automatically.
+    """A client for the gRPC API. It connects on the first call and reconnects automatically.
 
         with TfRpcClient("127.0.0.1:8500", "digits") as client:
             outputs = client.infer({"image": images})

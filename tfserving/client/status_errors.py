@@ -21,7 +21,7 @@ _HINTS_BY_TEXT = {
 }
 _HINTS = {
     "UNAVAILABLE": "check that the server is running; the default ports are 8500 (gRPC) and 8501 (REST)",
-    "DEADLINE_EXCEEDED": "raise timeout=, or add warmup records if this was the first call of the model",
+    "DEADLINE_EXCEEDED": "increase timeout=, or add warmup records if this was the first call of the model",
     "UNAUTHENTICATED": 'pass a token: metadata={"authorization": "Bearer ..."}',
 }
 
@@ -53,10 +53,8 @@ def is_retryable(error: TfServingError) -> bool:
     Other kinds of exhaustion (memory, message size) would only recur.
     """
     text = (error.server_message or str(error)).lower()
-    if (
-        error.code == "DATA_LOSS"
-    ):  # of the transport: the response broke off; a DATA_LOSS that the server sent would recur
-        return error.server_message is None
+    if error.code == "DATA_LOSS":
+        return error.server_message is None  # the response broke off; the server's own DATA_LOSS would recur
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text
     return error.code == "RESOURCE_EXHAUSTED" and _NO_THREAD in text

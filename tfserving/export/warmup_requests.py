@@ -1,4 +1,4 @@
-"""Warmup requests, generated from signatures or samples and replayed before a version is published.
+"""Warmup records, generated from signatures or samples and replayed before a version is published.
 
 The first request to a signature is slow (up to 48 times the median), since TensorFlow optimizes the graph,
 selects kernels and allocates memory; new batch sizes repeat part of that. So the requests cover every
@@ -55,18 +55,16 @@ def generate_requests(name: str, signatures: Mapping[str, Signature], count: int
         if _can_generate(signature):
             chosen.append(signature)
         else:
-            log.warning(
-                "signature %r gets no warmup requests: its inputs cannot be generated", signature.name
-            )
+            log.warning("signature %r gets no warmup records: its inputs cannot be generated", signature.name)
     if not chosen:
         raise ExportError(
-            "no warmup request can be generated: every signature has inputs of strings or unknown rank; "
+            "no warmup record can be generated: every signature has inputs of strings or unknown rank; "
             "give samples with --warmup-data"
         )
     limit = MAX_RECORDS // len(chosen)
     if not 0 < count <= limit:
         raise InvalidInputError(
-            f"{count} warmup requests for each of {len(chosen)} signatures are out of range (1-{limit}); "
+            f"{count} warmup records for each of {len(chosen)} signatures are out of range (1-{limit}); "
             f"servers accept at most {MAX_RECORDS} in total"
         )
     return [
@@ -138,7 +136,7 @@ def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str
 
 
 def replay_warmup(version_dir: Path) -> None:
-    """Replay the warmup requests of a version, as a server does when it loads the version.
+    """Replay the warmup records of a version, as a server does when it loads the version.
 
     They run in a session of the `serve` graph, with the tensors in the signature, as in
     tensorflow_serving/servables/tensorflow/predict_util.cc.
@@ -163,7 +161,7 @@ def replay_warmup(version_dir: Path) -> None:
                     _run(session, graph.signature_def, name, inputs)
             except Exception as error:
                 raise ExportError(
-                    f"warmup request {number} (signature {name!r}) fails, so servers would not load the "
+                    f"warmup record {number} (signature {name!r}) fails, so servers would not load the "
                     f"version: {sources.summarize(error)}; give valid samples with --warmup-data"
                 ) from error
 

@@ -141,12 +141,12 @@ def _lint_entry(entry: Entry, models_dir: Path | None) -> Iterator[Diagnostic]:
         yield entry.note(entry.at.first("model_type"), "uses the deprecated model_type", hint)
     yield from _lint_policy(entry)
     yield from _lint_labels(entry)
-    faults = list(find_entry_errors(entry.message))
-    for field, message, hint in faults:
+    errors = list(find_entry_errors(entry.message))
+    for field, message, hint in errors:
         yield entry.error(entry.at.first(field), message, hint)
     base_path = list(_lint_base_path(entry))
     yield from base_path
-    if models_dir and not base_path and all(fault.field != "base_path" for fault in faults):
+    if models_dir and not base_path and all(error.field != "base_path" for error in errors):
         yield from lint_versions(entry, models_dir)
 
 

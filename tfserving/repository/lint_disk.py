@@ -51,19 +51,19 @@ def lint_versions(entry: Entry, models_dir: Path) -> Iterator[Diagnostic]:
         # lint checks its labels against its list, and the list is checked here
         yield from _lint_listed_versions(entry, entry.policy, found, export)
     else:
-        yield from _lint_labels(entry, found)
+        yield from _lint_labels_on_disk(entry, found)
 
 
 def _lint_completeness(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     at = entry.at.first("base_path")
     served = entry.policy.select(found)
     for version, path in found.items():
-        flaw = versions.find_version_error(path)
+        error = versions.find_version_error(path)
         hint = f"copy or export it again, or remove {shlex.quote(str(path))}"
-        if flaw is not None and version in served:
-            yield entry.error(at, f"has an incomplete version: {path} {flaw}", hint)
-        elif flaw is not None:
-            yield entry.note(at, f"has an incomplete version, which is not served: {path} {flaw}", hint)
+        if error is not None and version in served:
+            yield entry.error(at, f"has an incomplete version: {path} {error}", hint)
+        elif error is not None:
+            yield entry.note(at, f"has an incomplete version, which is not served: {path} {error}", hint)
 
 
 def _lint_listed_versions(
@@ -80,7 +80,7 @@ def _lint_listed_versions(
             )
 
 
-def _lint_labels(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
+def _lint_labels_on_disk(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     served = entry.policy.select(found)
     for label, version, at in entry.effective_labels():
         what = f"has label {quote(label)} for version {version}, which is not"

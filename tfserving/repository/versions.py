@@ -117,9 +117,9 @@ def check_version_dir(path: str | os.PathLike[str]) -> None:
         RepositoryError: it is not a directory, saved_model.pb is missing or empty, or a file of the variables
             is missing.
     """
-    flaw = find_version_error(path)
-    if flaw is not None:
-        raise RepositoryError(f"{os.fspath(path)} {flaw}; copy or export the model again")
+    error = find_version_error(path)
+    if error is not None:
+        raise RepositoryError(f"{os.fspath(path)} {error}; copy or export the model again")
 
 
 def find_version_error(path: str | os.PathLike[str]) -> str | None:

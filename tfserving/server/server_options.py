@@ -25,14 +25,14 @@ class Flag:
         default: the default in the unit of the flag; its type is the type of the flag.
         help: what the flag does; "" for a flag without effect.
         own: whether tensorflow_model_server does not have the flag.
-        refusal: why any value but the default is rejected; "" if it is not.
+        rejection: why any value but the default is rejected; "" if it is not.
     """
 
     name: str
     default: Any
     help: str = ""
     own: bool = False
-    refusal: str = ""
+    rejection: str = ""
 
     @property
     def type(self) -> type:
@@ -41,10 +41,10 @@ class Flag:
 
     @property
     def support(self) -> str:
-        """One of "done", "accepted" (with a warning, without effect) and "refused" (rejected at startup)."""
-        if self.refusal:
-            return "refused"
-        return "done" if self.help else "accepted"
+        """ "supported", "ignored" (with a warning) or "rejected" (at startup)."""
+        if self.rejection:
+            return "rejected"
+        return "supported" if self.help else "ignored"
 
 
 def _flag(

@@ -103,7 +103,7 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
 @pytest.mark.parametrize(
     ("method", "request_", "code", "message"),
     [
-        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "names no model"),
+        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "no model name was given"),
         (
             services.PREDICT,
             messages.PredictRequest(model_spec={"name": "nobody"}),
@@ -130,7 +130,7 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
         ),
     ],
 )
-def test_refusals(channel, method, request_, code, message):
+def test_rejects_invalid_requests(channel, method, request_, code, message):
     got, text = call_error(channel, method, request_.SerializeToString())
     assert got is grpc.StatusCode[code]
     assert message in text

@@ -2,9 +2,9 @@
 --enable_batching.
 
 Requests of one signature are joined along the first dimension of their inputs, run once, and the outputs are
-split again (batching_session.cc of TensorFlow Serving 2.20). Different from there: an empty request is not
-queued, requests of different shapes wait for others of their own shape instead of failing together, and if a
-batch fails, each of its requests is run alone, so that one bad request does not fail the others.
+split again (batching_session.cc of TensorFlow Serving 2.20). Unlike tensorflow_model_server, an empty
+request is not queued, requests of different shapes wait for others of their own shape instead of failing
+together, and if a batch fails, each of its requests runs alone, so that one bad request does not fail others.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ class BatchingServable:
             if batch is None:
                 if len(self._waiting) >= self._parameters.max_enqueued_batches:
                     raise UnavailableError(
-                        f"{len(self._waiting)} batches are waiting, the maximum (max_enqueued_batches): try "
-                        "again later"
+                        f"the queue is full ({len(self._waiting)} batches wait, max_enqueued_batches); "
+                        "retry later"
                     )
                 due = now + self._parameters.batch_timeout_micros / 1e6
                 batch = self._open[key] = _Batch(key, signature, outputs, due)

@@ -20,7 +20,7 @@ class BatchingParameters:
     Attributes:
         max_batch_size: maximum rows of a request, and of a batch.
         batch_timeout_micros: microseconds that a batch waits to be filled while a thread is idle.
-        max_enqueued_batches: maximum batches of a version that wait; more requests are refused.
+        max_enqueued_batches: maximum batches of a version that wait; more requests are rejected.
         num_batch_threads: batches of a version that run at the same time.
         allowed_batch_sizes: sizes that batches are padded to; empty for any size.
         pad_variable_length_inputs: whether inputs of different shapes are padded to join one batch.
@@ -44,7 +44,7 @@ class BatchingParameters:
         return (self.split_large and self.max_execution_batch_size) or self.max_batch_size
 
     def padded_size(self, rows: int) -> int:
-        """The allowed batch size that fits so many rows."""
+        """The smallest allowed batch size for the given number of rows."""
         return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
 
 

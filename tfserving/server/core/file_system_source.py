@@ -50,7 +50,7 @@ class FileSystemSource:
         self._logged: dict[str, str] = {}
 
     def poll(self, model: ModelConfig, failed: Collection[Path] = frozenset()) -> Mapping[int, Path] | None:
-        """Selects the versions that the model's policy serves.
+        """Selects the versions that the model's version policy serves.
 
         Args:
             failed: directories that could not be loaded. One whose files have changed since was incomplete,
@@ -77,7 +77,8 @@ class FileSystemSource:
             names = ", ".join(map(str, found))
             self._log_once(
                 model.name,
-                f"model {model.name!r}: none of the versions {names} is complete and selected by the policy",
+                f"model {model.name!r}: none of the versions {names} is complete and selected by the version "
+                "policy",
             )
         else:
             self._logged.pop(model.name, None)
@@ -87,7 +88,7 @@ class FileSystemSource:
         return selected
 
     def _select(self, model: ModelConfig, found: dict[int, Path]) -> Mapping[int, Path]:
-        """What the policy selects among the complete versions; reads no others than those it may select."""
+        """What the version policy selects among the complete versions; reads only those it may select."""
         while True:
             selected = {version: found[version] for version in model.policy.select(found)}
             unsettled = [version for version, path in selected.items() if not self._is_settled(path)]

@@ -205,7 +205,7 @@ class ServableManager:
 
     def _find(self, spec: ModelSpec) -> LoaderHarness:
         if not spec.name:
-            raise InvalidInputError("the request names no model: set model_spec.name")
+            raise InvalidInputError("no model name was given; set model_spec.name")
         served = self._served.get(spec.name, _NOTHING)
         if spec.label is not None:
             if spec.label not in served.labels:

@@ -1,4 +1,4 @@
-"""What a loaded version can do, whatever runtime it runs on."""
+"""The interface of a loaded version, independent of the runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of tensorflow_model_server, and more by version and signature.
+"""The metrics of tensorflow_model_server, and our own by version and signature.
 
 Names, types, labels and buckets of the former are those of TensorFlow Serving 2.20 (servables/tensorflow/
 util.cc). Callers cannot create labels: the label of a model that is not configured is "", and so are those of

@@ -104,7 +104,7 @@ class BatchingMetrics:
         ).series()
 
     def count_request(self, rows: int) -> None:
-        """Counts a request of so many rows."""
+        """Counts a request with the given number of rows."""
         self._input_size.observe(rows)
 
     def count_wait(self, seconds: float) -> None:

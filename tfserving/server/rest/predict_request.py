@@ -65,7 +65,7 @@ class PredictBody:
         """
         if not signature.inputs:
             raise InvalidInputError(
-                f"signature {signature.name!r} has no inputs, which JSON cannot express; use gRPC"
+                f"signature {signature.name!r} has no inputs; JSON cannot represent that: use gRPC"
             )
         if self.format is Format.COLUMN:
             return _read_columns(self.value, signature)
@@ -90,7 +90,8 @@ def parse_predict(body: bytes) -> PredictBody:
     if len(formats) != 1:
         count = "both" if formats else "neither"
         raise InvalidInputError(
-            f"the request has {count} of 'instances' (row format) and 'inputs' (column format); send one"
+            "the request must have exactly one of 'instances' (row format) and 'inputs' (column format); "
+            f"it has {count}"
         )
     value = request[formats[0].value]
     if formats[0] is Format.ROW and (not isinstance(value, (list, NumberArray)) or not _length(value)):

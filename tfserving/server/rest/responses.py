@@ -50,7 +50,7 @@ def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
             dimensions of the outputs differ or are missing (MakeRowFormatJsonFromTensors).
     """
     if not outputs:
-        raise InvalidInputError("the signature has no outputs, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the signature has no outputs; JSON cannot represent that: use gRPC")
     prepared = {name: _prepare(name, array) for name, array in outputs.items()}
     if form is Format.COLUMN:
         if len(prepared) == 1:
@@ -68,7 +68,7 @@ def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
 def encode_classifications(result: Any) -> bytes:
     """The response for a `ClassificationResult` message: a list of [label, score] for each example."""
     if not result.classifications:
-        raise InvalidInputError("the result has no classifications, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the result has no classifications; JSON cannot represent that: use gRPC")
     lists = [
         [
             [label.label, score]
@@ -82,7 +82,7 @@ def encode_classifications(result: Any) -> bytes:
 def encode_regressions(result: Any) -> bytes:
     """The response for a `RegressionResult` message: a value for each example."""
     if not result.regressions:
-        raise InvalidInputError("the result has no regressions, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the result has no regressions; JSON cannot represent that: use gRPC")
     return b'{"results":%b}' % _dumps(_scores(result.regressions, "value"))
 
 
@@ -113,7 +113,7 @@ def _prepare(name: str, array: Array) -> Array:
     dtype = DType.of(array.dtype)
     if dtype not in _SUPPORTED:
         raise InvalidInputError(
-            f"output {name!r} is {dtype.label}, which JSON cannot express; use gRPC, or cast it in the model"
+            f"output {name!r} is {dtype.label}; JSON cannot represent it: use gRPC, or cast it in the model"
         )
     if dtype is DType.DT_STRING:
         to_json = _to_base64 if name.endswith("_bytes") else _to_text

@@ -1,4 +1,4 @@
-"""The REST API of TensorFlow Serving: HTTP and JSON over the same service as gRPC."""
+"""The REST API of TensorFlow Serving: HTTP and JSON, on top of the same `Service` as gRPC."""
 
 from __future__ import annotations
 

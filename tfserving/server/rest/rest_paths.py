@@ -1,4 +1,4 @@
-"""Methods and paths of the REST API: what a request line asks for, and of which model."""
+"""Methods and paths of the REST API: the method and the model that a request line names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfserving.wire.model_spec import ModelSpec
 
 
 class RestMethod(enum.Enum):
-    """What a path asks for, by the end of the path."""
+    """The methods, by the end of the path."""
 
     STATUS = ""
     METADATA = "/metadata"

@@ -67,7 +67,7 @@ def load(
             ) from error
         if count:
             metrics.count_warmup(path, count, time.perf_counter() - loaded)
-            log.info("model %r version %d: %d warmup requests", model, version, count)
+            log.info("model %r version %d: %d warmup records", model, version, count)
     return saved_model
 
 
