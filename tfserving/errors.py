@@ -107,18 +107,18 @@ class ExportError(TfServingError):
 
 
 # PERMISSION_DENIED and UNAUTHENTICATED share a class; other codes are a plain TfServingError.
-_CLASSES: tuple[type[TfServingError], ...] = (
-    NotFoundError,
-    InvalidInputError,
-    FailedPreconditionError,
-    DeadlineError,
-    UnavailableError,
-    ExhaustedError,
-    PermissionDeniedError,
-    UnsupportedError,
-    ProtocolError,
-)
-_BY_CODE = {one.default_code: one for one in _CLASSES} | {"UNAUTHENTICATED": PermissionDeniedError}
+_BY_CODE: dict[str, type[TfServingError]] = {
+    "NOT_FOUND": NotFoundError,
+    "INVALID_ARGUMENT": InvalidInputError,
+    "FAILED_PRECONDITION": FailedPreconditionError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+    "UNAVAILABLE": UnavailableError,
+    "RESOURCE_EXHAUSTED": ExhaustedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "UNAUTHENTICATED": PermissionDeniedError,
+    "UNIMPLEMENTED": UnsupportedError,
+    "DATA_LOSS": ProtocolError,
+}
 
 
 def error_class_for(code: str) -> type[TfServingError]:

@@ -41,7 +41,7 @@ class Apis:
 
 
 @contextmanager
-def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
+def serve(in_loop, observers=(), page=None, models=("m",), loader=None):
     """Serves version 3 of the models until the end of the block."""
     loader = loader or FakeLoader()
     manager = ServableManager(loader)
@@ -58,7 +58,7 @@ def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         runner = make_rest_runner(
-            service, RestOptions(), shutdown_timeout=0.1, observers=observers, pages=pages
+            service, RestOptions(), shutdown_timeout=0.1, observers=observers, page=page
         )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,38 +9,34 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from google.protobuf import text_format
-
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
-from tfserving.errors import (
-    ConfigError,
-    DeadlineError,
-    InvalidInputError,
-    NotFoundError,
-    TfServingError,
-)
+from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
+from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfserving.client.codec import Codec, Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
-    from tfserving.wire.predict import Arrays
+    from tfserving.wire.dtypes import Array, Arrays
 
 T = TypeVar("T")
+
+# Most calls have the spec of an earlier call.
+_make_spec = lru_cache(1024)(ModelSpec)
 
 # Seconds between two polls of the status in wait_until_available, first and at most.
 _FIRST_POLL_INTERVAL, _LONGEST_POLL_INTERVAL = 0.05, 1.0
 # Seconds for one poll: it must not hang for the whole wait, since the server may come up meanwhile.
 _POLL_TIMEOUT = 5.0
+# Codes of errors whose cause can be a changed signature.
+_STALE_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS"})
 
 
 class CallFlows:
@@ -94,7 +90,7 @@ class CallFlows:
             raise InvalidInputError(
                 f"version={version} and label={label!r} are mutually exclusive; pass one of them"
             )
-        return _model_spec(name, version, label, signature or "")
+        return _make_spec(name, version, label, signature or "")
 
     def infer(
         self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
@@ -117,7 +113,7 @@ class CallFlows:
                 return (yield from self._request(request, deadline))
             except TfServingError as error:
                 self._add_context(error, spec.name)
-                if is_new or not _may_be_stale(error):
+                if is_new or error.code not in _STALE_CODES:
                     raise
                 newer = yield from self._refetch_signatures(spec, deadline)
                 if newer is None or cached.is_same(newer, spec.signature):
@@ -132,7 +128,7 @@ class CallFlows:
 
     def regress(
         self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
-    ) -> Flow[np.ndarray[Any, Any]]:
+    ) -> Flow[Array]:
         request = self._codec.regress(spec, examples, context)
         return (yield from self._request(request, self._deadline(timeout)))
 
@@ -269,18 +265,8 @@ class CallFlows:
             error.args = (f"{self._address}{about}: {error}",)
 
 
-@lru_cache(1024)
-def _model_spec(name: str, version: int | None, label: str | None, signature: str) -> ModelSpec:
-    return ModelSpec(name, version, label, signature)
-
-
 def _cache_key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
     return spec.name, spec.version, spec.label
-
-
-def _may_be_stale(error: TfServingError) -> bool:
-    """Whether a changed signature can be the reason."""
-    return error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS")
 
 
 def _is_temporary(error: TfServingError, spec: ModelSpec) -> bool:
@@ -302,9 +288,4 @@ def _config_message(config: Any) -> Any:
         raise InvalidInputError(
             f"config is a {type(config).__name__}; pass the text of a models.config, or a ModelServerConfig"
         )
-    try:
-        return text_format.Parse(config, messages.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise ConfigError(
-            f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}"
-        ) from error
+    return parse_text_format(config)

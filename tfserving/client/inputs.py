@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
-
-Array = np.ndarray[Any, Any]
 
 
 def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -34,7 +32,7 @@ def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signatur
     return found
 
 
-def arrays_for(signature: Signature, inputs: Any) -> dict[str, Array]:
+def arrays_for(signature: Signature, inputs: Any) -> Arrays:
     """The inputs by name, with the dtypes of the signature and shapes that it accepts.
 
     Args:
@@ -63,7 +61,7 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         )
 
 
-def order_outputs(outputs: dict[str, Array], expected: Sequence[str]) -> dict[str, Array]:
+def order_outputs(outputs: Arrays, expected: Sequence[str]) -> Arrays:
     """The outputs in the expected order; others (of a newer signature) follow.
 
     Raises:

@@ -16,10 +16,8 @@ import numpy as np
 
 from tfserving.client.inputs import whole_numbers
 from tfserving.errors import ProtocolError, UnsupportedError
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.signatures import TensorInfo
-
-Array = np.ndarray[Any, Any]
 
 
 def encode_json(value: Any, *, plain: bool) -> bytes:

@@ -14,8 +14,8 @@ from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import ProtocolError, error_class_for
 from tfserving.wire import messages, predict, services
+from tfserving.wire.dtypes import Array, Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
 from tfserving.wire.services import Method
 from tfserving.wire.signatures import Signature, signatures_of
 
@@ -61,7 +61,7 @@ class RpcCodec:
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Request[np.ndarray[Any, Any]]:
+    ) -> Request[Array]:
         request = messages.RegressionRequest(
             model_spec=spec.to_message(), input=input_message(examples, context)
         )
@@ -70,10 +70,7 @@ class RpcCodec:
         )
 
     def multi_inference(
-        self,
-        tasks: Sequence[tuple[ModelSpec, str]],
-        examples: Sequence[Features],
-        context: Features | None,
+        self, tasks: Sequence[tuple[ModelSpec, str]], examples: Sequence[Features], context: Features | None
     ) -> Request[Inference]:
         request = messages.MultiInferenceRequest(input=input_message(examples, context))
         for spec, method_name in tasks:
@@ -125,11 +122,11 @@ def _classifications(result: Any) -> list[list[Classification]]:
     ]
 
 
-def _regressions(result: Any) -> np.ndarray[Any, Any]:
+def _regressions(result: Any) -> Array:
     return np.array([entry.value for entry in result.regressions], np.float32)
 
 
-def _inference(result: Any) -> list[list[Classification]] | np.ndarray[Any, Any]:
+def _inference(result: Any) -> list[list[Classification]] | Array:
     kind = result.WhichOneof("result")
     if kind == "classification_result":
         return _classifications(result.classification_result)

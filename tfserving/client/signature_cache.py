@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfserving.client.flow import Request
 from tfserving.client.inputs import check_outputs, choose_signature
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 if TYPE_CHECKING:

@@ -12,12 +12,7 @@ from tfserving.errors import InvalidInputError
 from tfserving.export import sources
 from tfserving.export.rewrite import Renaming, rewrite
 from tfserving.export.tf_logging import quiet_logs
-from tfserving.export.warmup_requests import (
-    encode_samples,
-    generate_requests,
-    load_samples,
-    replay_warmup,
-)
+from tfserving.export.warmup_requests import encode_samples, generate_requests, load_samples, replay_warmup
 from tfserving.repository import versions
 from tfserving.repository.model_names import check_name
 from tfserving.repository.warmup_records import remove_warmup, warmup_file, write_warmup

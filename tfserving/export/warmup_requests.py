@@ -20,13 +20,11 @@ from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
 from tfserving.repository.warmup_records import MAX_RECORDS, read_warmup, unpack_requests
 from tfserving.wire import predict
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 log = logging.getLogger(__name__)
-
-Array = np.ndarray[Any, Any]
 
 # Batch sizes of the generated requests, in turn.
 BATCH_SIZES = (1, 8)
@@ -118,7 +116,7 @@ def encode_samples(
     ]
 
 
-def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Array]:
+def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> Arrays:
     """Samples by input name, from an .npz file or a mapping.
 
     Raises:
@@ -182,15 +180,10 @@ def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) 
 
 
 def _can_generate(signature: Signature) -> bool:
+    if signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]:
+        return True
     infos = signature.inputs.values()
-    return bool(infos) and (
-        _takes_images(signature)
-        or all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
-    )
-
-
-def _takes_images(signature: Signature) -> bool:
-    return signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]
+    return bool(infos) and all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
 
 
 def _generate(info: TensorInfo, batch_size: int) -> Array:
@@ -203,7 +196,7 @@ def _generate(info: TensorInfo, batch_size: int) -> Array:
     return np.zeros(shape, info.dtype.numpy)
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+def _read_npz(path: str | os.PathLike[str]) -> Arrays:
     try:
         with open(path, "rb") as stream:
             file = np.load(stream, allow_pickle=False)

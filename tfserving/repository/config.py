@@ -33,7 +33,7 @@ class All:
     """Serves every version on disk."""
 
     def select(self, versions: Iterable[int]) -> tuple[int, ...]:
-        """Those of `versions`, the versions on disk, to serve, in ascending order."""
+        """See `Latest.select`."""
         return tuple(sorted(set(versions)))
 
 
@@ -157,4 +157,4 @@ def policy_of(entry: Any) -> VersionPolicy:
         return All()
     if choice == "specific":
         return Specific(tuple(policy.specific.versions))
-    return Latest(max(policy.latest.num_versions, 1))
+    return Latest(policy.latest.num_versions or 1)

@@ -17,13 +17,7 @@ from tfserving.repository.config import (
     find_entry_errors,
 )
 from tfserving.repository.config_text import ConfigSyntaxError, find_entries, is_json, read_message
-from tfserving.repository.diagnostics import (
-    Diagnostic,
-    Entry,
-    Severity,
-    list_numbers,
-    read_entries,
-)
+from tfserving.repository.diagnostics import Diagnostic, Entry, Severity, list_numbers, read_entries
 from tfserving.repository.lint_disk import lint_versions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field

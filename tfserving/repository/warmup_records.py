@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.repository import tfrecord
 from tfserving.wire import messages, tensors, tf_examples
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE
 
 MAX_RECORDS = 1000  # WarmupConsts::kMaxNumRecords; servers reject a version with more
@@ -70,7 +70,7 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
             raise ProtocolError(f"{path}: record {number} is not a PredictionLog: {error}") from error
 
 
-def unpack_requests(record: Any) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]], tuple[str, ...]]]:
+def unpack_requests(record: Any) -> Iterator[tuple[str, Arrays, tuple[str, ...]]]:
     """Yield (signature name, inputs, names of outputs) of each request in a `PredictionLog`.
 
     No names of outputs mean all outputs. The kinds of requests are those of saved_model_warmup.cc.

@@ -97,15 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(container: argparse._ActionsContainer, flag: Flag) -> None:
-    text = f"{flag.help} (default: {_shown(flag.default)})".replace("%", "%%")
+    default = str(flag.default).lower() if flag.type is bool else str(flag.default) or "empty"
+    text = f"{flag.help} (default: {default})".replace("%", "%%")
     options: dict[str, Any] = {"metavar": flag.type.__name__.upper(), "type": flag.type}
     if flag.type is bool:
         options = {"metavar": "BOOL", "type": _boolean, "nargs": "?", "const": True}
     container.add_argument(f"--{flag.name}", help=text if flag.help else argparse.SUPPRESS, **options)
-
-
-def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
 def _values(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:

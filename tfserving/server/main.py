@@ -123,10 +123,7 @@ class Server:
             poll=options.polling,
             labels_for_unavailable=options.models.labels_for_unavailable,
         )
-        self._workers = WorkerPools(
-            options.inference.max_threads,
-            lambda name: name in manager.models(),
-        )
+        self._workers = WorkerPools(options.inference.max_threads, lambda name: name in manager.models())
         service = Service(manager, self._workers, check_method_names=options.inference.check_method_names)
         grpc_api = GrpcApi(
             service,
@@ -135,13 +132,13 @@ class Server:
             observers=observability.observers,
         )
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
-        self._has_pages = bool(observability.pages)
+        self._has_page = observability.page is not None
         self._rest_runner = make_rest_runner(
             service,
             options.rest,
             shutdown_timeout=GRACE_SECONDS,
             observers=observability.observers,
-            pages=observability.pages,
+            page=observability.page,
         )
 
     async def load_models(self, stop: asyncio.Event) -> bool:
@@ -168,7 +165,7 @@ class Server:
         await self._rest_runner.setup()
         if rest_port is not None:
             await open_port(self._rest_runner, rest_port)
-        elif self._has_pages:
+        elif self._has_page:
             log.warning(
                 "--monitoring_config_file has no effect: metrics are served on the REST port, which is "
                 "disabled; set --rest_api_port"

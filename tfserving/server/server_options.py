@@ -155,7 +155,7 @@ class LoadOptions:
         "num_load_threads",
         0,
         "Number of versions that load at the same time; 0 means one for each CPU.",
-        convert=lambda threads: threads or CPUS,
+        convert=lambda threads: max(1, threads or CPUS),
     )
     max_retries: int = _flag(
         "max_num_load_retries", 5, "Number of retries of a failed load, if a retry can help."
@@ -229,7 +229,7 @@ class RuntimeOptions:
         "num_request_iterations_for_warmup",
         0,
         "Number of times that each warmup record is replayed; 0 means once.",
-        convert=lambda iterations: iterations or 1,
+        convert=lambda iterations: max(1, iterations),
     )
 
     # model_servers/server.cc: the one counts only if neither of the two is given

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.manager import ServableManager
-from tfserving.server.core.servable import Arrays, Inputs
+from tfserving.server.core.servable import Inputs
 from tfserving.server.core.servable_state import ServableStatus
 from tfserving.server.request_context import RequestContext
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import (
     CLASSIFY_METHOD,

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 # Bytes up to which copying twice is faster than ndarray.copy.
 _SMALL = 4096

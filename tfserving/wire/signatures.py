@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tfserving.errors import RepositoryError
 from tfserving.wire import messages, tensors
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, DType
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -64,7 +62,7 @@ class Signature:
     method_name: str
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
-    defaults: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Array] = field(default_factory=dict)
 
 
 def signatures_of(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:

@@ -230,7 +230,7 @@ def test_a_metric_counts_dropped_lines():
         dropped = 4
 
     observability = Observability(metrics=Metrics(), metrics_path="/metrics", access_log=Full())
-    assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.pages[0].text()
+    assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.page.text()
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):

@@ -22,11 +22,12 @@ import numpy as np
 from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
 from tfserving.server.batching.padding import count_rows, join_batch
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
-from tfserving.server.core.servable import Arrays, Inputs, Loader, Servable, check_dtypes
+from tfserving.server.core.servable import Inputs, Loader, Servable, check_dtypes
 from tfserving.server.futures import attempt, gather, then
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import BatchingMetrics
 from tfserving.server.request_context import RequestContext
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import Signature
 
 # In the directory of a version, with --enable_per_model_batching_parameters.

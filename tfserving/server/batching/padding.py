@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.core.servable import Inputs
-
-Array = np.ndarray[Any, Any]
+from tfserving.wire.dtypes import Array
 
 
 def count_rows(inputs: Inputs) -> int:

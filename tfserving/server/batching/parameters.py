@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from tfserving.errors import ConfigError
+from tfserving.repository.config_text import read_text_file
 from tfserving.wire import messages
 
 
@@ -58,11 +57,7 @@ def read_parameters(path: str | Path) -> BatchingParameters:
     def fail(reason: object) -> ConfigError:
         return ConfigError(f"batching parameters {path}: {reason}")
 
-    message = messages.BatchingParameters()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise fail(error) from error
+    message = read_text_file(path, messages.BatchingParameters(), f"batching parameters {path}")
     numbers: dict[str, Any] = {}
     for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"):
         if message.HasField(name):

@@ -36,11 +36,7 @@ class FileSystemSource:
     """
 
     def __init__(
-        self,
-        models_dir: Path | None = None,
-        clock: Callable[[], float] = time.time,
-        *,
-        settle: bool = True,
+        self, models_dir: Path | None = None, clock: Callable[[], float] = time.time, *, settle: bool = True
     ) -> None:
         self._models_dir = models_dir
         self._clock = clock
@@ -82,9 +78,10 @@ class FileSystemSource:
             )
         else:
             self._logged.pop(model.name, None)
-        self._forget(
-            {path for path in (*self._settled, *self._seen) if path.parent == base_path} - set(found.values())
-        )
+        for path in {*self._settled, *self._seen} - set(found.values()):
+            if path.parent == base_path:
+                self._settled.pop(path, None)
+                self._seen.pop(path, None)
         return selected
 
     def _select(self, model: ModelConfig, found: dict[int, Path]) -> Mapping[int, Path]:
@@ -111,11 +108,6 @@ class FileSystemSource:
         del self._seen[path]
         self._settled[path] = fingerprint
         return True
-
-    def _forget(self, gone: set[Path]) -> None:
-        for path in gone:
-            self._settled.pop(path, None)
-            self._seen.pop(path, None)
 
     def _log_once(self, model: str, text: str) -> None:
         """Logs a warning unless it is the same as at the last poll."""

@@ -62,7 +62,7 @@ class ServableManager:
         self._served: dict[str, _Served] = {}
         self._changed = threading.Condition()
         self._stopping = False
-        self._pool = ThreadPoolExecutor(max(1, self._options.threads), thread_name_prefix="load")
+        self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="load")
         self._owner = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:

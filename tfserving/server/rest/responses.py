@@ -11,28 +11,10 @@ import orjson
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.predict_request import Format
-from tfserving.wire.dtypes import DType
+from tfserving.server.rest.predict_request import JSON_DTYPES, Format
+from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.model_spec import ModelSpec
 
-Array = np.ndarray[Any, Any]
-
-# AddSingleValueAndAdvance in json_tensor.cc supports no other dtypes.
-_SUPPORTED = frozenset(
-    (
-        DType.DT_FLOAT,
-        DType.DT_DOUBLE,
-        DType.DT_INT8,
-        DType.DT_INT16,
-        DType.DT_INT32,
-        DType.DT_INT64,
-        DType.DT_UINT8,
-        DType.DT_UINT32,
-        DType.DT_UINT64,
-        DType.DT_BOOL,
-        DType.DT_STRING,
-    )
-)
 # Characters of an error: names from requests, of any length, can be part of it.
 _MAX_ERROR_LENGTH = 4000
 _INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -111,7 +93,7 @@ def encode_error(text: str) -> bytes:
 def _prepare(name: str, array: Array) -> Array:
     """The array for `_encode_array` and `_rows`: strings as JSON values, numbers in the layout for orjson."""
     dtype = DType.of(array.dtype)
-    if dtype not in _SUPPORTED:
+    if dtype not in JSON_DTYPES:
         raise InvalidInputError(
             f"output {name!r} is {dtype.label}; JSON cannot represent it: use gRPC, or cast it in the model"
         )

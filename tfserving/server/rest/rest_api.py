@@ -75,13 +75,13 @@ class RestApi:
     async def _infer(
         self, context: RequestContext, request: web.BaseRequest, call: RestCall, chunks: list[bytes]
     ) -> web.Response:
-        accepts_gzip = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
         def run() -> Future[bytes]:
             body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
             future = self._run(context, call, body)
-            return then(future, self._compress) if accepts_gzip else future
+            return then(future, _compress) if accepts_gzip else future
 
         running = self._service.run_in_worker(call.spec.name, run)
         try:
@@ -96,9 +96,6 @@ class RestApi:
         if body.startswith(_GZIP_MAGIC):
             response.headers.update(_GZIP)
         return response
-
-    def _compress(self, text: bytes) -> bytes:
-        return text if len(text) < MIN_COMPRESSED_BYTES else _gzip(text)
 
     def _run(self, context: RequestContext, call: RestCall, body: bytes) -> Future[bytes]:
         """A future for the JSON text of the response; runs in a worker thread."""
@@ -166,11 +163,9 @@ async def _read_body(request: web.BaseRequest) -> list[bytes]:
         raise InvalidInputError(f"the body is incomplete: {error}") from error
 
 
-def _accepts_gzip(header: str) -> bool:
-    return _ACCEPTS_GZIP.search(header) is not None
-
-
-def _gzip(data: bytes) -> bytes:
+def _compress(text: bytes) -> bytes:
+    if len(text) < MIN_COMPRESSED_BYTES:
+        return text
     # level 1: digits of floats hardly get smaller with a higher one
     compressor = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
-    return compressor.compress(data) + compressor.flush()
+    return compressor.compress(text) + compressor.flush()

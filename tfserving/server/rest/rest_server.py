@@ -32,18 +32,18 @@ def make_rest_runner(
     *,
     shutdown_timeout: float,
     observers: Sequence[Observer] = (),
-    pages: Sequence[Page] = (),
+    page: Page | None = None,
 ) -> web.BaseRunner:
     """The REST API as a runner of aiohttp: call `setup()`, then open a port.
 
     Args:
         shutdown_timeout: seconds that `cleanup()` waits for requests in flight.
         observers: are notified of every request.
-        pages: are served beside the API, and not observed.
+        page: is served beside the API, and not observed.
     """
     handle = RestApi(service, options).handle
     return web.ServerRunner(
-        _Server(instrument(handle, observers, pages), request_factory=_request),
+        _Server(instrument(handle, observers, page), request_factory=_request),
         shutdown_timeout=shutdown_timeout,
     )
 

@@ -21,7 +21,7 @@ from tfserving.errors import (
     error_class_for,
 )
 from tfserving.repository.warmup_records import read_warmup, unpack_requests
-from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
+from tfserving.server.core.servable import Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
@@ -29,7 +29,7 @@ from tfserving.server.request_context import RequestContext
 from tfserving.server.runtime import gc_tuning
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class SavedModel:
                         f"a warmup record has inputs {sorted(inputs)}, expected {sorted(signature.inputs)}"
                     )
                 inputs = {**signature.defaults, **inputs}
-                for _ in range(max(1, iterations)):
+                for _ in range(iterations):
                     self.submit(context, signature, inputs, outputs or tuple(signature.outputs))
             count += 1
         return count
@@ -237,7 +237,7 @@ def _tensorflow() -> Any:
     return _imported
 
 
-def _as_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
+def _as_array(value: Any, dtype: DType) -> Array:
     if isinstance(value, np.ndarray):
         return value
     return np.asarray(value, object if dtype is DType.DT_STRING else None)
