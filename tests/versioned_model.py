@@ -38,7 +38,7 @@ class VersionedModel:
         return self._publish(base_path, version, b"\xff" + self.graph(version)[::-1])
 
     def _publish(self, base_path: Path, version: int, graph: bytes) -> Path:
-        with versions.staged(base_path) as staging:
+        with versions.stage_version(base_path) as staging:
             (staging / "saved_model.pb").write_bytes(graph)
             return versions.publish(staging, base_path, version)
 

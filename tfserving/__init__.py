@@ -1,3 +1,3 @@
-"""From a trained TensorFlow model to a served endpoint: export, repository, server and client."""
+"""Export, serve and call TensorFlow models with TensorFlow Serving."""
 
 __version__ = "0.1.0"

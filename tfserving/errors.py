@@ -1,4 +1,4 @@
-"""One tree of errors for the client, the server and the tools, independent of the transport.
+"""One exception hierarchy for the client, the server and the tools, independent of the transport.
 
 Every error has a canonical status `code`, by the names of gRPC ("NOT_FOUND", "INVALID_ARGUMENT", ...). The
 server raises these errors, and its two APIs translate the code. The client catches the errors of its
@@ -81,7 +81,7 @@ class PermissionDeniedError(TfServingError):
 
 
 class UnsupportedError(TfServingError):
-    """The server does not implement the call, or the API cannot express the value."""
+    """The server does not implement the call, or the API cannot represent the value."""
 
     default_code = "UNIMPLEMENTED"
 
@@ -107,20 +107,20 @@ class ExportError(TfServingError):
 
 
 # PERMISSION_DENIED and UNAUTHENTICATED share a class; other codes are a plain TfServingError.
-_CLASSES: tuple[type[TfServingError], ...] = (
-    NotFoundError,
-    InvalidInputError,
-    FailedPreconditionError,
-    DeadlineError,
-    UnavailableError,
-    ExhaustedError,
-    PermissionDeniedError,
-    UnsupportedError,
-    ProtocolError,
-)
-_BY_CODE = {one.default_code: one for one in _CLASSES} | {"UNAUTHENTICATED": PermissionDeniedError}
+_BY_CODE: dict[str, type[TfServingError]] = {
+    "NOT_FOUND": NotFoundError,
+    "INVALID_ARGUMENT": InvalidInputError,
+    "FAILED_PRECONDITION": FailedPreconditionError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+    "UNAVAILABLE": UnavailableError,
+    "RESOURCE_EXHAUSTED": ExhaustedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "UNAUTHENTICATED": PermissionDeniedError,
+    "UNIMPLEMENTED": UnsupportedError,
+    "DATA_LOSS": ProtocolError,
+}
 
 
-def error_for(code: str) -> type[TfServingError]:
+def error_class_for(code: str) -> type[TfServingError]:
     """The class for a canonical status name; `TfServingError` if there is none."""
     return _BY_CODE.get(code, TfServingError)

@@ -62,7 +62,7 @@ def test_script_reports_missing_requirements():
         (["m.keras", "--name", "m", "--input-name", "a=b c"], "is not a valid name of an input"),
         (["m.keras", "--name", "m", "--output-name", "a=b", "--output-name", "a=c"], "renamed twice"),
         (["m.keras", "--name", "m", "--warmup", "2", "--warmup-data", "s.npz"], "not allowed with"),
-        (["m.keras", "--name", "m", "--warmup", "-2"], "-2 warmup requests"),
+        (["m.keras", "--name", "m", "--warmup", "-2"], "warmup must be 0 or more, not -2"),
         (["m.keras", "--name", "m", "--warmup-data", "s.npz"], "cannot read s.npz"),
         (["notes.txt", "--name", "m"], "notes.txt is not a .keras or .h5 file"),
         ([".", "--name", "m"], "has no saved_model.pb"),

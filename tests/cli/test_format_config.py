@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.configs import JSON, TEXT, write
 from tfserving.cli.format_config import main
-from tfserving.repository.config import parse
+from tfserving.repository.config import parse_config
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -23,7 +23,7 @@ def test_prints_text_format(run):
 def test_converts_json_with_a_note(run):
     status, out, err = run(main, "--config", write(JSON))
     assert status == 0
-    assert parse(out) == parse(TEXT)
+    assert parse_config(out) == parse_config(TEXT)
     assert err == "tfserving format: note: converted m.config from JSON\n"
 
 

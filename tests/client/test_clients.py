@@ -213,12 +213,12 @@ def test_a_truncated_reply_is_a_protocol_error_unless_its_outputs_are_complete(
 
 
 def test_rejects_a_call_without_a_model(connect):
-    with pytest.raises(InvalidInputError, match="names no model"):
+    with pytest.raises(InvalidInputError, match="no model name was given"):
         connect(model=None).infer([1])
 
 
 def test_rejects_a_version_together_with_a_label(client):
-    with pytest.raises(InvalidInputError, match="exclude each other"):
+    with pytest.raises(InvalidInputError, match="mutually exclusive"):
         client.infer([1], version=1, label="stable")
 
 

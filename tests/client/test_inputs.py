@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tfserving.client.inputs import arrays_for, check_outputs, choose, in_order
+from tfserving.client.inputs import arrays_for, check_outputs, choose_signature, order_outputs
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
 from tfserving.wire.dtypes import DType
 from tfserving.wire.signatures import Signature, TensorInfo
@@ -211,11 +211,11 @@ def test_a_signature_without_inputs_accepts_an_empty_dict():
 
 
 def test_choosing_a_signature_and_outputs_rejects_unknown_names():
-    assert choose({"serving_default": TWO}, "") is TWO
+    assert choose_signature({"serving_default": TWO}, "") is TWO
     with pytest.raises(NotFoundError, match="no signature 'x'; it has: 'serving_default'"):
-        choose({"serving_default": TWO}, "x")
+        choose_signature({"serving_default": TWO}, "x")
     with pytest.raises(NotFoundError, match="it has: none"):
-        choose({}, "")
+        choose_signature({}, "")
     check_outputs(TWO, ["y"])
     with pytest.raises(InvalidInputError, match="no output 'z'; it has: 'y'"):
         check_outputs(TWO, ["y", "z"])
@@ -223,9 +223,9 @@ def test_choosing_a_signature_and_outputs_rejects_unknown_names():
 
 def test_outputs_are_in_the_order_of_the_signature():
     one, two = np.zeros(1), np.ones(1)
-    assert list(in_order({"b": one, "a": two}, ("a", "b"))) == ["a", "b"]
-    assert list(in_order({"new": one, "b": one, "a": two}, ("a", "b"))) == ["a", "b", "new"]
+    assert list(order_outputs({"b": one, "a": two}, ("a", "b"))) == ["a", "b"]
+    assert list(order_outputs({"new": one, "b": one, "a": two}, ("a", "b"))) == ["a", "b", "new"]
     with pytest.raises(ProtocolError, match="lacks output 'c'; it has: 'a'"):
-        in_order({"a": one}, ("c",))
+        order_outputs({"a": one}, ("c",))
     with pytest.raises(ProtocolError, match="lacks output 'c'; it has: none"):
-        in_order({}, ("a", "c")[1:])
+        order_outputs({}, ("a", "c")[1:])

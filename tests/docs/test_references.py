@@ -265,13 +265,13 @@ def test_configs_parse(name: str) -> None:
     assert blocks
     for block in blocks:
         if block.text.startswith("model_config_list"):
-            models_config.parse(block.text)
+            models_config.parse_config(block.text)
             continue
         # Fields of a model, as the text above the block says: one policy per line, or several labels.
         fields = block.text.splitlines() if block.text.startswith("model_version_policy") else [block.text]
         base = 'name: "x" base_path: "/models/x" model_platform: "tensorflow"'
         for field in fields:
-            models_config.parse(f"model_config_list {{ config {{ {base} {field} }} }}")
+            models_config.parse_config(f"model_config_list {{ config {{ {base} {field} }} }}")
 
 
 def test_models_config_contains_what_the_guide_shows() -> None:

@@ -384,7 +384,7 @@ class TestVersions:
         owner, name = {
             "write": (sources, "write"),
             "rewrite": (exporter, "rewrite"),
-            "replay": (exporter, "replay"),
+            "replay": (exporter, "replay_warmup"),
             "publish": (versions, "publish"),
         }[where]
         original = getattr(owner, name)
@@ -450,7 +450,7 @@ class TestWarmup:
             with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x > 0), ["x must be positive"])]):
                 return {"y": tf.sqrt(x)}
 
-        with pytest.raises(ExportError, match=r"warmup request 1 .*x must be positive.*--warmup-data"):
+        with pytest.raises(ExportError, match=r"warmup record 1 .*x must be positive.*--warmup-data"):
             export_saved_model(picky, "m", models_dir=models_dir, warmup=1)
         assert tree(models_dir) == []
         export_saved_model(picky, "m", models_dir=models_dir, warmup_data={"x": [1.0]})
@@ -461,9 +461,7 @@ class TestWarmup:
 
         path = export_saved_model(keras_model, "m", models_dir=models_dir)
         write_warmup(path, [encode_request(ModelSpec("m"), {"old_name": PIXELS})])
-        with pytest.raises(
-            ExportError, match=r"warmup request 1 .*has inputs old_name, the signature pixels"
-        ):
+        with pytest.raises(ExportError, match=r"warmup record 1 .*has inputs old_name, the signature pixels"):
             export_saved_model(path, "copy", models_dir=models_dir)
         warmup_file(path).write_bytes(b"garbage")
         with pytest.raises(Exception, match="truncated"):
@@ -480,7 +478,7 @@ class TestWarmup:
         assert len(list(read_warmup(outputs_alone))) == 2
 
     def test_rejects_warmup_with_warmup_data(self, models_dir):
-        with pytest.raises(InvalidInputError, match="exclude each other"):
+        with pytest.raises(InvalidInputError, match="are mutually exclusive"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=1, warmup_data={"x": [1]})
-        with pytest.raises(InvalidInputError, match="-1 warmup requests"):
+        with pytest.raises(InvalidInputError, match="warmup must be 0 or more, not -1"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=-1)

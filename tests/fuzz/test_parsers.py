@@ -18,7 +18,7 @@ from tests.fuzz.mutations import mutated
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository import config
 from tfserving.server.rest import example_json, responses, rest_paths
-from tfserving.server.rest.json_body import inflate, loads
+from tfserving.server.rest.json_body import inflate, parse_body
 from tfserving.server.rest.predict_request import Format, parse_predict
 from tfserving.wire import limits, messages, predict, tensors
 from tfserving.wire.dtypes import DType
@@ -114,7 +114,7 @@ def test_both_parsers_of_predict_bodies_return_the_same_arrays_or_error():
         assert repr(error) == repr(other_error)
         if error is not None:
             assert isinstance(error, (InvalidInputError, UnsupportedError))
-            responses.error(str(error))
+            responses.encode_error(str(error))
             return
         assert value[:2] == other[:2]
         assert_same_arrays(value[2], other[2])
@@ -194,13 +194,13 @@ def test_parses_or_rejects_paths():
     def check(example):
         method, raw = example
         path = raw.decode("utf-8", "surrogateescape")
-        value, error = value_or_error(rest_paths.parse, method, path)
+        value, error = value_or_error(rest_paths.parse_request_line, method, path)
         if error is None:
             assert value.spec.name
             assert value.spec.version is None or 0 <= value.spec.version < 2**63
         else:
             assert isinstance(error, (InvalidInputError, NotFoundError))
-            responses.error(str(error))
+            responses.encode_error(str(error))
 
     fuzz(st.tuples(st.sampled_from(["GET", "POST", "PUT"]), mutated(valid, corpus.HTTP_TOKENS)), check)
 
@@ -217,7 +217,7 @@ def test_parses_or_rejects_configurations():
             message = messages.ReloadConfigRequest.FromString(data).config
         except Exception:  # noqa: BLE001 - of protobuf
             text = data.decode("utf-8", "replace")
-            value, error = value_or_error(config.parse, text)
+            value, error = value_or_error(config.parse_config, text)
         else:
             value, error = value_or_error(config.from_message, message)
         if error is not None:
@@ -225,14 +225,14 @@ def test_parses_or_rejects_configurations():
             return
         if text is not None:
             message = text_format.Parse(text, messages.ModelServerConfig())
-        assert config.parse(text_format.MessageToString(message, as_utf8=True)) == value
+        assert config.parse_config(text_format.MessageToString(message, as_utf8=True)) == value
 
     fuzz(mutated([*corpus.RELOADS, *valid], corpus.JSON_TOKENS), check)
 
 
 def test_parses_or_rejects_json():
     def check(body):
-        value, error = value_or_error(loads, body)
+        value, error = value_or_error(parse_body, body)
         assert error is None or isinstance(error, InvalidInputError)
         assert error or not isinstance(value, np.ndarray)
 

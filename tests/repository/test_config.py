@@ -21,7 +21,7 @@ from tfserving.repository.config import (
     Specific,
     VersionPolicy,
     from_message,
-    parse,
+    parse_config,
 )
 from tfserving.repository.config_text import format_message, is_json, read_message
 from tfserving.wire import messages
@@ -127,7 +127,7 @@ class TestSelect:
 
 class TestParse:
     def test_reads_names_policies_and_labels(self) -> None:
-        newest, two, every, chosen = parse(TEXT).models
+        newest, two, every, chosen = parse_config(TEXT).models
         assert newest == ModelConfig("newest", "/models/newest")
         assert (newest.policy, newest.labels) == (Latest(1), {})
         assert two.policy == Latest(2)
@@ -136,19 +136,19 @@ class TestParse:
         assert chosen.labels == {"stable": 1, "canary": 3}
 
     def test_accepts_an_empty_list(self) -> None:
-        assert parse("model_config_list {}") == ServerConfig()
+        assert parse_config("model_config_list {}") == ServerConfig()
 
     @pytest.mark.parametrize("text", ["latest {}", "latest { num_versions: 0 }", ""])
     def test_latest_without_a_number_means_one_version(self, text: str) -> None:
         config = entry().replace("} }", f"model_version_policy {{ {text} }} }} }}")
-        assert parse(config).models[0].policy == Latest(1)
+        assert parse_config(config).models[0].policy == Latest(1)
 
     def test_accepts_the_deprecated_model_type(self) -> None:
         config = entry(model_platform=None).replace("name:", "model_type: TENSORFLOW name:")
-        assert parse(config).models[0].name == "a"
+        assert parse_config(config).models[0].name == "a"
 
     def test_accepts_a_uri(self) -> None:
-        assert parse(entry(base_path="gs://bucket/a")).models[0].base_path == "gs://bucket/a"
+        assert parse_config(entry(base_path="gs://bucket/a")).models[0].base_path == "gs://bucket/a"
 
     @pytest.mark.parametrize(
         ("text", "line", "column"),
@@ -166,7 +166,7 @@ class TestParse:
         self, text: str, line: int, column: int
     ) -> None:
         with pytest.raises(ConfigError) as caught:
-            parse(text, "the/models.config")
+            parse_config(text, "the/models.config")
         start = f"Error parsing text-format tensorflow.serving.ModelServerConfig: {line}:{column}: "
         assert str(caught.value).startswith(start)
         assert str(caught.value).endswith("(the/models.config)")
@@ -176,7 +176,7 @@ class TestParse:
         with pytest.raises(
             ConfigError, match=r"1:1: .*The file is JSON; convert it: tfserving format --config"
         ):
-            parse('{"model_config_list": {}}')
+            parse_config('{"model_config_list": {}}')
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -200,13 +200,13 @@ class TestParse:
     )
     def test_rejects_what_servers_reject(self, text: str, message: str) -> None:
         with pytest.raises(ConfigError) as caught:
-            parse(text, "the/models.config")
+            parse_config(text, "the/models.config")
         assert message in str(caught.value)
         assert str(caught.value).startswith("the/models.config: ")
 
     def test_rejects_deeply_nested_messages(self) -> None:
         with pytest.raises(ConfigError):
-            parse("model_config_list {" * 100_000)
+            parse_config("model_config_list {" * 100_000)
 
 
 class TestJson:
@@ -301,7 +301,7 @@ CONFIGS = st.builds(ServerConfig, st.lists(MODELS, max_size=4, unique_by=lambda 
 class TestRoundTrip:
     @given(CONFIGS)
     def test_a_config_survives_text_format(self, config: ServerConfig) -> None:
-        assert parse(to_text(config)) == config
+        assert parse_config(to_text(config)) == config
 
     @given(CONFIGS, st.booleans())
     def test_a_config_survives_json(self, config: ServerConfig, snake: bool) -> None:
@@ -315,6 +315,6 @@ class TestRoundTrip:
 
     @given(st.text())
     def test_any_text_is_a_config_or_rejected(self, text: str) -> None:
-        for read in (parse, lambda text: from_message(read_message(text))):
+        for read in (parse_config, lambda text: from_message(read_message(text))):
             with contextlib.suppress(ConfigError):
                 assert isinstance(read(text), ServerConfig)

@@ -22,7 +22,7 @@ from tfserving.repository.versions import (
     parse_version,
     publish,
     resolve,
-    staged,
+    stage_version,
 )
 
 Fill = Callable[[Path], None]
@@ -32,9 +32,9 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    """`stage(base_path)` enters `staged` for the rest of the test."""
+    """`stage(base_path)` enters `stage_version` for the rest of the test."""
     with ExitStack() as stack:
-        yield lambda base_path: stack.enter_context(staged(base_path))
+        yield lambda base_path: stack.enter_context(stage_version(base_path))
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ class TestCheckVersionDir:
             check_version_dir(tmp_path / "1")
 
     @pytest.mark.parametrize(
-        ("missing", "flaw"),
+        ("missing", "error"),
         [
             ("saved_model.pb", "has no saved_model.pb"),
             ("variables/variables.index", "has no variables/variables.index"),
@@ -207,11 +207,11 @@ class TestCheckVersionDir:
         ],
     )
     def test_rejects_an_incomplete_version(
-        self, missing: str, flaw: str, tmp_path: Path, fill_version: Fill
+        self, missing: str, error: str, tmp_path: Path, fill_version: Fill
     ) -> None:
         fill_version(tmp_path / "1")
         (tmp_path / "1" / missing).unlink()
-        with pytest.raises(RepositoryError, match=f"/1 {flaw}; copy or export the model again"):
+        with pytest.raises(RepositoryError, match=f"/1 {error}; copy or export the model again"):
             check_version_dir(tmp_path / "1")
 
     def test_rejects_an_empty_saved_model_pb(self, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ class TestStaged:
 
     def test_an_exception_leaves_nothing_behind(self, tmp_path: Path) -> None:
         def interrupted_export() -> None:
-            with staged(tmp_path / "digits") as staging:
+            with stage_version(tmp_path / "digits") as staging:
                 (staging / "half").write_text("written")
                 raise KeyboardInterrupt
 
@@ -269,18 +269,18 @@ class TestStaged:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Path, "mkdir", mkdir)
-        with pytest.raises(KeyboardInterrupt), staged(tmp_path / "digits"):
+        with pytest.raises(KeyboardInterrupt), stage_version(tmp_path / "digits"):
             pass
         assert list(tmp_path.iterdir()) == []
 
     def test_an_exception_preserves_existing_versions(self, tmp_path: Path, fill_version: Fill) -> None:
         fill_version(tmp_path / "digits/1")
-        with pytest.raises(KeyboardInterrupt), staged(tmp_path / "digits"):
+        with pytest.raises(KeyboardInterrupt), stage_version(tmp_path / "digits"):
             raise KeyboardInterrupt
         assert list_versions(tmp_path / "digits") == (1,)
 
     def test_preserves_what_was_published(self, tmp_path: Path, fill_version: Fill) -> None:
-        with staged(tmp_path / "digits") as staging:
+        with stage_version(tmp_path / "digits") as staging:
             fill_version(staging / ".")
             path = publish(staging, tmp_path / "digits")
         check_version_dir(path)

@@ -1,4 +1,4 @@
-"""The file of warmup requests of a version."""
+"""The file of warmup records of a version."""
 
 from __future__ import annotations
 

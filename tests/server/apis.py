@@ -14,7 +14,7 @@ from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import Running
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
-from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.rest.rest_server import make_rest_runner
 from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
@@ -41,7 +41,7 @@ class Apis:
 
 
 @contextmanager
-def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
+def serve(in_loop, observers=(), page=None, models=("m",), loader=None):
     """Serves version 3 of the models until the end of the block."""
     loader = loader or FakeLoader()
     manager = ServableManager(loader)
@@ -57,7 +57,9 @@ def serve(in_loop, observers=(), pages=(), models=("m",), loader=None):
         GrpcApi(service, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        runner = rest_runner(service, RestOptions(), shutdown_timeout=0.1, observers=observers, pages=pages)
+        runner = make_rest_runner(
+            service, RestOptions(), shutdown_timeout=0.1, observers=observers, page=page
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return server, port, runner

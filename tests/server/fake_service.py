@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tfserving.errors import NotFoundError
 from tfserving.server.futures import CompletedFuture
-from tfserving.server.rest.rest_server import rest_runner
+from tfserving.server.rest.rest_server import make_rest_runner
 from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
@@ -132,7 +132,7 @@ def serve(service, options=None):
     ports = []
 
     async def main():
-        runner = rest_runner(service, options or RestOptions(), shutdown_timeout=0.1)
+        runner = make_rest_runner(service, options or RestOptions(), shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])

@@ -45,7 +45,7 @@ def test_every_recorded_flag_is_listed_with_its_default():
 @pytest.mark.parametrize("flag", [flag for flag in FLAGS if not flag.own], ids=lambda flag: flag.name)
 def test_the_support_of_each_flag_is_listed(flag):
     (row,) = [row for row in FLAGS_TABLE if row["flag"] == f"`--{flag.name}`"]
-    assert row["here"] == flag.support
+    assert row["embedded server"] == flag.support
 
 
 def test_own_flags_are_listed_with_their_defaults():
@@ -65,8 +65,8 @@ def test_metrics_have_the_listed_types_and_labels():
     for name, row in rows.items():
         assert row["type"] == families[name].kind, name
         assert row["labels"] == ", ".join(sorted(families[name].labels)), name
-        if "here" in row:
-            assert row["here"] == ("never set" if name in NEVER_SET else "done"), name
+        if "embedded server" in row:
+            assert row["embedded server"] == ("never set" if name in NEVER_SET else "supported"), name
 
 
 def test_the_keys_of_the_access_log_are_listed_in_order(tmp_path):

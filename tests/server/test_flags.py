@@ -11,7 +11,7 @@ RECORDED = Path(__file__).parents[1] / "conformance" / "flags.tsv"
 
 
 def parse(*argv):
-    return flags.parse(["--model_base_path=/models/m", *argv])
+    return flags.parse_flags(["--model_base_path=/models/m", *argv])
 
 
 def test_has_every_recorded_flag_with_its_default():
@@ -72,7 +72,7 @@ def test_accepts_an_unsupported_flag_with_its_default():
 
 
 def test_the_version_needs_no_model():
-    assert flags.parse(["--version"]).print_version
+    assert flags.parse_flags(["--version"]).print_version
 
 
 def test_models_dir_becomes_absolute(tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_rejects_invalid_flags(argv, message, capsys):
 
 def test_help_lists_every_flag(capsys):
     with pytest.raises(SystemExit) as caught:
-        flags.parse(["--help"])
+        flags.parse_flags(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert [flag.name for flag in flags.FLAGS if not flag.refusal and f"--{flag.name}" not in text] == []
+    assert [flag.name for flag in flags.FLAGS if not flag.rejection and f"--{flag.name}" not in text] == []

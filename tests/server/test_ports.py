@@ -7,7 +7,7 @@ import uvloop
 from tests.server.fake_service import FakeService
 from tfserving.errors import UnavailableError
 from tfserving.server.ports import bind
-from tfserving.server.rest.rest_server import open_port, rest_runner
+from tfserving.server.rest.rest_server import make_rest_runner, open_port
 from tfserving.server.server_options import RestOptions
 
 
@@ -60,7 +60,7 @@ def test_opening_rest_fails_if_another_server_has_opened_the_port(run, free_port
     service = FakeService()
 
     async def start(port):
-        runner = rest_runner(service, RestOptions(), shutdown_timeout=0)
+        runner = make_rest_runner(service, RestOptions(), shutdown_timeout=0)
         await runner.setup()
         try:
             await open_port(runner, port)

@@ -81,7 +81,7 @@ def test_rejects_models_and_signatures_that_do_not_exist(service):
         predict(service, {"x": X}, signature="nobody")
     with pytest.raises(NotFoundError):
         service.metadata(RequestContext(), ModelSpec("nobody"))
-    with pytest.raises(InvalidInputError, match="names no model"):
+    with pytest.raises(InvalidInputError, match="no model name was given"):
         service.status(RequestContext(), ModelSpec(""))
 
 

@@ -14,7 +14,7 @@ def test_joins_bytes_and_arrays_of_any_size(size):
     values = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     parts = [b"head", values, b"", values[: size // 2], b"tail"]
     expected = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts)
-    got = huge_pages.join(parts, len(expected))
+    got = huge_pages.join_buffers(parts, len(expected))
     assert type(got) is bytes
     assert got == expected
     assert hash(got) == hash(expected)
@@ -25,7 +25,7 @@ def test_joins_without_huge_pages_on_other_platforms(monkeypatch):
     huge_pages.find_allocator.cache_clear()
     try:
         values = np.arange(huge_pages.LARGE, dtype=np.uint8)
-        assert huge_pages.join([b"a", values], 1 + values.nbytes) == b"a" + values.tobytes()
+        assert huge_pages.join_buffers([b"a", values], 1 + values.nbytes) == b"a" + values.tobytes()
         assert huge_pages.find_allocator() is None
     finally:
         huge_pages.find_allocator.cache_clear()

@@ -1,1 +1,1 @@
-"""The `tfserving` command: one module a subcommand, parsing and printing only."""
+"""The `tfserving` command: one module per subcommand, for parsing and printing only."""

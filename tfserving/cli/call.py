@@ -11,7 +11,7 @@ from tfserving import client
 from tfserving.cli.call_inputs import read_inputs
 from tfserving.cli.call_outputs import arrays_as_json, arrays_as_text, status_as_json, status_as_text
 from tfserving.cli.command import new_parser, run_command
-from tfserving.client.inputs import choose
+from tfserving.client.inputs import choose_signature
 from tfserving.client.options import DEFAULT_REST_PORT, DEFAULT_RPC_PORT, DEFAULT_TIMEOUT, Tls
 from tfserving.errors import InvalidInputError
 from tfserving.wire.signatures import describe
@@ -105,7 +105,7 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
         elif inputs is None:
             signatures = model.metadata(version=arguments.version, label=arguments.label)
             if arguments.signature:
-                signatures = {arguments.signature: choose(signatures, arguments.signature)}
+                signatures = {arguments.signature: choose_signature(signatures, arguments.signature)}
             print(describe(signatures))
             if not arguments.show:
                 print(f"\nTo send a request: {prog} NAME=JSON ... (see --help)")

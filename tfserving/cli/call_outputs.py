@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tfserving.client.rest_json import b64
+from tfserving.client.rest_json import encode_base64
 from tfserving.client.types import VersionStatus
-from tfserving.wire.dtypes import DType
-from tfserving.wire.predict import Arrays
+from tfserving.wire.dtypes import Array, Arrays, DType
 
 
 def arrays_as_text(arrays: Arrays) -> str:
@@ -46,7 +45,7 @@ def status_as_json(versions: Sequence[VersionStatus]) -> str:
     return json.dumps([status._asdict() for status in versions], ensure_ascii=False)
 
 
-def _values(array: np.ndarray[Any, Any]) -> str:
+def _values(array: Array) -> str:
     if array.dtype == object:
         return json.dumps(_plain(array.tolist()), ensure_ascii=False)
     return np.array2string(array, separator=", ", suppress_small=True)
@@ -62,4 +61,4 @@ def _plain(value: Any) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return b64(value)
+        return encode_base64(value)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = "".join(f"  {name:10}{about}\n" for name, (_, about) in _COMMANDS.items())
     parser = new_parser(
         "tfserving",
-        "Takes a trained TensorFlow model to a served endpoint.",
+        "Export, serve and call TensorFlow models with TensorFlow Serving.",
         f"commands:\n{commands}\n`tfserving COMMAND --help` describes the arguments of a command.\n\n"
         "If the server cannot start, serve exits with 255, as tensorflow_model_server does.\n",
     )

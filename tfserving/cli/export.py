@@ -92,13 +92,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="store N warmup requests of zeros for each signature; a server replays them before the version "
+        help="store N warmup records of zeros for each signature; a server replays them before the version "
         "becomes available, so that the first caller does not wait",
     )
     warmup.add_argument(
         "--warmup-data",
         metavar="FILE.npz",
-        help="store warmup requests of samples: one array per input, with its name, and the samples along "
+        help="store warmup records of samples: one array per input, with its name, and the samples along "
         "the first dimension",
     )
 

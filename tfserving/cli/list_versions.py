@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving versions")
     """Run the subcommand and return its exit status."""
     parser = new_parser(
         prog,
-        "Prints the versions of a model on disk in ascending order, one a line.",
+        "Prints the versions of a model on disk in ascending order, one per line.",
         f"example:\n  {prog} digits --models-dir models\n",
     )
     parser.add_argument("name", metavar="NAME", help="the model")

@@ -1,7 +1,7 @@
 """Clients for TensorFlow Serving and the embedded server: gRPC and REST, blocking and asyncio.
 
-They need no TensorFlow. Clients and signatures are imported with their first use: a gRPC client needs neither
-requests nor aiohttp, and numpy only with its first call.
+They do not require TensorFlow. Clients and signatures are imported on first use: a gRPC client imports
+neither requests nor aiohttp, and imports numpy on its first call.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Addresses of servers: "host:port", several of them, names with several IP addresses."""
+"""Server addresses: parses them, and resolves host names to a gRPC target."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Targets:
     """The addresses as one target in gRPC's name syntax.
 
     gRPC resolves a single name itself, again when a connection breaks, and finds all of its servers. Several
-    addresses can be one target only as IP addresses. So names among them are resolved here: with the first
+    addresses can be one target only as IP addresses. So names among them are resolved here: on the first
     call, and every 30 s in a background thread, so that a server that moved is found again.
 
     Args:

@@ -6,35 +6,29 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run_async
-from tfserving.client.options import UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import numpy as np
-
-    from tfserving.client.call_flows import CallFlows
     from tfserving.client.codec import Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
-    from tfserving.wire.predict import Arrays
+    from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="AsyncClient")
 
 
-class AsyncClient:
+class AsyncClient(ClientBase):
     """Calls to a server as coroutines; arguments, results and errors are those of `BlockingClient`.
 
     Tasks may share a client. Its connections belong to the event loop of the call: in another loop it opens
     new ones.
     """
-
-    @property
-    def _flows(self) -> CallFlows:
-        raise NotImplementedError
 
     async def _send(self, request: Request[Any]) -> bytes:
         """See `BlockingClient._send`."""
@@ -110,7 +104,7 @@ class AsyncClient:
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
-    ) -> np.ndarray[Any, Any]:
+    ) -> Array:
         """See `BlockingClient.regress`."""
         spec = self._flows.spec(model, version, label, signature)
         return await self._run(self._flows.regress(examples, spec, context, timeout))
@@ -149,7 +143,7 @@ class AsyncClient:
 
     async def wait_until_available(
         self,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         model: str | None = None,
         *,
         version: int | None = None,
@@ -167,9 +161,6 @@ class AsyncClient:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()

@@ -12,7 +12,7 @@ from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
 from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, method_of, reason_of
-from tfserving.client.status_errors import NOT_HTTP, failure
+from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
 
@@ -44,7 +44,7 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
                 body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             self._endpoints.mark_down(base)
-            raise _failure(error, host_of(base), request.model) from error
+            raise _translate(error, host_of(base), request.model) from error
         return self._check_response(response.status, body, base, request.model)
 
     async def close(self) -> None:
@@ -78,7 +78,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _failure(error: Exception, address: str, model: str | None) -> TfServingError:
+def _translate(error: Exception, address: str, model: str | None) -> TfServingError:
     text = reason_of(error)
     # aiohttp raises ServerTimeoutError only when connecting takes too long
     if isinstance(error, (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError)):
@@ -91,4 +91,4 @@ def _failure(error: Exception, address: str, model: str | None) -> TfServingErro
         code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return failure(code, text, address=address, model=model, from_server=False)
+    return make_error(code, text, address=address, model=model, from_server=False)

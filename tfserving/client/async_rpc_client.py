@@ -34,12 +34,12 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
                 request.body, timeout=request.timeout, metadata=self._call_metadata()
             )
         except grpc.RpcError as error:
-            raise self._failure(error, request.model) from error
+            raise self._translate(error, request.model) from error
         except grpc.aio.UsageError as error:
-            raise self._closed(error, request.model) from error
+            raise self._make_closed_error(error, request.model) from error
         except asyncio.CancelledError as error:
             if self._channels.is_closed:  # gRPC cancels the calls of a channel that is closed
-                raise self._closed(error, request.model) from error
+                raise self._make_closed_error(error, request.model) from error
             raise
         return response
 

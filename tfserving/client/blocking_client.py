@@ -6,26 +6,24 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run
-from tfserving.client.options import UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import numpy as np
-
-    from tfserving.client.call_flows import CallFlows
     from tfserving.client.codec import Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
-    from tfserving.wire.predict import Arrays
+    from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="BlockingClient")
 
 
-class BlockingClient:
+class BlockingClient(ClientBase):
     """Calls to a server that block until the response arrives. Threads may share a client.
 
     Arguments of every call:
@@ -40,10 +38,6 @@ class BlockingClient:
     `DeadlineError`, `UnavailableError`, `ExhaustedError`, `PermissionDeniedError`, `UnsupportedError`,
     `ProtocolError`.
     """
-
-    @property
-    def _flows(self) -> CallFlows:
-        raise NotImplementedError
 
     def _send(self, request: Request[Any]) -> bytes:
         """Send a request and return the bytes of its response, or raise a TfServingError."""
@@ -81,7 +75,7 @@ class BlockingClient:
 
         Raises:
             InvalidInputError: names, dtypes or shapes do not fit the signature (checked before sending), the
-                request is 2 GiB or larger, or the server refuses it.
+                request is 2 GiB or larger, or the server rejects it.
             TfServingError: see the class.
         """
         flows = self._flows
@@ -145,7 +139,7 @@ class BlockingClient:
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
-    ) -> np.ndarray[Any, Any]:
+    ) -> Array:
         """Call a signature with the method `tensorflow/serving/regress`; arguments as for `classify`.
 
         Returns:
@@ -193,18 +187,14 @@ class BlockingClient:
         return self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
 
     def status(
-        self,
-        model: str | None = None,
-        *,
-        version: int | None = None,
-        timeout: Timeout = UNSET,
+        self, model: str | None = None, *, version: int | None = None, timeout: Timeout = UNSET
     ) -> list[VersionStatus]:
         """The state of each version that the server knows, newest first; unloaded versions are END."""
         return self._run(self._flows.status(self._flows.spec(model, version), timeout))
 
     def wait_until_available(
         self,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         model: str | None = None,
         *,
         version: int | None = None,
@@ -238,9 +228,6 @@ class BlockingClient:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()

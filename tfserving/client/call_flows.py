@@ -9,38 +9,34 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from google.protobuf import text_format
-
 from tfserving.client.flow import Flow, Pause, Request
-from tfserving.client.inputs import choose
+from tfserving.client.inputs import choose_signature
 from tfserving.client.options import UNSET, Retry, Timeout
 from tfserving.client.signature_cache import CachedSignatures, Signatures
-from tfserving.client.status_errors import worth_retrying
-from tfserving.errors import (
-    ConfigError,
-    DeadlineError,
-    InvalidInputError,
-    NotFoundError,
-    TfServingError,
-)
+from tfserving.client.status_errors import is_retryable
+from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
+from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfserving.client.codec import Codec, Inference
     from tfserving.client.features import Features
     from tfserving.client.types import Classification, VersionStatus
-    from tfserving.wire.predict import Arrays
+    from tfserving.wire.dtypes import Array, Arrays
 
 T = TypeVar("T")
+
+# Most calls have the spec of an earlier call.
+_make_spec = lru_cache(1024)(ModelSpec)
 
 # Seconds between two polls of the status in wait_until_available, first and at most.
 _FIRST_POLL_INTERVAL, _LONGEST_POLL_INTERVAL = 0.05, 1.0
 # Seconds for one poll: it must not hang for the whole wait, since the server may come up meanwhile.
 _POLL_TIMEOUT = 5.0
+# Codes of errors whose cause can be a changed signature.
+_STALE_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS"})
 
 
 class CallFlows:
@@ -83,27 +79,26 @@ class CallFlows:
         """The model spec for the arguments of a call.
 
         Raises:
-            InvalidInputError: neither the call nor the client names a model, or the call gives both a version
-                and a label.
+            InvalidInputError: no model name was given, or both a version and a label were.
         """
         name = model or self._model
         if not name:
             raise InvalidInputError(
-                "the call names no model; pass model=, or model_name= to the client", address=self._address
+                "no model name was given; pass model=, or model_name= to the client", address=self._address
             )
         if version is not None and label is not None:
             raise InvalidInputError(
-                f"version={version} and label={label!r} exclude each other; pass one of them"
+                f"version={version} and label={label!r} are mutually exclusive; pass one of them"
             )
-        return _model_spec(name, version, label, signature or "")
+        return _make_spec(name, version, label, signature or "")
 
     def infer(
         self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
     ) -> Flow[Arrays]:
         """Predict.
 
-        The cached signature may belong to a version that is gone. So an input that it refuses, or that the
-        server refuses, is an error only after the signature was fetched again; if it changed, the call is
+        The cached signature may belong to a version that is gone. So an input that it rejects, or that the
+        server rejects, is an error only after the signature was fetched again; if it changed, the call is
         made once more.
         """
         names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -118,7 +113,7 @@ class CallFlows:
                 return (yield from self._request(request, deadline))
             except TfServingError as error:
                 self._add_context(error, spec.name)
-                if is_new or not _may_be_stale(error):
+                if is_new or error.code not in _STALE_CODES:
                     raise
                 newer = yield from self._refetch_signatures(spec, deadline)
                 if newer is None or cached.is_same(newer, spec.signature):
@@ -133,7 +128,7 @@ class CallFlows:
 
     def regress(
         self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
-    ) -> Flow[np.ndarray[Any, Any]]:
+    ) -> Flow[Array]:
         request = self._codec.regress(spec, examples, context)
         return (yield from self._request(request, self._deadline(timeout)))
 
@@ -151,7 +146,7 @@ class CallFlows:
             cached = yield from self._fetch_signatures(spec, deadline)
         tasks = []
         for name in signatures:
-            method = choose(cached.signatures, name).method_name
+            method = choose_signature(cached.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
                     f"signature {name!r} has the method {method}; multi_inference takes signatures for "
@@ -242,7 +237,7 @@ class CallFlows:
             request.timeout = left = None if deadline is None else deadline - self._clock()
             if left is not None and left <= 0:
                 raise DeadlineError(
-                    f"{self._address}: the deadline passed before the request was sent; raise timeout=",
+                    f"{self._address}: the deadline passed before the request was sent; increase timeout=",
                     address=self._address,
                     model=request.model,
                 )
@@ -253,7 +248,7 @@ class CallFlows:
                 failures += 1
                 pause = self._retry.pause(failures, self._rng())
                 is_late = deadline is not None and self._clock() + pause >= deadline
-                if is_late or failures >= self._retry.attempts or not retry or not worth_retrying(error):
+                if is_late or failures >= self._retry.attempts or not retry or not is_retryable(error):
                     raise
             yield Pause(pause)
         try:
@@ -270,23 +265,13 @@ class CallFlows:
             error.args = (f"{self._address}{about}: {error}",)
 
 
-@lru_cache(1024)
-def _model_spec(name: str, version: int | None, label: str | None, signature: str) -> ModelSpec:
-    return ModelSpec(name, version, label, signature)
-
-
 def _cache_key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
     return spec.name, spec.version, spec.label
 
 
-def _may_be_stale(error: TfServingError) -> bool:
-    """Whether a changed signature can be the reason."""
-    return error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS")
-
-
 def _is_temporary(error: TfServingError, spec: ModelSpec) -> bool:
     """Whether waiting can help: no server yet, no such model yet, a label without a version yet."""
-    if isinstance(error, (NotFoundError, DeadlineError)) or worth_retrying(error):
+    if isinstance(error, (NotFoundError, DeadlineError)) or is_retryable(error):
         return True
     return spec.label is not None and error.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
 
@@ -303,9 +288,4 @@ def _config_message(config: Any) -> Any:
         raise InvalidInputError(
             f"config is a {type(config).__name__}; pass the text of a models.config, or a ModelServerConfig"
         )
-    try:
-        return text_format.Parse(config, messages.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise ConfigError(
-            f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}"
-        ) from error
+    return parse_text_format(config)

@@ -1,17 +1,18 @@
-"""gRPC channels: made with the first call, after a fork, and when the servers' addresses change."""
+"""gRPC channels: made on the first call, after a fork, and when the servers' addresses change."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from tfserving.client.addresses import Targets
 from tfserving.client.fork_safety import GATE, inherited
-from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
+from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, Tls
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 
 # Seconds between attempts to reconnect, first and at most; gRPC's defaults are 1 and 120.
@@ -61,14 +62,10 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
 
 def credentials_for(tls: Tls) -> Any:
     """gRPC channel credentials from PEM files."""
-
-    def read(path: PathLike | None) -> bytes | None:
-        if path is None:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-
-    return grpc.ssl_channel_credentials(read(tls.ca), read(tls.key), read(tls.certificate))
+    paths = (tls.ca, tls.key, tls.certificate)
+    return grpc.ssl_channel_credentials(
+        *(None if path is None else Path(path).read_bytes() for path in paths)
+    )
 
 
 class MethodStubs(dict[str, Any]):

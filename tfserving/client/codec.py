@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from tfserving.client.features import Features
 from tfserving.client.flow import Request
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
+from tfserving.wire.dtypes import Array
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import Signature
 
-Inference = Mapping[str, "list[list[Classification]] | np.ndarray[Any, Any]"]
+Inference = Mapping[str, "list[list[Classification]] | Array"]
 
 
 class Codec(Protocol):
@@ -26,7 +25,7 @@ class Codec(Protocol):
         """What makes the requests of many calls from their inputs.
 
         It raises InvalidInputError for inputs that do not fit the signature (see `inputs.arrays_for`), and
-        UnsupportedError for inputs that the transport cannot express.
+        UnsupportedError for inputs that the transport cannot represent.
         """
         ...
 
@@ -36,13 +35,10 @@ class Codec(Protocol):
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Request[np.ndarray[Any, Any]]: ...
+    ) -> Request[Array]: ...
 
     def multi_inference(
-        self,
-        tasks: Sequence[tuple[ModelSpec, str]],
-        examples: Sequence[Features],
-        context: Features | None,
+        self, tasks: Sequence[tuple[ModelSpec, str]], examples: Sequence[Features], context: Features | None
     ) -> Request[Inference]: ...
 
     def metadata(self, spec: ModelSpec) -> Request[dict[str, Signature]]: ...

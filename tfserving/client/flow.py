@@ -45,11 +45,7 @@ Step = Union[Request[Any], Pause]  # noqa: UP007 - evaluated at run time
 Flow = Generator[Step, Any, T]
 
 
-def run(
-    flow: Flow[T],
-    send: Callable[[Request[Any]], bytes],
-    sleep: Callable[[float], None],
-) -> T:
+def run(flow: Flow[T], send: Callable[[Request[Any]], bytes], sleep: Callable[[float], None]) -> T:
     """Run a flow in the calling thread and return its result."""
     try:
         step = next(flow)

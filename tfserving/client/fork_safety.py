@@ -1,8 +1,8 @@
-"""Forks in a process whose threads are calling.
+"""Makes forks safe while RPCs are in flight.
 
 gRPC's threads do not exist in a forked child. The library restarts them there, but only if no thread was
 inside it at the moment of the fork; otherwise it logs "skipping fork() handlers", and calls of the child can
-hang for ever (grpcio 1.85: with four calling threads, every sixth child). So a fork waits until no blocking
+hang forever (grpcio 1.85: with four calling threads, one child in six). So a fork waits until no blocking
 call is in flight: new calls wait for the fork, and calls that take longer than a second are cancelled, and
 retried in the parent. A program that does not fork while it calls never waits.
 

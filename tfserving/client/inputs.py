@@ -1,7 +1,7 @@
 """Converts a caller's inputs (numbers, lists, arrays) to the arrays of a signature.
 
 Python values have no dtype, so they take the signature's, unless it cannot hold them: 1.5 is not an int32,
-300 not a uint8, "a" not a float. A numpy array of another dtype is refused, as the server does (`Expects
+300 not a uint8, "a" not a float. A numpy array of another dtype is rejected, as by the server (`Expects
 arg[0] to be float but double is provided`), but before it is sent and with the name of the input.
 """
 
@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
-Array = np.ndarray[Any, Any]
 
-
-def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
+def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
     """The signature with this name, "" for the default one.
 
     Raises:
@@ -34,7 +32,7 @@ def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
     return found
 
 
-def arrays_for(signature: Signature, inputs: Any) -> dict[str, Array]:
+def arrays_for(signature: Signature, inputs: Any) -> Arrays:
     """The inputs by name, with the dtypes of the signature and shapes that it accepts.
 
     Args:
@@ -63,7 +61,7 @@ def check_outputs(signature: Signature, outputs: Sequence[str]) -> None:
         )
 
 
-def in_order(outputs: dict[str, Array], expected: Sequence[str]) -> dict[str, Array]:
+def order_outputs(outputs: Arrays, expected: Sequence[str]) -> Arrays:
     """The outputs in the expected order; others (of a newer signature) follow.
 
     Raises:
@@ -118,9 +116,9 @@ def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
         return _array_for(np.asarray(value), info, signature)
     else:
         array = _converted(value, info, signature)
-    if not info.accepts(array.shape):
+    if not info.is_valid_shape(array.shape):
         hint = ""
-        if info.shape and info.shape[0] is None and info.accepts((1, *array.shape)):
+        if info.shape and info.shape[0] is None and info.is_valid_shape((1, *array.shape)):
             hint = "the first dimension is the batch: wrap the value in a list, or pass array[None]"
         raise _mismatch(info, signature, f"shape {array.shape}", hint)
     return array

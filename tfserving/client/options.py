@@ -1,4 +1,4 @@
-"""Options of the clients: one dataclass per concern, and every default."""
+"""Options of the clients: one dataclass per concern, and their defaults."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Union
 
 from tfserving.errors import InvalidInputError
 
+# Seconds for a call including its retries, and for wait_until_available.
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_RPC_PORT = 8500
 DEFAULT_REST_PORT = 8501
@@ -39,10 +40,11 @@ Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str],
 
 @dataclass(frozen=True)
 class Retry:
-    """Retries of calls that failed with UNAVAILABLE or "Server Threadpool Exhausted".
+    """Retries of calls for which a second attempt can help.
 
-    Both mean that the server did not process the call. TensorFlow Serving's calls have no side effects, so a
-    second attempt does no harm. The deadline covers all attempts together.
+    These are calls that failed with UNAVAILABLE, with DATA_LOSS because the response broke off, or with
+    "Server Threadpool Exhausted". The server may have processed a call whose connection broke. Calls have no
+    side effects, so a second attempt does no harm. The deadline covers all attempts together.
 
     Attributes:
         attempts: the maximum number of attempts; 1 disables retries.
@@ -64,7 +66,7 @@ class Retry:
             )
 
     def pause(self, failures: int, jitter: float) -> float:
-        """Seconds to wait after so many failures; `jitter` in [0, 1) shortens the pause by up to a half."""
+        """Seconds to wait after this many failures; `jitter` in [0, 1) shortens the pause by up to a half."""
         longest = self.first_pause * self.factor ** (failures - 1)
         return min(longest, self.longest_pause) * (1 - jitter / 2)
 

@@ -15,7 +15,7 @@ from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
 from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, method_of, reason_of
-from tfserving.client.status_errors import NOT_HTTP, failure
+from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
 
@@ -64,7 +64,7 @@ class TfRestClient(RestTransport, BlockingClient):
             )
         except requests.RequestException as error:
             self._endpoints.mark_down(base)
-            raise _failure(error, host_of(base), request.model) from error
+            raise _translate(error, host_of(base), request.model) from error
         return self._check_response(response.status_code, response.content, base, request.model)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ def _session(tls: Tls | None) -> requests.Session:
     return session
 
 
-def _failure(error: requests.RequestException, address: str, model: str | None) -> TfServingError:
+def _translate(error: requests.RequestException, address: str, model: str | None) -> TfServingError:
     text = reason_of(error)
     if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectionError):
         code = "DEADLINE_EXCEEDED"
@@ -120,7 +120,7 @@ def _failure(error: requests.RequestException, address: str, model: str | None) 
         code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return failure(code, text, address=address, model=model, from_server=False)
+    return make_error(code, text, address=address, model=model, from_server=False)
 
 
 def _is_not_http(error: requests.RequestException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,13 +14,13 @@ from tfserving.client.codec import Inference
 from tfserving.client.features import Features, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for
-from tfserving.client.rest_json import b64, dumps, from_json, loads, to_json
+from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.wire import messages
+from tfserving.wire.dtypes import Array, Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import Signature, signatures_of
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class RestCodec:
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
     ) -> PreparedPredict:
         def decode(data: bytes) -> Arrays:
-            found = _outputs(loads(data), signature)
+            found = _outputs(decode_json(data), signature)
             # the REST API has no output filter
             return {name: found[name] for name in outputs} if outputs else found
 
@@ -61,7 +62,7 @@ class RestCodec:
             body["instances"] = _rows(values)
         else:
             body["inputs"] = values
-        return dumps(body, plain=finite)
+        return encode_json(body, plain=finite)
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
@@ -73,27 +74,25 @@ class RestCodec:
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Request[np.ndarray[Any, Any]]:
-        def read(results: Any) -> np.ndarray[Any, Any]:
+    ) -> Request[Array]:
+        def read(results: Any) -> Array:
             return np.array([float(value) for value in results], np.float32)
 
         return _of_examples("regress", spec, examples, context, read)
 
     def multi_inference(
-        self,
-        tasks: Sequence[tuple[ModelSpec, str]],
-        examples: Sequence[Features],
-        context: Features | None,
+        self, tasks: Sequence[tuple[ModelSpec, str]], examples: Sequence[Features], context: Features | None
     ) -> Request[Inference]:
         raise UnsupportedError(
             "multi_inference is not part of the REST API; call classify and regress, or use TfRpcClient"
         )
 
     def metadata(self, spec: ModelSpec) -> Request[dict[str, Signature]]:
-        return Request(f"{_path(spec)}/metadata", None, _read_metadata, spec.name)
+        return Request(f"{_path(spec)}/metadata", None, partial(_read, _read_metadata), spec.name)
 
     def status(self, spec: ModelSpec) -> Request[list[VersionStatus]]:
-        return Request(_path(ModelSpec(spec.name, spec.version)), None, _read_status, spec.name)
+        path = _path(ModelSpec(spec.name, spec.version))
+        return Request(path, None, partial(_read, _read_status), spec.name)
 
     def reload_config(self, config: Any) -> Request[None]:
         raise UnsupportedError("reload_config is not part of the REST API; use TfRpcClient")
@@ -156,50 +155,41 @@ def _of_examples(
     if context is not None:
         body["context"] = _features(context)
     body["examples"] = [_features(features) for features in check_examples(examples)]
-
-    def decode(data: bytes) -> T:
-        return _read(data, lambda response: read(response["results"]))
-
-    return Request(f"{_path(spec)}:{verb}", dumps(body, plain=False), decode, spec.name)
+    decode = partial(_read, lambda response: read(response["results"]))
+    return Request(f"{_path(spec)}:{verb}", encode_json(body, plain=False), decode, spec.name)
 
 
 def _features(features: Features) -> dict[str, Any]:
     return {
-        name: [b64(item) if isinstance(item, bytes) else item for item in values_of(name, value)]
+        name: [encode_base64(item) if isinstance(item, bytes) else item for item in values_of(name, value)]
         for name, value in features.items()
     }
 
 
-def _read_metadata(data: bytes) -> dict[str, Signature]:
-    def read(response: Any) -> dict[str, Signature]:
-        found = messages.SignatureDefMap()
-        try:
-            json_format.ParseDict(response["metadata"]["signature_def"], found, ignore_unknown_fields=True)
-        except json_format.ParseError as error:
-            raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {error}") from error
-        return signatures_of(found.signature_def)
-
-    return _read(data, read)
+def _read_metadata(response: Any) -> dict[str, Signature]:
+    found = messages.SignatureDefMap()
+    try:
+        json_format.ParseDict(response["metadata"]["signature_def"], found, ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {error}") from error
+    return signatures_of(found.signature_def)
 
 
-def _read_status(data: bytes) -> list[VersionStatus]:
-    def read(response: Any) -> list[VersionStatus]:
-        return [
-            VersionStatus(
-                int(entry["version"]),
-                str(entry["state"]),
-                str(entry["status"]["error_code"]),
-                str(entry["status"]["error_message"]),
-            )
-            for entry in response["model_version_status"]
-        ]
-
-    return _read(data, read)
+def _read_status(response: Any) -> list[VersionStatus]:
+    return [
+        VersionStatus(
+            int(entry["version"]),
+            str(entry["state"]),
+            str(entry["status"]["error_code"]),
+            str(entry["status"]["error_message"]),
+        )
+        for entry in response["model_version_status"]
+    ]
 
 
-def _read(data: bytes, read: Callable[[Any], T]) -> T:
+def _read(read: Callable[[Any], T], data: bytes) -> T:
     """Return read(response); raise ProtocolError for a response of another form."""
-    response = loads(data)
+    response = decode_json(data)
     try:
         return read(response)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

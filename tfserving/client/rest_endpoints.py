@@ -1,4 +1,4 @@
-"""The REST servers of a client: they take calls in turn, except those that failed a moment ago."""
+"""Distributes calls to REST servers in turn, and skips servers that failed recently."""
 
 from __future__ import annotations
 

@@ -16,13 +16,11 @@ import numpy as np
 
 from tfserving.client.inputs import whole_numbers
 from tfserving.errors import ProtocolError, UnsupportedError
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.signatures import TensorInfo
 
-Array = np.ndarray[Any, Any]
 
-
-def dumps(value: Any, *, plain: bool) -> bytes:
+def encode_json(value: Any, *, plain: bool) -> bytes:
     """Write dicts, lists, scalars and arrays; with `plain`, no number among them is NaN or infinite."""
     if plain:
         try:
@@ -34,7 +32,7 @@ def dumps(value: Any, *, plain: bool) -> bytes:
     return json.dumps(value, default=_to_list, separators=(",", ":")).encode()
 
 
-def loads(data: bytes) -> Any:
+def decode_json(data: bytes) -> Any:
     """Read a response.
 
     Raises:
@@ -62,16 +60,16 @@ def _to_list(value: Any) -> Any:
 
 
 def to_json(array: Array) -> tuple[Any, bool]:
-    """A value for `dumps`, and whether all of its numbers are finite.
+    """A value for `encode_json`, and whether all of its numbers are finite.
 
     Raises:
-        UnsupportedError: complex numbers, which the REST API cannot express.
+        UnsupportedError: complex numbers, which JSON cannot represent.
     """
     dtype = DType.of(array.dtype)
     if dtype is DType.DT_STRING:
         return _strings(array.tolist()), True
     if array.dtype.kind == "c":
-        raise UnsupportedError("the REST API cannot express complex numbers; use TfRpcClient")
+        raise UnsupportedError("JSON cannot represent complex numbers; use TfRpcClient")
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         array = array.astype(np.float32)
     finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
@@ -83,10 +81,10 @@ def to_json(array: Array) -> tuple[Any, bool]:
 def _strings(value: Any) -> Any:
     if isinstance(value, list):
         return [_strings(item) for item in value]
-    return value if isinstance(value, str) else b64(value)
+    return value if isinstance(value, str) else encode_base64(value)
 
 
-def b64(value: bytes) -> dict[str, str]:
+def encode_base64(value: bytes) -> dict[str, str]:
     """Bytes in the form of the REST API."""
     return {"b64": base64.b64encode(value).decode()}
 

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfserving.client.client_base import ClientBase
 from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
 from tfserving.client.rest_endpoints import RestEndpoints
-from tfserving.client.rest_json import loads
-from tfserving.client.status_errors import failure
-from tfserving.client.transport import Transport
+from tfserving.client.rest_json import decode_json
+from tfserving.client.status_errors import make_error
 from tfserving.errors import FailedPreconditionError, ProtocolError
 from tfserving.wire.http_status import code_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POOL_SIZE = 64
 
 
-class RestTransport(Transport):
+class RestTransport(ClientBase):
     """Endpoints and options; `TfRestClient` describes the arguments."""
 
     _session: Any = None
@@ -66,7 +66,7 @@ class RestTransport(Transport):
         self._endpoints.mark_up(base)
         if status != 200:
             text = _server_message(status, body)
-            raise failure(code_of(status), text, address=host_of(base), model=model)
+            raise make_error(code_of(status), text, address=host_of(base), model=model)
         return body
 
     def _check_open(self) -> None:
@@ -105,7 +105,7 @@ def host_of(base: str) -> str:
 def _server_message(status: int, body: bytes) -> str:
     """The server's error message; of a proxy, the beginning of its page."""
     try:
-        response = loads(body)
+        response = decode_json(body)
     except ProtocolError:
         response = None
     if isinstance(response, dict) and isinstance(response.get("error"), str):

@@ -14,7 +14,7 @@ from tfserving.errors import UnavailableError
 
 
 class TfRpcClient(RpcTransport, BlockingClient):
-    """A client for the gRPC API. It connects with the first call and reconnects automatically.
+    """A client for the gRPC API. It connects on the first call and reconnects automatically.
 
         with TfRpcClient("127.0.0.1:8500", "digits") as client:
             outputs = client.infer({"image": images})
@@ -56,8 +56,8 @@ class TfRpcClient(RpcTransport, BlockingClient):
                     f"{self.address}: the call was cancelled by a fork", address=self.address
                 ) from error
             if channels.is_closed or isinstance(error, ValueError):
-                raise self._closed(error, request.model) from error
-            raise self._failure(error, request.model) from error
+                raise self._make_closed_error(error, request.model) from error
+            raise self._translate(error, request.model) from error
         finally:
             GATE.leave(thread)
         return response

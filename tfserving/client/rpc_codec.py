@@ -9,13 +9,13 @@ import numpy as np
 
 from tfserving.client.features import Features, input_message
 from tfserving.client.flow import Request
-from tfserving.client.inputs import arrays_for, in_order
+from tfserving.client.inputs import arrays_for, order_outputs
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, VersionStatus
-from tfserving.errors import ProtocolError, error_for
+from tfserving.errors import ProtocolError, error_class_for
 from tfserving.wire import messages, predict, services
+from tfserving.wire.dtypes import Array, Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
 from tfserving.wire.services import Method
 from tfserving.wire.signatures import Signature, signatures_of
 
@@ -36,7 +36,7 @@ class RpcCodec:
         expected = tuple(outputs or signature.outputs)
 
         def decode(data: bytes) -> Arrays:
-            return in_order(predict.decode_response(data)[1], expected)
+            return order_outputs(predict.decode_response(data)[1], expected)
 
         def request_for(inputs: Any) -> Request[Arrays]:
             body = None
@@ -61,7 +61,7 @@ class RpcCodec:
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Features], context: Features | None
-    ) -> Request[np.ndarray[Any, Any]]:
+    ) -> Request[Array]:
         request = messages.RegressionRequest(
             model_spec=spec.to_message(), input=input_message(examples, context)
         )
@@ -70,10 +70,7 @@ class RpcCodec:
         )
 
     def multi_inference(
-        self,
-        tasks: Sequence[tuple[ModelSpec, str]],
-        examples: Sequence[Features],
-        context: Features | None,
+        self, tasks: Sequence[tuple[ModelSpec, str]], examples: Sequence[Features], context: Features | None
     ) -> Request[Inference]:
         request = messages.MultiInferenceRequest(input=input_message(examples, context))
         for spec, method_name in tasks:
@@ -125,11 +122,11 @@ def _classifications(result: Any) -> list[list[Classification]]:
     ]
 
 
-def _regressions(result: Any) -> np.ndarray[Any, Any]:
+def _regressions(result: Any) -> Array:
     return np.array([entry.value for entry in result.regressions], np.float32)
 
 
-def _inference(result: Any) -> list[list[Classification]] | np.ndarray[Any, Any]:
+def _inference(result: Any) -> list[list[Classification]] | Array:
     kind = result.WhichOneof("result")
     if kind == "classification_result":
         return _classifications(result.classification_result)
@@ -175,4 +172,4 @@ def _read_reload(response: Any) -> None:
     code = _enum_name(response.status, "error_code", response.status.error_code)
     if code != "OK":
         text = response.status.error_message
-        raise error_for(code)(f"{code}: {text}", code=code, server_message=text)
+        raise error_class_for(code)(f"{code}: {text}", code=code, server_message=text)

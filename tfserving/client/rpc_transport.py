@@ -9,6 +9,7 @@ import grpc
 
 from tfserving.client.addresses import Targets
 from tfserving.client.channels import Channels, credentials_for, options_for
+from tfserving.client.client_base import ClientBase
 from tfserving.client.options import (
     DEFAULT_RPC_PORT,
     DEFAULT_TIMEOUT,
@@ -18,15 +19,14 @@ from tfserving.client.options import (
     Tls,
     pairs_of,
 )
-from tfserving.client.status_errors import failure
-from tfserving.client.transport import Transport
+from tfserving.client.status_errors import make_error
 from tfserving.errors import FailedPreconditionError, TfServingError
 
 if TYPE_CHECKING:
     from tfserving.client.codec import Codec
 
 
-class RpcTransport(Transport):
+class RpcTransport(ClientBase):
     """Channels and options; `TfRpcClient` describes the arguments.
 
     `_api` is the module with gRPC's `insecure_channel` and `secure_channel`; for `_owner` see `Channels`.
@@ -69,10 +69,10 @@ class RpcTransport(Transport):
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         return pairs_of(self._metadata) if callable(self._metadata) else self._metadata
 
-    def _failure(self, error: grpc.RpcError, model: str | None) -> TfServingError:
-        return failure(error.code().name, error.details() or "", address=self.address, model=model)
+    def _translate(self, error: grpc.RpcError, model: str | None) -> TfServingError:
+        return make_error(error.code().name, error.details() or "", address=self.address, model=model)
 
-    def _closed(self, error: BaseException, model: str | None) -> TfServingError:
+    def _make_closed_error(self, error: BaseException, model: str | None) -> TfServingError:
         return FailedPreconditionError(
             f"{self.address}: the client was closed during the call ({error})",
             address=self.address,

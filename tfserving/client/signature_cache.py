@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfserving.client.flow import Request
-from tfserving.client.inputs import check_outputs, choose
+from tfserving.client.inputs import check_outputs, choose_signature
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.predict import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CachedSignatures:
         """
         found = self._prepared.get((spec.signature, outputs))
         if found is None:
-            signature = choose(self.signatures, spec.signature)
+            signature = choose_signature(self.signatures, spec.signature)
             check_outputs(signature, outputs)
             found = self._prepared[spec.signature, outputs] = codec.prepare_predict(spec, signature, outputs)
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfserving.errors import TfServingError, error_for
+from tfserving.errors import TfServingError, error_class_for
 
 # The message of tensorflow_model_server's gRPC library when all of its threads are busy.
 _NO_THREAD = "threadpool exhausted"
@@ -21,12 +21,12 @@ _HINTS_BY_TEXT = {
 }
 _HINTS = {
     "UNAVAILABLE": "check that the server is running; the default ports are 8500 (gRPC) and 8501 (REST)",
-    "DEADLINE_EXCEEDED": "raise timeout=, or add warmup records if this was the first call of the model",
+    "DEADLINE_EXCEEDED": "increase timeout=, or add warmup records if this was the first call of the model",
     "UNAUTHENTICATED": 'pass a token: metadata={"authorization": "Bearer ..."}',
 }
 
 
-def failure(
+def make_error(
     code: str, text: str, *, address: str, model: str | None, from_server: bool = True
 ) -> TfServingError:
     """The error for a canonical status name and the text that came with it.
@@ -42,21 +42,19 @@ def failure(
     lower = text.lower()
     hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), _HINTS.get(code))
     message = f"{address}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
-    return error_for(code)(
+    return error_class_for(code)(
         message, code=code, address=address, model=model, server_message=text if from_server else None
     )
 
 
-def worth_retrying(error: TfServingError) -> bool:
+def is_retryable(error: TfServingError) -> bool:
     """Whether a retry can help: no response, part of a response, or all of the server's threads were busy.
 
     Other kinds of exhaustion (memory, message size) would only recur.
     """
     text = (error.server_message or str(error)).lower()
-    if (
-        error.code == "DATA_LOSS"
-    ):  # of the transport: the response broke off; a DATA_LOSS that the server sent would recur
-        return error.server_message is None
+    if error.code == "DATA_LOSS":
+        return error.server_message is None  # the response broke off; the server's own DATA_LOSS would recur
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text
     return error.code == "RESOURCE_EXHAUSTED" and _NO_THREAD in text

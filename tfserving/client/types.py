@@ -1,4 +1,4 @@
-"""Results of calls other than arrays."""
+"""The classes of results that are not arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of SavedModels for TensorFlow Serving, with names for callers, encoded images and warmup requests.
+"""Export of SavedModels for TensorFlow Serving, with names for callers, encoded images and warmup records.
 
 TensorFlow is imported in the functions that need it.
 """

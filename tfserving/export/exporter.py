@@ -12,12 +12,7 @@ from tfserving.errors import InvalidInputError
 from tfserving.export import sources
 from tfserving.export.rewrite import Renaming, rewrite
 from tfserving.export.tf_logging import quiet_logs
-from tfserving.export.warmup_requests import (
-    encode_samples,
-    generate_requests,
-    load_samples,
-    replay,
-)
+from tfserving.export.warmup_requests import encode_samples, generate_requests, load_samples, replay_warmup
 from tfserving.repository import versions
 from tfserving.repository.model_names import check_name
 from tfserving.repository.warmup_records import remove_warmup, warmup_file, write_warmup
@@ -55,8 +50,8 @@ def export_saved_model(
         output_names: new names of outputs by old name.
         image_bytes: add a signature `image_bytes` that takes encoded images, see `images.bytes_function`.
             Pixels reach the model as 0 to 255, unscaled.
-        warmup: number of warmup requests to generate for each signature from its dtypes and shapes.
-        warmup_data: samples to write as warmup requests instead: arrays by (new) input name whose first
+        warmup: number of warmup records to generate for each signature from its dtypes and shapes.
+        warmup_data: samples to write as warmup records instead: arrays by (new) input name whose first
             dimension is the number of samples, or the path of an .npz file with them.
 
     Raises:
@@ -68,18 +63,18 @@ def export_saved_model(
     check_name(name)
     renaming = Renaming(input_names or {}, output_names or {})
     if warmup < 0:
-        raise InvalidInputError(f"{warmup} warmup requests are not possible; give a positive number")
+        raise InvalidInputError(f"warmup must be 0 or more, not {warmup}")
     if warmup and warmup_data is not None:
-        raise InvalidInputError("warmup and warmup_data exclude each other; give one of them")
+        raise InvalidInputError("warmup and warmup_data are mutually exclusive; give one of them")
     samples = None if warmup_data is None else load_samples(warmup_data)
     base = Path(models_dir) / name
     sources.check_source(source, base)
     if version is not None:
         versions.check_unused(base, version)
 
-    with quiet_logs(), versions.staged(base) as staging:
+    with quiet_logs(), versions.stage_version(base) as staging:
         if renaming or image_bytes:
-            with versions.staged(base) as original:
+            with versions.stage_version(base) as original:
                 sources.write(source, original)
                 rewrite(original, staging, renaming, image_bytes=image_bytes)
         else:
@@ -92,7 +87,7 @@ def export_saved_model(
             write_warmup(staging, generate_requests(name, signatures, warmup))
         elif renaming.inputs and warmup_file(staging).exists():
             remove_warmup(staging)
-            log.warning("the warmup requests of the SavedModel use old names and are removed; add new ones")
+            log.warning("the warmup records of the SavedModel use old names and are removed; add new ones")
         if warmup_file(staging).exists():
-            replay(staging)
+            replay_warmup(staging)
         return versions.publish(staging, base, version)

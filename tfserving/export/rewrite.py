@@ -109,7 +109,12 @@ def rewrite(original: Path, directory: Path, renaming: Renaming, *, image_bytes:
     # tf.saved_model.save sets every method to predict.
     methods = {name: old.method_name for name, old in signatures.items() if old.method_name != PREDICT_METHOD}
     if methods:
-        _edit_signatures(directory, lambda definitions: _set_methods(definitions, methods))
+
+        def set_methods(definitions: Any) -> None:
+            for name, method in methods.items():
+                definitions[name].method_name = method
+
+        _edit_signatures(directory, set_methods)
 
 
 def _check(kind: str, renamed: Mapping[str, str], names_of: Mapping[str, list[str]]) -> None:
@@ -182,8 +187,3 @@ def _rename_definitions(definitions: Any, renaming: Renaming) -> None:
             tensors.clear()
             for name, info in renamed.items():
                 tensors[name].ParseFromString(info)
-
-
-def _set_methods(definitions: Any, methods: Mapping[str, str]) -> None:
-    for name, method in methods.items():
-        definitions[name].method_name = method

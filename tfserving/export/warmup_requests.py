@@ -1,4 +1,4 @@
-"""Warmup requests, generated from signatures or samples and replayed before a version is published.
+"""Warmup records, generated from signatures or samples and replayed before a version is published.
 
 The first request to a signature is slow (up to 48 times the median), since TensorFlow optimizes the graph,
 selects kernels and allocates memory; new batch sizes repeat part of that. So the requests cover every
@@ -20,13 +20,11 @@ from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
 from tfserving.repository.warmup_records import MAX_RECORDS, read_warmup, unpack_requests
 from tfserving.wire import predict
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 log = logging.getLogger(__name__)
-
-Array = np.ndarray[Any, Any]
 
 # Batch sizes of the generated requests, in turn.
 BATCH_SIZES = (1, 8)
@@ -55,18 +53,16 @@ def generate_requests(name: str, signatures: Mapping[str, Signature], count: int
         if _can_generate(signature):
             chosen.append(signature)
         else:
-            log.warning(
-                "signature %r gets no warmup requests: its inputs cannot be generated", signature.name
-            )
+            log.warning("signature %r gets no warmup records: its inputs cannot be generated", signature.name)
     if not chosen:
         raise ExportError(
-            "no warmup request can be generated: every signature has inputs of strings or unknown rank; "
+            "no warmup record can be generated: every signature has inputs of strings or unknown rank; "
             "give samples with --warmup-data"
         )
     limit = MAX_RECORDS // len(chosen)
     if not 0 < count <= limit:
         raise InvalidInputError(
-            f"{count} warmup requests for each of {len(chosen)} signatures are out of range (1-{limit}); "
+            f"{count} warmup records for each of {len(chosen)} signatures are out of range (1-{limit}); "
             f"servers accept at most {MAX_RECORDS} in total"
         )
     return [
@@ -120,7 +116,7 @@ def encode_samples(
     ]
 
 
-def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Array]:
+def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> Arrays:
     """Samples by input name, from an .npz file or a mapping.
 
     Raises:
@@ -137,8 +133,8 @@ def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str
     return samples
 
 
-def replay(version_dir: Path) -> None:
-    """Replay the warmup requests of a version, as a server does when it loads the version.
+def replay_warmup(version_dir: Path) -> None:
+    """Replay the warmup records of a version, as a server does when it loads the version.
 
     They run in a session of the `serve` graph, with the tensors in the signature, as in
     tensorflow_serving/servables/tensorflow/predict_util.cc.
@@ -163,7 +159,7 @@ def replay(version_dir: Path) -> None:
                     _run(session, graph.signature_def, name, inputs)
             except Exception as error:
                 raise ExportError(
-                    f"warmup request {number} (signature {name!r}) fails, so servers would not load the "
+                    f"warmup record {number} (signature {name!r}) fails, so servers would not load the "
                     f"version: {sources.summarize(error)}; give valid samples with --warmup-data"
                 ) from error
 
@@ -184,15 +180,10 @@ def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) 
 
 
 def _can_generate(signature: Signature) -> bool:
+    if signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]:
+        return True
     infos = signature.inputs.values()
-    return bool(infos) and (
-        _takes_images(signature)
-        or all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
-    )
-
-
-def _takes_images(signature: Signature) -> bool:
-    return signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]
+    return bool(infos) and all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
 
 
 def _generate(info: TensorInfo, batch_size: int) -> Array:
@@ -205,7 +196,7 @@ def _generate(info: TensorInfo, batch_size: int) -> Array:
     return np.zeros(shape, info.dtype.numpy)
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+def _read_npz(path: str | os.PathLike[str]) -> Arrays:
     try:
         with open(path, "rb") as stream:
             file = np.load(stream, allow_pickle=False)
@@ -241,7 +232,7 @@ def _batches(info: TensorInfo, array: Array) -> list[Array]:
         list(array) if array.ndim == rank + 1 else [array[index : index + 1] for index in range(len(array))]
     )
     parts = [np.asarray(part, dtype=info.dtype.numpy) for part in parts]
-    if not info.accepts(parts[0].shape):
+    if not info.is_valid_shape(parts[0].shape):
         raise InvalidInputError(
             f"warmup samples of input {info.name!r} have shape {array.shape[1:]}; expected {info.shape_text}"
         )

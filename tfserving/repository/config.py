@@ -33,7 +33,7 @@ class All:
     """Serves every version on disk."""
 
     def select(self, versions: Iterable[int]) -> tuple[int, ...]:
-        """Those of `versions`, the versions on disk, to serve, in ascending order."""
+        """See `Latest.select`."""
         return tuple(sorted(set(versions)))
 
 
@@ -75,15 +75,15 @@ class ServerConfig:
     models: tuple[ModelConfig, ...] = ()
 
 
-class Fault(NamedTuple):
-    """Why a model is rejected: the field, the end of a sentence that begins with the model, and a hint."""
+class EntryError(NamedTuple):
+    """An error in a ModelConfig: the field, the end of a sentence that begins with the model, and a hint."""
 
     field: str
     message: str
     hint: str
 
 
-def parse(text: str, origin: str = "") -> ServerConfig:
+def parse_config(text: str, origin: str = "") -> ServerConfig:
     """Parse protobuf text format, as a server does; `origin` is the name of the file, for errors.
 
     Raises:
@@ -103,7 +103,7 @@ def from_message(message: Any) -> ServerConfig:
 
     Raises:
         ConfigError: tensorflow_model_server rejects it too (server_core.cc): a name that is listed twice, or
-            see `find_faults`; or it uses custom_model_config.
+            see `find_entry_errors`; or it uses custom_model_config.
     """
     if message.WhichOneof("config") != "model_config_list":
         raise ConfigError(
@@ -112,8 +112,8 @@ def from_message(message: Any) -> ServerConfig:
         )
     models: dict[str, ModelConfig] = {}
     for entry in message.model_config_list.config:
-        for fault in find_faults(entry):
-            raise ConfigError(f"model {quote(entry.name)} {fault.message}; {fault.hint}", model=entry.name)
+        for error in find_entry_errors(entry):
+            raise ConfigError(f"model {quote(entry.name)} {error.message}; {error.hint}", model=entry.name)
         if entry.name in models:
             raise ConfigError(
                 f"model {quote(entry.name)} is listed twice; use another name", model=entry.name
@@ -124,24 +124,24 @@ def from_message(message: Any) -> ServerConfig:
     return ServerConfig(tuple(models.values()))
 
 
-def find_faults(entry: Any) -> Iterator[Fault]:
+def find_entry_errors(entry: Any) -> Iterator[EntryError]:
     """What tensorflow_model_server rejects in a ModelConfig message: no usable base_path or platform."""
     base_path, platform, old = entry.base_path, entry.model_platform, entry.model_type
     if not base_path:
-        yield Fault("base_path", "has no base_path", base_path_hint(entry.name))
+        yield EntryError("base_path", "has no base_path", base_path_hint(entry.name))
     elif not base_path.startswith("/") and "://" not in base_path:
         message = f"has base_path {quote(base_path)}, which is not an absolute path"
-        yield Fault("base_path", message, base_path_hint(entry.name))
+        yield EntryError("base_path", message, base_path_hint(entry.name))
     hint = f'write model_platform: "{PLATFORM}"'
     if platform and old:
-        yield Fault("model_type", "has both model_platform and model_type", "remove model_type")
+        yield EntryError("model_type", "has both model_platform and model_type", "remove model_type")
     elif old:
         if old != TENSORFLOW_TYPE:
-            yield Fault("model_type", "has an unsupported model_type", f"{hint} instead")
+            yield EntryError("model_type", "has an unsupported model_type", f"{hint} instead")
     elif not platform:
-        yield Fault("model_platform", "has no model_platform", hint)
+        yield EntryError("model_platform", "has no model_platform", hint)
     elif platform != PLATFORM:
-        yield Fault("model_platform", f"has the unknown model_platform {quote(platform)}", hint)
+        yield EntryError("model_platform", f"has the unknown model_platform {quote(platform)}", hint)
 
 
 def base_path_hint(name: str) -> str:
@@ -157,4 +157,4 @@ def policy_of(entry: Any) -> VersionPolicy:
         return All()
     if choice == "specific":
         return Specific(tuple(policy.specific.versions))
-    return Latest(max(policy.latest.num_versions, 1))
+    return Latest(policy.latest.num_versions or 1)

@@ -6,7 +6,9 @@ Servers read text format only. The tools read JSON as well, since many configura
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -66,6 +68,18 @@ def parse_text_format(text: str, *, origin: str = "", allow_unknown: bool = Fals
         raise ConfigSyntaxError(reason, line, column, _TEXT_ERROR, origin) from error
     except RecursionError as error:
         raise ConfigSyntaxError("Messages are nested too deeply.", 0, 0, _TEXT_ERROR, origin) from error
+
+
+def read_text_file(path: str | os.PathLike[str], message: Any, label: str) -> Any:
+    """Parse a file in protobuf text format into `message` and return it; `label` names the file in errors.
+
+    Raises:
+        ConfigError: the file cannot be read or does not parse.
+    """
+    try:
+        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ConfigError(f"{label}: {error}") from error
 
 
 def format_message(message: Any) -> str:

@@ -31,7 +31,7 @@ class Severity(enum.Enum):
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One finding: what is wrong, on which line (counted from 1), and how to fix it."""
+    """An error or a note: what is wrong, on which line (counted from 1), and how to fix it."""
 
     severity: Severity
     line: int

@@ -14,16 +14,10 @@ from tfserving.repository.config import (
     Latest,
     Specific,
     base_path_hint,
-    find_faults,
+    find_entry_errors,
 )
 from tfserving.repository.config_text import ConfigSyntaxError, find_entries, is_json, read_message
-from tfserving.repository.diagnostics import (
-    Diagnostic,
-    Entry,
-    Severity,
-    list_numbers,
-    read_entries,
-)
+from tfserving.repository.diagnostics import Diagnostic, Entry, Severity, list_numbers, read_entries
 from tfserving.repository.lint_disk import lint_versions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
@@ -141,12 +135,12 @@ def _lint_entry(entry: Entry, models_dir: Path | None) -> Iterator[Diagnostic]:
         yield entry.note(entry.at.first("model_type"), "uses the deprecated model_type", hint)
     yield from _lint_policy(entry)
     yield from _lint_labels(entry)
-    faults = list(find_faults(entry.message))
-    for field, message, hint in faults:
+    errors = list(find_entry_errors(entry.message))
+    for field, message, hint in errors:
         yield entry.error(entry.at.first(field), message, hint)
     base_path = list(_lint_base_path(entry))
     yield from base_path
-    if models_dir and not base_path and all(fault.field != "base_path" for fault in faults):
+    if models_dir and not base_path and all(error.field != "base_path" for error in errors):
         yield from lint_versions(entry, models_dir)
 
 
@@ -202,7 +196,7 @@ def _lint_base_path(entry: Entry) -> Iterator[Diagnostic]:
     if "://" in base_path:
         message = f"which is a URI; models are read from {MODELS_ROOT}"
     elif not base_path.startswith("/"):
-        return  # see `find_faults`
+        return  # see `find_entry_errors`
     elif parts[:1] != [MODELS_ROOT.strip("/")]:
         message = f"which is not under {MODELS_ROOT}"
     elif not parts[1:]:

@@ -35,7 +35,7 @@ def lint_versions(entry: Entry, models_dir: Path) -> Iterator[Diagnostic]:
     except RepositoryError as error:
         yield entry.error(at, f"has an unreadable base_path: {error}", "give this user read access")
         return
-    if not found and versions.flaw_of(base) is None:
+    if not found and versions.find_version_error(base) is None:
         yield entry.error(
             at,
             f"has base_path {base}, which is a SavedModel, not a directory of versions",
@@ -51,19 +51,19 @@ def lint_versions(entry: Entry, models_dir: Path) -> Iterator[Diagnostic]:
         # lint checks its labels against its list, and the list is checked here
         yield from _lint_listed_versions(entry, entry.policy, found, export)
     else:
-        yield from _lint_labels(entry, found)
+        yield from _lint_labels_on_disk(entry, found)
 
 
 def _lint_completeness(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     at = entry.at.first("base_path")
     served = entry.policy.select(found)
     for version, path in found.items():
-        flaw = versions.flaw_of(path)
+        error = versions.find_version_error(path)
         hint = f"copy or export it again, or remove {shlex.quote(str(path))}"
-        if flaw is not None and version in served:
-            yield entry.error(at, f"has an incomplete version: {path} {flaw}", hint)
-        elif flaw is not None:
-            yield entry.note(at, f"has an incomplete version, which is not served: {path} {flaw}", hint)
+        if error is not None and version in served:
+            yield entry.error(at, f"has an incomplete version: {path} {error}", hint)
+        elif error is not None:
+            yield entry.note(at, f"has an incomplete version, which is not served: {path} {error}", hint)
 
 
 def _lint_listed_versions(
@@ -80,7 +80,7 @@ def _lint_listed_versions(
             )
 
 
-def _lint_labels(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
+def _lint_labels_on_disk(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnostic]:
     served = entry.policy.select(found)
     for label, version, at in entry.effective_labels():
         what = f"has label {quote(label)} for version {version}, which is not"
@@ -126,7 +126,7 @@ def _lint_children(entry: Entry, base: Path) -> Iterator[Diagnostic]:
 def _looks_like_version(path: Path) -> bool:
     if path.name.startswith("."):
         return False  # an unfinished export
-    return bool(_LIKE_A_VERSION.fullmatch(path.name)) or versions.flaw_of(path) is None
+    return bool(_LIKE_A_VERSION.fullmatch(path.name)) or versions.find_version_error(path) is None
 
 
 def _unused_number(path: Path) -> int:

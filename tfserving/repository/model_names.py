@@ -7,7 +7,7 @@ import re
 
 from tfserving.errors import InvalidInputError
 
-RULE = "use letters, digits, '_', '-' and '.', at most 128, the first one a letter, a digit or '_'"
+RULE = "use letters, digits, '_', '-' and '.', at most 128; the name must start with a letter, a digit or '_'"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 

@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow, the file format of warmup requests.
+"""TFRecord files without TensorFlow, the file format of warmup records.
 
 A record is `length (uint64) · masked CRC-32C of the length (uint32) · data · masked CRC-32C of the data
 (uint32)`, little-endian (tensorflow/core/lib/io/record_writer.h).

@@ -117,12 +117,12 @@ def check_version_dir(path: str | os.PathLike[str]) -> None:
         RepositoryError: it is not a directory, saved_model.pb is missing or empty, or a file of the variables
             is missing.
     """
-    flaw = flaw_of(path)
-    if flaw is not None:
-        raise RepositoryError(f"{os.fspath(path)} {flaw}; copy or export the model again")
+    error = find_version_error(path)
+    if error is not None:
+        raise RepositoryError(f"{os.fspath(path)} {error}; copy or export the model again")
 
 
-def flaw_of(path: str | os.PathLike[str]) -> str | None:
+def find_version_error(path: str | os.PathLike[str]) -> str | None:
     """Why `path` is not a complete SavedModel, as the end of a sentence about it; None if it is one."""
     path = Path(path)
     try:
@@ -132,13 +132,13 @@ def flaw_of(path: str | os.PathLike[str]) -> str | None:
             return "has no saved_model.pb"
         if (path / "saved_model.pb").stat().st_size == 0:
             return "has an empty saved_model.pb"
-        return _flaw_of_variables(path / "variables")
+        return _find_variables_error(path / "variables")
     except OSError as error:
         return f"is not readable ({error.strerror})"
 
 
 @contextlib.contextmanager
-def staged(base_path: str | os.PathLike[str]) -> Iterator[Path]:
+def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty directory to write a version into; removed at the end of the block unless it was published.
 
     It is in `base_path`, which is created if necessary, so that publishing is a rename within one file
@@ -248,7 +248,7 @@ def _children(base_path: str | os.PathLike[str]) -> list[Path]:
         ) from error
 
 
-def _flaw_of_variables(variables: Path) -> str | None:
+def _find_variables_error(variables: Path) -> str | None:
     if not variables.is_dir():
         return None  # a model without variables has no such directory
     names = {path.name for path in variables.iterdir()}

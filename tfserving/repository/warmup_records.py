@@ -1,4 +1,4 @@
-"""The warmup requests of a version: `assets.extra/tf_serving_warmup_requests`.
+"""The warmup records of a version: `assets.extra/tf_serving_warmup_requests`.
 
 The file holds TFRecords of `tensorflow.serving.PredictionLog`. A server replays them before the version
 becomes AVAILABLE, so that the first caller does not wait for work that TensorFlow does only once
@@ -12,24 +12,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.repository import tfrecord
 from tfserving.wire import messages, tensors, tf_examples
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE
 
 MAX_RECORDS = 1000  # WarmupConsts::kMaxNumRecords; servers reject a version with more
 
 
 def warmup_file(version_dir: Path) -> Path:
-    """The path of the warmup requests of a version."""
+    """The path of the warmup records of a version."""
     return version_dir / "assets.extra" / "tf_serving_warmup_requests"
 
 
 def write_warmup(version_dir: Path, requests: Iterable[bytes]) -> None:
-    """Write serialized `PredictRequest`s as the warmup requests of a version; existing ones are replaced.
+    """Write serialized `PredictRequest`s as the warmup records of a version; existing ones are replaced.
 
     Raises:
         InvalidInputError: there are more than `MAX_RECORDS`.
@@ -37,14 +37,14 @@ def write_warmup(version_dir: Path, requests: Iterable[bytes]) -> None:
     """
     logs = [_as_log(request) for request in requests]
     if len(logs) > MAX_RECORDS:
-        raise InvalidInputError(f"{len(logs)} warmup requests are too many (at most {MAX_RECORDS})")
+        raise InvalidInputError(f"{len(logs)} warmup records are too many (at most {MAX_RECORDS})")
     path = warmup_file(version_dir)
     path.parent.mkdir(exist_ok=True)
     tfrecord.write_records(path, logs)
 
 
 def remove_warmup(version_dir: Path) -> None:
-    """Remove the warmup requests of a version, and assets.extra if it is then empty."""
+    """Remove the warmup records of a version, and assets.extra if it is then empty."""
     path = warmup_file(version_dir)
     path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ def remove_warmup(version_dir: Path) -> None:
 
 
 def read_warmup(version_dir: Path) -> Iterator[Any]:
-    """Yield the warmup requests of a version as `PredictionLog` messages; none if there is no file.
+    """Yield the warmup records of a version as `PredictionLog` messages; none if there is no file.
 
     Raises:
         ProtocolError: the file is damaged, or has more than `MAX_RECORDS` records or one that is not a
@@ -63,14 +63,14 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
         return
     for number, record in enumerate(tfrecord.read_records(path), start=1):
         if number > MAX_RECORDS:
-            raise ProtocolError(f"{path} has too many warmup requests (at most {MAX_RECORDS}); write fewer")
+            raise ProtocolError(f"{path} has too many warmup records (at most {MAX_RECORDS}); write fewer")
         try:
             yield messages.PredictionLog.FromString(record)
         except DecodeError as error:
             raise ProtocolError(f"{path}: record {number} is not a PredictionLog: {error}") from error
 
 
-def unpack_requests(record: Any) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]], tuple[str, ...]]]:
+def unpack_requests(record: Any) -> Iterator[tuple[str, Arrays, tuple[str, ...]]]:
     """Yield (signature name, inputs, names of outputs) of each request in a `PredictionLog`.
 
     No names of outputs mean all outputs. The kinds of requests are those of saved_model_warmup.cc.
@@ -97,5 +97,5 @@ def _as_log(request: bytes) -> bytes:
     try:
         log.predict_log.request.ParseFromString(request)
     except DecodeError as error:
-        raise ProtocolError(f"a warmup request is not a PredictRequest: {error}") from error
+        raise ProtocolError(f"a warmup record is not a PredictRequest: {error}") from error
     return bytes(log.SerializeToString())

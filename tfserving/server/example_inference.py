@@ -58,10 +58,10 @@ def multi_inference(context: RequestContext, service: Service, request: Any) -> 
     if len(set(signatures)) < len(signatures):
         raise InvalidInputError(f"two tasks use the same signature (signatures: {signatures})")
 
-    def submit(version: LoaderHarness) -> Future[list[Prediction]]:
+    def submit(harness: LoaderHarness) -> Future[list[Prediction]]:
         futures: list[Future[Prediction]] = []
         for task in request.tasks:
-            futures.append(attempt(_submit_task, context, service, version, task, request.input))
+            futures.append(attempt(_submit_task, context, service, harness, task, request.input))
             if futures[-1].done() and futures[-1].exception():
                 break
         return gather(futures)
@@ -87,23 +87,23 @@ def _infer(
         return response
 
     spec = ModelSpec.from_message(request.model_spec)
-    read = _reader(context, request.input, method)
-    return then(service.predict(context, spec, read, methods=(method,)), respond)
+    make_inputs = _make_inputs_for(context, request.input, method)
+    return then(service.predict(context, spec, make_inputs, methods=(method,)), respond)
 
 
 def _submit_task(
-    context: RequestContext, service: Service, version: LoaderHarness, task: Any, examples: Any
+    context: RequestContext, service: Service, harness: LoaderHarness, task: Any, examples: Any
 ) -> Future[Prediction]:
     if task.method_name not in _FILLS:
         raise UnsupportedError(f"a task has method {task.method_name!r}, expected {' or '.join(_FILLS)}")
-    spec = ModelSpec(task.model_spec.name, version.version, signature=task.model_spec.signature_name)
-    read = _reader(context, examples, task.method_name)
-    return service.predict_with(context, version, spec, read, methods=(task.method_name,))
+    spec = ModelSpec(task.model_spec.name, harness.version, signature=task.model_spec.signature_name)
+    make_inputs = _make_inputs_for(context, examples, task.method_name)
+    return service.predict_with(context, harness, spec, make_inputs, methods=(task.method_name,))
 
 
-def _reader(context: RequestContext, message: Any, method: str) -> Callable[[Signature], Inputs]:
-    def read(signature: Signature) -> Inputs:
-        _check_outputs(signature, method)
+def _make_inputs_for(context: RequestContext, message: Any, method: str) -> Callable[[Signature], Inputs]:
+    def make_inputs(signature: Signature) -> Inputs:
+        _check_output_names(signature, method)
         if set(signature.inputs) != {tf_examples.INPUTS}:
             raise InvalidInputError(
                 f"signature {signature.name!r} takes {sorted(signature.inputs)}, but one for tf.Examples "
@@ -113,10 +113,10 @@ def _reader(context: RequestContext, message: Any, method: str) -> Callable[[Sig
         context.examples = len(array)
         return {tf_examples.INPUTS: array}
 
-    return read
+    return make_inputs
 
 
-def _check_outputs(signature: Signature, method: str) -> None:
+def _check_output_names(signature: Signature, method: str) -> None:
     expected = (_CLASSES, _SCORES) if method == CLASSIFY_METHOD else (_OUTPUTS,)
     if not signature.outputs.keys() & expected:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""The command line: `options` as flags, and the flags of tensorflow_model_server that have no effect here."""
+"""The command line: the server options as flags, and tensorflow_model_server's flags without effect here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNSUPPORTED = (
     Flag(
         "use_alts_credentials",
         False,
-        refusal="ALTS is not supported, so requests would not be protected; use --ssl_config_file for TLS",
+        rejection="ALTS is not supported, so requests would not be protected; use --ssl_config_file for TLS",
     ),
     Flag("platform_config_file", ""),
     Flag("remove_unused_fields_from_bundle_metagraph", True),
@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\nRun {self.prog} --help for the list of flags.\n")
 
 
-def parse(argv: list[str]) -> ServerOptions:
+def parse_flags(argv: list[str]) -> ServerOptions:
     """Parse the command line; the last value of a repeated flag counts.
 
     Raises:
@@ -62,13 +62,13 @@ def parse(argv: list[str]) -> ServerOptions:
     given = vars(parser.parse_args(argv))
     changed = [flag for flag in FLAGS if given.get(flag.name, flag.default) != flag.default]
     for flag in changed:
-        if flag.refusal:
-            parser.error(f"--{flag.name}={given[flag.name]} is not supported: {flag.refusal}")
+        if flag.rejection:
+            parser.error(f"--{flag.name}={given[flag.name]} is not supported: {flag.rejection}")
     groups = {group.name: kind(**_values(kind, given)) for group, kind in _GROUPS.items()}
     options = ServerOptions(
         **groups,
         print_version=given.get(_VERSION.name, _VERSION.default),
-        ignored=tuple(flag.name for flag in changed if flag.support == "accepted"),
+        ignored=tuple(flag.name for flag in changed if flag.support == "ignored"),
     )
     if error := _find_error(options):
         parser.error(error)
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         "       %(prog)s --model_base_path=DIR [--model_name=NAME] [--FLAG=VALUE ...]",
         description="Serve SavedModels with the gRPC and REST APIs of tensorflow_model_server. The flags are "
         "those of tensorflow_model_server 2.20, and --host, --models_dir and --access_log.",
-        epilog="These flags of tensorflow_model_server are accepted, but have no effect: "
-        + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.support == "accepted"),
+        epilog="These flags of tensorflow_model_server are ignored: "
+        + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.support == "ignored"),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -97,15 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(container: argparse._ActionsContainer, flag: Flag) -> None:
-    text = f"{flag.help} (default: {_shown(flag.default)})".replace("%", "%%")
+    default = str(flag.default).lower() if flag.type is bool else str(flag.default) or "empty"
+    text = f"{flag.help} (default: {default})".replace("%", "%%")
     options: dict[str, Any] = {"metavar": flag.type.__name__.upper(), "type": flag.type}
     if flag.type is bool:
         options = {"metavar": "BOOL", "type": _boolean, "nargs": "?", "const": True}
     container.add_argument(f"--{flag.name}", help=text if flag.help else argparse.SUPPRESS, **options)
-
-
-def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
 def _values(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:

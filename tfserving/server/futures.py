@@ -22,19 +22,15 @@ class CompletedFuture(Future[T]):
         self._value = result
 
     def done(self) -> bool:
-        """True."""
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """The result."""
         return self._value
 
     def exception(self, timeout: float | None = None) -> None:
-        """None."""
         return
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """Calls the function immediately."""
         fn(self)
 
 

@@ -16,7 +16,7 @@ import uvloop
 
 from tfserving import __version__
 from tfserving.errors import ConfigError, TfServingError
-from tfserving.repository.config import ModelConfig, ServerConfig, parse
+from tfserving.repository.config import ModelConfig, ServerConfig, parse_config
 from tfserving.server import flags
 from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
@@ -27,9 +27,9 @@ from tfserving.server.core.server_core import ServerCore
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observability
+from tfserving.server.observability.observability import Observability
 from tfserving.server.ports import BoundPort, bind
-from tfserving.server.rest.rest_server import open_port, rest_runner
+from tfserving.server.rest.rest_server import make_rest_runner, open_port
 from tfserving.server.runtime.saved_model import load
 from tfserving.server.server_options import ModelOptions, ServerOptions
 from tfserving.server.service import Service
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     The exit code is 0 after a signal, 2 for invalid flags, 255 if the server cannot start. Only
     `--version` returns.
     """
-    options = flags.parse(sys.argv[1:] if argv is None else argv)
+    options = flags.parse_flags(sys.argv[1:] if argv is None else argv)
     if options.print_version:
         print(f"TensorFlow Serving toolkit {__version__} (embedded server)")
         return 0
@@ -123,10 +123,7 @@ class Server:
             poll=options.polling,
             labels_for_unavailable=options.models.labels_for_unavailable,
         )
-        self._workers = WorkerPools(
-            options.inference.max_threads,
-            lambda name: name in manager.models(),
-        )
+        self._workers = WorkerPools(options.inference.max_threads, lambda name: name in manager.models())
         service = Service(manager, self._workers, check_method_names=options.inference.check_method_names)
         grpc_api = GrpcApi(
             service,
@@ -135,13 +132,13 @@ class Server:
             observers=observability.observers,
         )
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
-        self._has_pages = bool(observability.pages)
-        self._rest_runner = rest_runner(
+        self._has_page = observability.page is not None
+        self._rest_runner = make_rest_runner(
             service,
             options.rest,
             shutdown_timeout=GRACE_SECONDS,
             observers=observability.observers,
-            pages=observability.pages,
+            page=observability.page,
         )
 
     async def load_models(self, stop: asyncio.Event) -> bool:
@@ -168,7 +165,7 @@ class Server:
         await self._rest_runner.setup()
         if rest_port is not None:
             await open_port(self._rest_runner, rest_port)
-        elif self._has_pages:
+        elif self._has_page:
             log.warning(
                 "--monitoring_config_file has no effect: metrics are served on the REST port, which is "
                 "disabled; set --rest_api_port"
@@ -204,7 +201,7 @@ def config_reader(models: ModelOptions) -> Callable[[], ServerConfig]:
 
     def read() -> ServerConfig:
         try:
-            return parse(path.read_text(encoding="utf-8"), str(path))
+            return parse_config(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--model_config_file={path}: {error}") from error
 

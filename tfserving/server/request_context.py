@@ -1,4 +1,4 @@
-"""What the server knows about one request, from the transport to the servable and back."""
+"""The context of one request, which is passed from the transport to the servable."""
 
 from __future__ import annotations
 

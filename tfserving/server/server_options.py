@@ -25,14 +25,14 @@ class Flag:
         default: the default in the unit of the flag; its type is the type of the flag.
         help: what the flag does; "" for a flag without effect.
         own: whether tensorflow_model_server does not have the flag.
-        refusal: why any value but the default is rejected; "" if it is not.
+        rejection: why any value but the default is rejected; "" if it is not.
     """
 
     name: str
     default: Any
     help: str = ""
     own: bool = False
-    refusal: str = ""
+    rejection: str = ""
 
     @property
     def type(self) -> type:
@@ -41,10 +41,10 @@ class Flag:
 
     @property
     def support(self) -> str:
-        """One of "done", "accepted" (with a warning, without effect) and "refused" (rejected at startup)."""
-        if self.refusal:
-            return "refused"
-        return "done" if self.help else "accepted"
+        """ "supported", "ignored" (with a warning) or "rejected" (at startup)."""
+        if self.rejection:
+            return "rejected"
+        return "supported" if self.help else "ignored"
 
 
 def _flag(
@@ -155,7 +155,7 @@ class LoadOptions:
         "num_load_threads",
         0,
         "Number of versions that load at the same time; 0 means one for each CPU.",
-        convert=lambda threads: threads or CPUS,
+        convert=lambda threads: max(1, threads or CPUS),
     )
     max_retries: int = _flag(
         "max_num_load_retries", 5, "Number of retries of a failed load, if a retry can help."
@@ -229,7 +229,7 @@ class RuntimeOptions:
         "num_request_iterations_for_warmup",
         0,
         "Number of times that each warmup record is replayed; 0 means once.",
-        convert=lambda iterations: iterations or 1,
+        convert=lambda iterations: max(1, iterations),
     )
 
     # model_servers/server.cc: the one counts only if neither of the two is given

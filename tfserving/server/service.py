@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.manager import ServableManager
-from tfserving.server.core.servable import Arrays, Inputs
+from tfserving.server.core.servable import Inputs
 from tfserving.server.core.servable_state import ServableStatus
 from tfserving.server.request_context import RequestContext
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import (
     CLASSIFY_METHOD,
@@ -68,7 +69,7 @@ class Service:
         self,
         context: RequestContext,
         spec: ModelSpec,
-        read: Callable[[Signature], Inputs],
+        make_inputs: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
         methods: Sequence[str] = METHODS,
@@ -78,7 +79,7 @@ class Service:
         Args:
             context: the request.
             spec: the model, version and signature.
-            read: returns the inputs by alias for the signature that will run.
+            make_inputs: returns the inputs by alias for the signature that will run.
             outputs: the aliases to return; all outputs if empty.
             methods: the method names that the signature may have, if they are checked.
 
@@ -95,7 +96,8 @@ class Service:
         """
         context.requested_spec = spec
         return self.with_version(
-            spec, lambda version: self.predict_with(context, version, spec, read, outputs, methods=methods)
+            spec,
+            lambda harness: self.predict_with(context, harness, spec, make_inputs, outputs, methods=methods),
         )
 
     def with_version(self, spec: ModelSpec, function: Callable[[LoaderHarness], Future[T]]) -> Future[T]:
@@ -104,33 +106,33 @@ class Service:
         Raises:
             NotFoundError: the model or the version is not served.
         """
-        version = self._manager.acquire(spec)
+        harness = self._manager.acquire(spec)
         try:
-            future = function(version)
+            future = function(harness)
         except BaseException:
-            version.unpin()
+            harness.unpin()
             raise
-        future.add_done_callback(lambda _: version.unpin())
+        future.add_done_callback(lambda _: harness.unpin())
         return future
 
     def predict_with(
         self,
         context: RequestContext,
-        version: LoaderHarness,
+        harness: LoaderHarness,
         spec: ModelSpec,
-        read: Callable[[Signature], Inputs],
+        make_inputs: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
         methods: Sequence[str] = METHODS,
     ) -> Future[Prediction]:
         """As `predict`, for a version from `with_version`."""
-        context.requested_spec, context.version = spec, version.version
+        context.requested_spec, context.version = spec, harness.version
         name = spec.signature or DEFAULT_SIGNATURE
-        servable = version.servable
+        servable = harness.servable
         signature = servable.signatures.get(name)
         if signature is None:
             raise FailedPreconditionError(
-                f"model {spec.name!r} version {version.version} has no signature {name!r} "
+                f"model {spec.name!r} version {harness.version} has no signature {name!r} "
                 f"(signatures: {', '.join(servable.signatures) or 'none'})",
                 model=spec.name,
             )
@@ -141,9 +143,9 @@ class Service:
                 model=spec.name,
             )
         context.signature = name
-        inputs = _check_inputs(signature, read(signature), spec.name)
-        future = servable.submit(context, signature, inputs, _check_outputs(signature, outputs, spec.name))
-        served = ModelSpec(spec.name, version.version, signature=name)
+        inputs = _check_inputs(signature, make_inputs(signature), spec.name)
+        future = servable.submit(context, signature, inputs, _select_outputs(signature, outputs, spec.name))
+        served = ModelSpec(spec.name, harness.version, signature=name)
         return self._workers.then(spec.name, future, lambda arrays: Prediction(served, signature, arrays))
 
     def metadata(self, context: RequestContext, spec: ModelSpec) -> tuple[ModelSpec, Any]:
@@ -153,12 +155,12 @@ class Service:
             NotFoundError: the model or the version is not served.
         """
         context.requested_spec = spec
-        version = self._manager.acquire(spec)
+        harness = self._manager.acquire(spec)
         try:
-            context.version = version.version
-            return ModelSpec(spec.name, version.version), version.servable.signature_def_map
+            context.version = harness.version
+            return ModelSpec(spec.name, harness.version), harness.servable.signature_def_map
         finally:
-            version.unpin()
+            harness.unpin()
 
     def status(self, context: RequestContext, spec: ModelSpec) -> Any:
         """A `GetModelStatusResponse` with every version, or with the one of the spec; labels are ignored.
@@ -168,7 +170,7 @@ class Service:
         """
         context.requested_spec = spec
         if not spec.name:
-            raise InvalidInputError("the request names no model: set model_spec.name")
+            raise InvalidInputError("no model name was given; set model_spec.name")
         response = messages.GetModelStatusResponse()
         for status in self._manager.status(spec.name, spec.version):
             _add_status(response, status)
@@ -197,7 +199,7 @@ def _check_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
     return {**signature.defaults, **inputs} if signature.defaults else inputs
 
 
-def _check_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
+def _select_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
     if not outputs:
         return tuple(signature.outputs)
     unknown = set(outputs) - signature.outputs.keys()

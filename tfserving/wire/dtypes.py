@@ -9,6 +9,9 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError
 
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
 
 class DType(enum.IntEnum):
     """The numbers of `tensorflow.DataType`; the members have the names that saved_model_cli prints."""
@@ -86,7 +89,7 @@ class DType(enum.IntEnum):
             return cls.DT_INVALID
 
 
-def as_wire_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def as_wire_array(array: Array) -> Array:
     """The values C-contiguous and little-endian; the array itself if it already is both."""
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
         array = array.astype(array.dtype.newbyteorder("<"))

@@ -33,11 +33,6 @@ def generate() -> bytes:
         return out.read_bytes()
 
 
-def _is_same(one: bytes, other: bytes) -> bool:
-    parse = descriptor_pb2.FileDescriptorSet.FromString
-    return bool(parse(one) == parse(other))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfserving.wire.generate", description=__doc__)
     parser.add_argument(
@@ -46,7 +41,8 @@ def main() -> int:
     check = parser.parse_args().check
     generated = generate()
     if check:
-        if _is_same(generated, TARGET.read_bytes()):
+        parse = descriptor_pb2.FileDescriptorSet.FromString
+        if parse(generated) == parse(TARGET.read_bytes()):
             return 0
         print(f"{TARGET} is stale; run python -m tfserving.wire.generate", file=sys.stderr)
         return 1

@@ -3,14 +3,14 @@
 gRPC takes only bytes. The memory of large bytes comes from the system and returns to it with each call, and
 the faults on its 4 kB pages take several times as long as copying: 13 of 15 ms for 38 MB. Two measures:
 
-* glibc keeps freed memory once a larger block was freed (mallopt(3): M_MMAP_THRESHOLD is dynamic). So with
-  the first message above `MEDIUM` bytes one such block is allocated and freed. Without it, a message of
+* glibc keeps freed memory once a larger block was freed (mallopt(3): M_MMAP_THRESHOLD is dynamic). So the
+  first message above `MEDIUM` bytes allocates and frees one such block. Without it, a message of
   600 kB costs up to 260 faults and 0.6 ms, depending on the state of the heap.
 * Above `LARGE` bytes, 2 MB pages are requested from the system, as numpy does for its arrays, between
   allocating the bytes and filling them. CPython allows that for bytes that no other code has a reference to
   (PyBytes_FromStringAndSize).
 
-docs/decisions/0020-which-fast-paths-stay.md has what each gains.
+docs/decisions/0022-keep-only-measured-fast-paths.md shows what each gains.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE = 4096
 _MADV_HUGEPAGE = 14
 
 
-def join(parts: Sequence[Any], size: int) -> bytes:
+def join_buffers(parts: Sequence[Any], size: int) -> bytes:
     """`b"".join` of bytes and C-contiguous arrays with `size` bytes together."""
     if size > MEDIUM:
         _keep_freed_memory()

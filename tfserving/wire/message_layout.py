@@ -3,7 +3,7 @@
 The messages of a model that is called repeatedly with one batch size are equal except for the values of the
 tensors. So after one message was scanned, another of the same length is only compared with it outside the
 values, in a few short comparisons, and its values are read from the same positions.
-docs/decisions/0020-which-fast-paths-stay.md has what this gains.
+docs/decisions/0022-keep-only-measured-fast-paths.md shows what this gains.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 # Bytes up to which copying twice is faster than ndarray.copy.
 _SMALL = 4096

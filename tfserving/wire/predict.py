@@ -17,14 +17,11 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import huge_pages, limits, messages, tensors
-from tfserving.wire.dtypes import DType, as_wire_array
-from tfserving.wire.message_layout import Arrays, Layout, Layouts, TensorSpan
+from tfserving.wire.dtypes import Array, Arrays, DType, as_wire_array
+from tfserving.wire.message_layout import Layout, Layouts, TensorSpan
 from tfserving.wire.model_spec import ModelSpec
 
 T = TypeVar("T")
-
-__all__ = ["Arrays", "PredictCall", "RequestWriter", "decode_request", "decode_response", "encode_request"]
-__all__ += ["encode_response", "peek_model"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,7 @@ class PredictCall:
     outputs: tuple[str, ...] = ()
 
 
-def encode_request(
-    spec: ModelSpec, inputs: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] = ()
-) -> bytes:
+def encode_request(spec: ModelSpec, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> bytes:
     """A serialized `PredictRequest`; numbers are sent as `tensor_content`, strings as `string_val`.
 
     Raises:
@@ -61,7 +56,7 @@ class RequestWriter:
         # the bytes before the values of an array, by its name, dtype and shape
         self._heads: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
 
-    def write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    def write(self, inputs: Mapping[str, Array]) -> bytes:
         """See `encode_request`."""
         return self.write_cached(inputs) or self._write(inputs)
 
@@ -83,7 +78,7 @@ class RequestWriter:
         parts.append(self._tail)
         return _joined(parts) if size > huge_pages.MEDIUM else b"".join(parts)
 
-    def _write(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    def _write(self, inputs: Mapping[str, Array]) -> bytes:
         parts: list[Any] = [self._head]
         for alias, array in inputs.items():
             entry = _entry(_REQUEST_MAP, alias, array, True)
@@ -96,9 +91,7 @@ class RequestWriter:
         return _joined(parts)
 
 
-def encode_response(
-    spec: ModelSpec, outputs: Mapping[str, np.ndarray[Any, Any]], *, tensor_content: bool = False
-) -> bytes:
+def encode_response(spec: ModelSpec, outputs: Mapping[str, Array], *, tensor_content: bool = False) -> bytes:
     """A serialized `PredictResponse`, by default with values in `float_val` and similar fields.
 
     tensorflow_model_server does so unless --enable_serialization_as_tensor_content is set.
@@ -215,7 +208,7 @@ def _head(
     return bytes((map_tag,)) + _varint(len(key) + len(value) + nbytes) + key + value
 
 
-def _entry(map_tag: int, alias: str, array: np.ndarray[Any, Any], tensor_content: bool) -> Sequence[Any]:
+def _entry(map_tag: int, alias: str, array: Array, tensor_content: bool) -> Sequence[Any]:
     dtype = DType.of(array.dtype)
     value_tag = _CONTENT if tensor_content else _PACKED.get(dtype)
     if dtype is DType.DT_STRING or value_tag is None:
@@ -235,7 +228,7 @@ def _joined(parts: list[Any]) -> bytes:
     for part in parts:
         size += len(part) if isinstance(part, bytes) else part.nbytes
     _check_size(size)
-    return huge_pages.join(parts, size)
+    return huge_pages.join_buffers(parts, size)
 
 
 def _check_size(size: int) -> None:
@@ -352,10 +345,10 @@ def _scan_tensor(data: bytes, position: int, end: int) -> tuple[np.dtype[Any], t
         raise _NotPlainError
     if value_tag != _CONTENT and _PACKED_TAGS.get(value_tag) is not dtype:
         raise _NotPlainError
-    holder = dtype.numpy
-    if math.prod(shape) * holder.itemsize != position - start:
+    numpy_dtype = dtype.numpy
+    if math.prod(shape) * numpy_dtype.itemsize != position - start:
         raise _NotPlainError
-    return holder, shape, start, position
+    return numpy_dtype, shape, start, position
 
 
 @lru_cache(_CACHE_SIZE)

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tfserving.errors import RepositoryError
 from tfserving.wire import messages, tensors
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, DType
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -47,7 +45,7 @@ class TensorInfo:
             return "()"
         return f"({', '.join(str(-1 if size is None else size) for size in self.shape)})"
 
-    def accepts(self, shape: tuple[int, ...]) -> bool:
+    def is_valid_shape(self, shape: tuple[int, ...]) -> bool:
         """Whether the input or output accepts an array of this shape."""
         if self.shape is None:
             return True
@@ -64,7 +62,7 @@ class Signature:
     method_name: str
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
-    defaults: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Array] = field(default_factory=dict)
 
 
 def signatures_of(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import limits, messages
-from tfserving.wire.dtypes import DType, as_wire_array
+from tfserving.wire.dtypes import Array, DType, as_wire_array
 
 # numpy's limit for the bytes of an array, counted without the dimensions of size 0.
 _MAX_COUNTED = 2**63 - 1
@@ -34,9 +34,15 @@ VALUE_FIELDS: dict[DType, str] = {
     DType.DT_BFLOAT16: "half_val",
     DType.DT_STRING: "string_val",
 }
+# The dtypes of the values in these fields, if they differ from the dtype of the tensor.
+_FIELD_DTYPES = {
+    **{dtype: "<i4" for dtype, name in VALUE_FIELDS.items() if name in ("int_val", "half_val")},
+    DType.DT_COMPLEX64: "<f4",
+    DType.DT_COMPLEX128: "<f8",
+}
 
 
-def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any:
+def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
     """Convert an array to a `TensorProto`.
 
     Strings (`U`, `S` or object arrays of str and bytes; str is encoded as UTF-8) are always in `string_val`.
@@ -70,7 +76,7 @@ def to_proto(array: np.ndarray[Any, Any], *, tensor_content: bool = True) -> Any
     return proto
 
 
-def to_array(proto: Any) -> np.ndarray[Any, Any]:
+def to_array(proto: Any) -> Array:
     """Convert a `TensorProto` to an array that owns its memory; strings as an object array of bytes.
 
     A repeated field that is shorter than the shape repeats its last value, and an empty one means zeros, as
@@ -97,8 +103,11 @@ def to_array(proto: Any) -> np.ndarray[Any, Any]:
         return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape).copy()
     values = getattr(proto, VALUE_FIELDS[dtype])
     if dtype is DType.DT_STRING:
-        return _object_array(_filled(list(values), count, shape), shape)
-    raw = np.array(values, _field_dtype(dtype))
+        if len(values) > count:
+            raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, expected {count}")
+        fill = values[-1] if values else b""
+        return _object_array([*values, *[fill] * (count - len(values))], shape)
+    raw = np.array(values, _FIELD_DTYPES.get(dtype) or dtype.numpy)
     if dtype in (DType.DT_COMPLEX64, DType.DT_COMPLEX128):
         if raw.size % 2:
             raise ProtocolError(f"a {dtype.label} tensor has {raw.size} numbers, expected pairs")
@@ -136,24 +145,7 @@ def count_elements(shape: tuple[int, ...], dtype: DType) -> int:
     return count
 
 
-def _field_dtype(dtype: DType) -> np.dtype[Any]:
-    """The dtype of the values in the repeated field of a dtype."""
-    if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
-        return np.dtype("<i4")
-    if dtype is DType.DT_COMPLEX64:
-        return np.dtype("<f4")
-    if dtype is DType.DT_COMPLEX128:
-        return np.dtype("<f8")
-    return np.dtype("<i4") if VALUE_FIELDS[dtype] == "int_val" else dtype.numpy
-
-
-def _filled(values: list[bytes], count: int, shape: tuple[int, ...]) -> list[bytes]:
-    if len(values) > count:
-        raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, expected {count}")
-    return values + [values[-1] if values else b""] * (count - len(values))
-
-
-def _object_array(values: list[bytes], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _object_array(values: list[bytes], shape: tuple[int, ...]) -> Array:
     array = np.empty(len(values), object)
     array[:] = values
     return array.reshape(shape)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError
+from tfserving.wire.dtypes import Array
 
 # The alias of that tensor (tensorflow/core SignatureConstants).
 INPUTS = "inputs"
@@ -17,7 +18,7 @@ def count(message: Any) -> int:
     return len(_examples(message))
 
 
-def serialized(message: Any) -> np.ndarray[Any, Any]:
+def serialized(message: Any) -> Array:
     """Serialized tf.Examples, a string tensor of shape [n].
 
     The context is prepended to each example. Where both have a feature, the example's counts, being last.

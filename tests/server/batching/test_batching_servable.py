@@ -155,14 +155,14 @@ def test_a_large_request_is_split_only_if_enabled(batching):
         call(servable, [[1]] * 9)
 
 
-def test_a_large_request_that_is_refused_is_done_after_its_parts(batching):
+def test_a_large_request_that_is_rejected_is_done_after_its_parts(batching):
     model = Model()
     servable = batching(
         model, max_batch_size=10, split_large=True, max_execution_batch_size=5, max_enqueued_batches=1
     )
     first = occupy(servable, model)
     large = submit(servable, [[1]] * 10)
-    # its second part was refused, but the first one uses the servable
+    # its second part was rejected, but the first one uses the servable
     assert not large.done()
     model.gate.set()
     first.result(30)
@@ -185,14 +185,14 @@ def test_an_empty_request_is_not_queued(batching):
     assert call(batching(Model(), batch_timeout_micros=ONE_DAY), np.zeros((0, 3))) == []
 
 
-def test_refuses_requests_when_too_many_batches_wait(batching):
+def test_rejects_requests_when_too_many_batches_wait(batching):
     model = Model()
     servable = batching(model, max_batch_size=1, max_enqueued_batches=2, threads=1)
     model.gate.clear()
     futures = [submit(servable, [[1]])]
     assert model.entered.wait(30)
     futures += [submit(servable, [[x]]) for x in (2, 3)]
-    with pytest.raises(UnavailableError, match="2 batches are waiting"):
+    with pytest.raises(UnavailableError, match="2 batches wait"):
         submit(servable, [[4]])
     model.gate.set()
     assert [future.result(30)["y"].tolist() for future in futures] == [[[2]], [[4]], [[6]]]

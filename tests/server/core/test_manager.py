@@ -210,7 +210,7 @@ def test_finds_a_version_by_label(manager):
 def test_rejects_models_and_versions_that_do_not_exist(manager):
     with pytest.raises(NotFoundError, match=r"^Servable not found for request: Latest\(nobody\)$"):
         manager.acquire(ModelSpec("nobody"))
-    with pytest.raises(InvalidInputError, match="names no model"):
+    with pytest.raises(InvalidInputError, match="no model name was given"):
         manager.acquire(ModelSpec(""))
     with pytest.raises(NotFoundError, match="nobody"):
         manager.status("nobody")

@@ -103,7 +103,7 @@ def test_rejects_a_tensor_that_contradicts_itself(channel):
 @pytest.mark.parametrize(
     ("method", "request_", "code", "message"),
     [
-        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "names no model"),
+        (services.PREDICT, messages.PredictRequest(), "INVALID_ARGUMENT", "no model name was given"),
         (
             services.PREDICT,
             messages.PredictRequest(model_spec={"name": "nobody"}),

@@ -10,7 +10,7 @@ from tests.server.apis import examples, predict_request, serve
 from tfserving.errors import ConfigError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observability
+from tfserving.server.observability.observability import Observability
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services
@@ -230,7 +230,7 @@ def test_a_metric_counts_dropped_lines():
         dropped = 4
 
     observability = Observability(metrics=Metrics(), metrics_path="/metrics", access_log=Full())
-    assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.pages[0].text()
+    assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.page.text()
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):

@@ -13,7 +13,7 @@ from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.servable_state import ServableStatus, State
 from tfserving.server.observability.metrics import Metrics
-from tfserving.server.observability.observers import Observability
+from tfserving.server.observability.observability import Observability
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages, services
@@ -97,7 +97,7 @@ def apis(in_loop, observers_of_flags):
     metrics = observers_of_flags.metrics
     parameters = BatchingParameters(allowed_batch_sizes=(4, 1000))
     loader = BatchingLoader(FakeLoader(), parameters, metrics.batching)
-    with serve(in_loop, observers_of_flags.observers, observers_of_flags.pages, loader=loader) as apis:
+    with serve(in_loop, observers_of_flags.observers, observers_of_flags.page, loader=loader) as apis:
         metrics.set_models(apis.manager)
         metrics.runtime.count_load(Path("/models/m/3"), 0.5)
         metrics.runtime.count_warmup(Path("/models/m/3"), 2, 0.25)
@@ -322,7 +322,7 @@ def test_reads_the_monitoring_configuration(tmp_path, text, path):
     file.write_text(text)
     watching = Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
     assert watching.metrics_path == path
-    assert [page.path for page in watching.pages] == ([path] if path else [])
+    assert (watching.page.path if watching.page else None) == (path or None)
     assert bool(watching.observers) == bool(path)
 
 
@@ -346,5 +346,5 @@ def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, message):
 def test_without_the_flag_there_is_no_page(in_loop):
     watching = Observability.from_options(ObservabilityOptions())
     assert not watching.observers
-    with serve(in_loop, watching.observers, watching.pages) as apis:
+    with serve(in_loop, watching.observers, watching.page) as apis:
         assert apis.rest.send("GET", PATH).status == 404

@@ -276,8 +276,8 @@ def test_rejects_lists_that_are_nested_too_deep():
         (b"[1, 2]", "the body is a list; send a JSON object"),
         (b"5", "the body is 5"),
         (b'"' + b"x" * 100 + b'"', r"the body is \"x{56}\.\.\.;"),
-        (b"{}", "neither of"),
-        (b'{"instances": [1], "inputs": [1]}', "both of"),
+        (b"{}", "exactly one of .*it has neither"),
+        (b'{"instances": [1], "inputs": [1]}', "exactly one of .*it has both"),
         (b'{"instances": []}', "an empty list"),
         (b'{"instances": [ ]}', "an empty list"),
         (b'{"instances": 1.0}', "'instances' is 1.0"),
@@ -343,6 +343,6 @@ def test_an_array_is_rejected_exactly_if_one_of_its_values_is(values, dtype):
             return str(error).startswith("inputs.x[")
         return False
 
-    # loads() returns a float for an integer of more than 64 bits
+    # parse_body() returns a float for an integer of more than 64 bits
     values = [float(v) if type(v) is int and not -(2**63) <= v < 2**64 else v for v in values]
     assert is_rejected(values) == any(is_rejected([value]) for value in values)

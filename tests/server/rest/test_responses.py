@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest import responses
 from tfserving.server.rest.predict_request import Format
-from tfserving.server.rest.responses import predictions
+from tfserving.server.rest.responses import encode_predictions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
@@ -28,11 +28,11 @@ def strings(*values):
 
 
 def row(**outputs):
-    return predictions(outputs, Format.ROW)
+    return encode_predictions(outputs, Format.ROW)
 
 
 def column(**outputs):
-    return predictions(outputs, Format.COLUMN)
+    return encode_predictions(outputs, Format.COLUMN)
 
 
 def test_a_single_output_has_no_name():
@@ -121,13 +121,13 @@ def test_rows_need_one_row_for_each_instance(outputs):
 @pytest.mark.parametrize("form", Format)
 def test_rejects_dtypes_that_json_cannot_express(dtype, form):
     with pytest.raises(InvalidInputError, match=r"output 'y' is .*use gRPC"):
-        predictions({"y": np.zeros(2, dtype)}, form)
+        encode_predictions({"y": np.zeros(2, dtype)}, form)
 
 
 @pytest.mark.parametrize("form", Format)
 def test_rejects_a_signature_without_outputs(form):
     with pytest.raises(InvalidInputError, match="no outputs"):
-        predictions({}, form)
+        encode_predictions({}, form)
 
 
 ARRAYS = st.sampled_from(["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?", ">f4", ">i8"]).flatmap(
@@ -140,7 +140,7 @@ ARRAYS = st.sampled_from(["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", 
 @given(ARRAYS, st.sampled_from(Format), st.booleans())
 def test_arrays_survive_json(array, form, alone):
     outputs = {"y": array} if alone else {"y": array, "z": np.arange(len(array), dtype=np.float32)}
-    (answer,) = json.loads(predictions(outputs, form)).values()
+    (answer,) = json.loads(encode_predictions(outputs, form)).values()
     if not alone:
         answer = answer["y"] if form is Format.COLUMN else [line["y"] for line in answer]
     np.testing.assert_array_equal(np.array(answer, array.dtype), array)
@@ -152,28 +152,31 @@ def test_writes_classifications():
         classes = result.classifications.add().classes
         for score in scores:
             classes.add(label=f"l{score}", score=score)
-    assert responses.classifications(result) == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
+    assert (
+        responses.encode_classifications(result)
+        == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
+    )
 
 
 def test_writes_regressions():
     result = messages.RegressionResponse().result
     for value in (0.1, -math.inf):
         result.regressions.add(value=value)
-    assert responses.regressions(result) == b'{"results":[0.1,-Infinity]}'
+    assert responses.encode_regressions(result) == b'{"results":[0.1,-Infinity]}'
 
 
 def test_rejects_empty_results():
     with pytest.raises(InvalidInputError):
-        responses.classifications(messages.ClassificationResponse().result)
+        responses.encode_classifications(messages.ClassificationResponse().result)
     with pytest.raises(InvalidInputError):
-        responses.regressions(messages.RegressionResponse().result)
+        responses.encode_regressions(messages.RegressionResponse().result)
 
 
 def test_writes_the_status():
     response = messages.GetModelStatusResponse()
     response.model_version_status.add(version=3, state=30).status.SetInParent()
     response.model_version_status.add(version=2, state=50).status.error_code = 5
-    assert json.loads(responses.status(response)) == {
+    assert json.loads(responses.encode_status(response)) == {
         "model_version_status": [
             {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
             {"version": "2", "state": "END", "status": {"error_code": "NOT_FOUND", "error_message": ""}},
@@ -200,7 +203,7 @@ def test_writes_the_metadata():
         "name": "x:0",
         "tensor_shape": {"dim": [{"name": "", "size": "-1"}], "unknown_rank": False},
     }
-    assert json.loads(responses.metadata(ModelSpec("m", 123), signatures)) == {
+    assert json.loads(responses.encode_metadata(ModelSpec("m", 123), signatures)) == {
         "model_spec": {"name": "m", "signature_name": "", "version": "123"},
         "metadata": {
             "signature_def": {
@@ -212,8 +215,8 @@ def test_writes_the_metadata():
 
 def test_errors_can_contain_any_text():
     text = 'a "quoted" \n \udcff \ud800 \0 é'
-    assert json.loads(responses.error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
+    assert json.loads(responses.encode_error(text)) == {"error": 'a "quoted" \n \\udcff \\ud800 \0 é'}
 
 
 def test_long_errors_are_truncated():
-    assert len(responses.error("x" * 10**6)) < 5000
+    assert len(responses.encode_error("x" * 10**6)) < 5000

@@ -1,7 +1,7 @@
 import pytest
 
 from tfserving.errors import InvalidInputError, NotFoundError
-from tfserving.server.rest.rest_paths import RestMethod, Target, parse
+from tfserving.server.rest.rest_paths import RestCall, RestMethod, parse_request_line
 from tfserving.wire.model_spec import ModelSpec
 
 
@@ -26,7 +26,7 @@ from tfserving.wire.model_spec import ModelSpec
     ],
 )
 def test_parses_the_paths_of_the_api(http_method, path, method, spec):
-    assert parse(http_method, path) == Target(method, spec)
+    assert parse_request_line(http_method, path) == RestCall(method, spec)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_parses_the_paths_of_the_api(http_method, path, method, spec):
 )
 def test_other_methods_and_paths_are_invalid(method, path):
     with pytest.raises(InvalidInputError, match=r"GET /v1/models/NAME|does not fit a 64-bit integer"):
-        parse(method, path)
+        parse_request_line(method, path)
 
 
 @pytest.mark.parametrize("path", ["/", "/v2/models", "/v1", "*", "", "//v1/models/m"])
 def test_paths_outside_of_the_api_are_not_found(path):
     with pytest.raises(NotFoundError, match="does not exist"):
-        parse("GET", path)
+        parse_request_line("GET", path)
 
 
 def test_ignores_leading_zeros_of_a_version():
-    assert parse("GET", f"/v1/models/m/versions/{'0' * 5000}7").spec.version == 7
-    assert parse("GET", "/v1/models/m/versions/00").spec.version == 0
+    assert parse_request_line("GET", f"/v1/models/m/versions/{'0' * 5000}7").spec.version == 7
+    assert parse_request_line("GET", "/v1/models/m/versions/00").spec.version == 0

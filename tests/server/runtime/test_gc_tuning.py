@@ -49,7 +49,7 @@ def test_garbage_is_collected_once_after_the_delay():
 
 def test_frozen_objects_are_exempt_from_collection():
     before = gc.get_freeze_count()
-    with gc_tuning.frozen():
+    with gc_tuning.freeze_objects():
         assert not gc.isenabled()
         kept = Cycle()
     assert gc.isenabled()

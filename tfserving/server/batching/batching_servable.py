@@ -2,9 +2,9 @@
 --enable_batching.
 
 Requests of one signature are joined along the first dimension of their inputs, run once, and the outputs are
-split again (batching_session.cc of TensorFlow Serving 2.20). Different from there: an empty request is not
-queued, requests of different shapes wait for others of their own shape instead of failing together, and if a
-batch fails, each of its requests is run alone, so that one bad request does not fail the others.
+split again (batching_session.cc of TensorFlow Serving 2.20). Unlike tensorflow_model_server, an empty
+request is not queued, requests of different shapes wait for others of their own shape instead of failing
+together, and if a batch fails, each of its requests runs alone, so that one bad request does not fail others.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
-from tfserving.server.batching.padding import count_rows, join
+from tfserving.server.batching.padding import count_rows, join_batch
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
-from tfserving.server.core.servable import Arrays, Inputs, Loader, Servable, check_dtypes
+from tfserving.server.core.servable import Inputs, Loader, Servable, check_dtypes
 from tfserving.server.futures import attempt, gather, then
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import BatchingMetrics
 from tfserving.server.request_context import RequestContext
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import Signature
 
 # In the directory of a version, with --enable_per_model_batching_parameters.
@@ -169,8 +170,8 @@ class BatchingServable:
             if batch is None:
                 if len(self._waiting) >= self._parameters.max_enqueued_batches:
                     raise UnavailableError(
-                        f"{len(self._waiting)} batches are waiting, the maximum (max_enqueued_batches): try "
-                        "again later"
+                        f"the queue is full ({len(self._waiting)} batches wait, max_enqueued_batches); "
+                        "retry later"
                     )
                 due = now + self._parameters.batch_timeout_micros / 1e6
                 batch = self._open[key] = _Batch(key, signature, outputs, due)
@@ -240,7 +241,8 @@ class BatchingServable:
     def _run_together(self, batch: _Batch) -> Arrays:
         size = self._parameters.padded_size(batch.rows)
         inputs = {
-            name: join([part.inputs[name] for part in batch.parts], size) for name in batch.parts[0].inputs
+            name: join_batch([part.inputs[name] for part in batch.parts], size)
+            for name in batch.parts[0].inputs
         }
         self._metrics.count_batch(batch.rows, size)
         outputs = self._servable.submit(RequestContext(), batch.signature, inputs, batch.outputs).result()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.core.servable import Inputs
-
-Array = np.ndarray[Any, Any]
+from tfserving.wire.dtypes import Array
 
 
 def count_rows(inputs: Inputs) -> int:
@@ -31,7 +29,7 @@ def count_rows(inputs: Inputs) -> int:
     return next(iter(sizes.values()), 0)
 
 
-def join(arrays: Sequence[Array], size: int) -> Array:
+def join_batch(arrays: Sequence[Array], size: int) -> Array:
     """Concatenates arrays and pads them to `size` rows with the first row of the first array.
 
     If the other dimensions differ, each array is padded to the largest with its own first element.

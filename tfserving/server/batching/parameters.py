@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from tfserving.errors import ConfigError
+from tfserving.repository.config_text import read_text_file
 from tfserving.wire import messages
 
 
@@ -20,7 +19,7 @@ class BatchingParameters:
     Attributes:
         max_batch_size: maximum rows of a request, and of a batch.
         batch_timeout_micros: microseconds that a batch waits to be filled while a thread is idle.
-        max_enqueued_batches: maximum batches of a version that wait; more requests are refused.
+        max_enqueued_batches: maximum batches of a version that wait; more requests are rejected.
         num_batch_threads: batches of a version that run at the same time.
         allowed_batch_sizes: sizes that batches are padded to; empty for any size.
         pad_variable_length_inputs: whether inputs of different shapes are padded to join one batch.
@@ -44,7 +43,7 @@ class BatchingParameters:
         return (self.split_large and self.max_execution_batch_size) or self.max_batch_size
 
     def padded_size(self, rows: int) -> int:
-        """The allowed batch size that fits so many rows."""
+        """The smallest allowed batch size for the given number of rows."""
         return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
 
 
@@ -58,11 +57,7 @@ def read_parameters(path: str | Path) -> BatchingParameters:
     def fail(reason: object) -> ConfigError:
         return ConfigError(f"batching parameters {path}: {reason}")
 
-    message = messages.BatchingParameters()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise fail(error) from error
+    message = read_text_file(path, messages.BatchingParameters(), f"batching parameters {path}")
     numbers: dict[str, Any] = {}
     for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"):
         if message.HasField(name):

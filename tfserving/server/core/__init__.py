@@ -1,1 +1,1 @@
-"""What should be served, what is, and the steps between: source, policy, manager, versions."""
+"""Which versions are to be served, which are, and how to get there: source, availability policy, manager."""

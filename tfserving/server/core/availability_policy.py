@@ -1,4 +1,4 @@
-"""Which step brings the versions of a model closer to the aspired ones without a gap in service.
+"""The availability policy: the next step from the served versions to the aspired ones without downtime.
 
 The rules are those of TensorFlow Serving's AvailabilityPreservingPolicy (availability_preserving_policy.cc).
 """
@@ -13,7 +13,7 @@ from tfserving.server.core.servable_state import State
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the policy needs to know about a version."""
+    """What the availability policy needs to know about a version."""
 
     version: int
     state: State

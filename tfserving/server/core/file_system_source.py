@@ -36,11 +36,7 @@ class FileSystemSource:
     """
 
     def __init__(
-        self,
-        models_dir: Path | None = None,
-        clock: Callable[[], float] = time.time,
-        *,
-        settle: bool = True,
+        self, models_dir: Path | None = None, clock: Callable[[], float] = time.time, *, settle: bool = True
     ) -> None:
         self._models_dir = models_dir
         self._clock = clock
@@ -50,7 +46,7 @@ class FileSystemSource:
         self._logged: dict[str, str] = {}
 
     def poll(self, model: ModelConfig, failed: Collection[Path] = frozenset()) -> Mapping[int, Path] | None:
-        """Selects the versions that the model's policy serves.
+        """Selects the versions that the model's version policy serves.
 
         Args:
             failed: directories that could not be loaded. One whose files have changed since was incomplete,
@@ -77,17 +73,19 @@ class FileSystemSource:
             names = ", ".join(map(str, found))
             self._log_once(
                 model.name,
-                f"model {model.name!r}: none of the versions {names} is complete and selected by the policy",
+                f"model {model.name!r}: none of the versions {names} is complete and selected by the version "
+                "policy",
             )
         else:
             self._logged.pop(model.name, None)
-        self._forget(
-            {path for path in (*self._settled, *self._seen) if path.parent == base_path} - set(found.values())
-        )
+        for path in {*self._settled, *self._seen} - set(found.values()):
+            if path.parent == base_path:
+                self._settled.pop(path, None)
+                self._seen.pop(path, None)
         return selected
 
     def _select(self, model: ModelConfig, found: dict[int, Path]) -> Mapping[int, Path]:
-        """What the policy selects among the complete versions; reads no others than those it may select."""
+        """What the version policy selects among the complete versions; reads only those it may select."""
         while True:
             selected = {version: found[version] for version in model.policy.select(found)}
             unsettled = [version for version, path in selected.items() if not self._is_settled(path)]
@@ -110,11 +108,6 @@ class FileSystemSource:
         del self._seen[path]
         self._settled[path] = fingerprint
         return True
-
-    def _forget(self, gone: set[Path]) -> None:
-        for path in gone:
-            self._settled.pop(path, None)
-            self._seen.pop(path, None)
 
     def _log_once(self, model: str, text: str) -> None:
         """Logs a warning unless it is the same as at the last poll."""

@@ -62,7 +62,7 @@ class ServableManager:
         self._served: dict[str, _Served] = {}
         self._changed = threading.Condition()
         self._stopping = False
-        self._pool = ThreadPoolExecutor(max(1, self._options.threads), thread_name_prefix="load")
+        self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="load")
         self._owner = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:
@@ -205,7 +205,7 @@ class ServableManager:
 
     def _find(self, spec: ModelSpec) -> LoaderHarness:
         if not spec.name:
-            raise InvalidInputError("the request names no model: set model_spec.name")
+            raise InvalidInputError("no model name was given; set model_spec.name")
         served = self._served.get(spec.name, _NOTHING)
         if spec.label is not None:
             if spec.label not in served.labels:

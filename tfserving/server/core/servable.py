@@ -1,4 +1,4 @@
-"""What a loaded version can do, whatever runtime it runs on."""
+"""The interface of a loaded version, independent of the runtime."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from tfserving.errors import InvalidInputError
 from tfserving.server.request_context import RequestContext
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature
 
-Inputs = Mapping[str, np.ndarray[Any, Any]]
-Arrays = dict[str, np.ndarray[Any, Any]]
+Inputs = Mapping[str, Array]
 
 
 class Servable(Protocol):

@@ -1,4 +1,4 @@
-"""The gRPC API: PredictionService and ModelService over the service."""
+"""The gRPC API: PredictionService and ModelService, on top of `Service`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GrpcApi:
 
     Args:
         service: serves the requests.
-        reload: applies a new configuration within so many seconds; None refuses ReloadConfig.
+        reload: applies a new configuration within the given number of seconds; None rejects ReloadConfig.
         tensor_content: whether responses have values in `tensor_content` rather than in repeated fields.
         observers: are notified of every request.
     """

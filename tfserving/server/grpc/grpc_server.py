@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
-from google.protobuf import text_format
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_reflection
 
 from tfserving.errors import ConfigError, UnavailableError
+from tfserving.repository.config_text import read_text_file
 from tfserving.server.grpc import grpc_health
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
@@ -82,11 +81,7 @@ class GrpcServer:
 
 def _read_ssl_config(path: str) -> grpc.ServerCredentials:
     """Server credentials from an SSLConfig in text format, which contains keys and certificates in PEM."""
-    config = messages.SSLConfig()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), config)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ConfigError(f"--ssl_config_file={path}: {error}") from error
+    config = read_text_file(path, messages.SSLConfig(), f"--ssl_config_file={path}")
     if not config.server_key or not config.server_cert:
         raise ConfigError(
             f"--ssl_config_file={path}: server_key or server_cert is missing; give both as PEM text"

@@ -1,4 +1,4 @@
-"""Workarounds for grpc.aio: a server that no request can terminate, and a transport that starts warm.
+"""Workarounds for grpc.aio: malformed requests must not stop the server, and the first one must not be slow.
 
 The accept loop of grpc.aio terminates when the name of a method is not valid UTF-8, and the server with it
 (`_server_main_loop` in server.pyx.pxi, grpcio 1.85). Therefore every method is registered with gRPC's core,

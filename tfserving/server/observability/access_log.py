@@ -1,4 +1,4 @@
-"""The access log: one line of JSON for each request. A thread writes it: a slow disk delays no request."""
+"""The access log: one line of JSON per request. A thread writes it, so a slow disk delays no request."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _encode(entry: dict[str, Any]) -> bytes:
         entry["peer"] = _host(entry["peer"]) or None
     try:
         return orjson.dumps(entry) + b"\n"
-    except TypeError:  # a name with a lone surrogate, which JSON can express but UTF-8 cannot
+    except TypeError:  # a name with a lone surrogate, which JSON can represent but UTF-8 cannot
         return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 

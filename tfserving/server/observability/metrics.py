@@ -1,4 +1,4 @@
-"""The metrics of tensorflow_model_server, and more by version and signature.
+"""The metrics of tensorflow_model_server, and our own by version and signature.
 
 Names, types, labels and buckets of the former are those of TensorFlow Serving 2.20 (servables/tensorflow/
 util.cc). Callers cannot create labels: the label of a model that is not configured is "", and so are those of
@@ -19,13 +19,12 @@ from tfserving.server.observability.prometheus_text import (
     Registry,
     exponential_bounds,
 )
-from tfserving.server.observability.runtime_metrics import BatchingMetrics, RuntimeMetrics
+from tfserving.server.observability.runtime_metrics import MICROSECONDS, BatchingMetrics, RuntimeMetrics
 from tfserving.server.request_context import GRPC, REST, RequestContext
 
 # How many unloaded versions of each model keep their series.
 _ENDED_VERSIONS = 10
 
-_MICROSECONDS = exponential_bounds(10, 1.8, 33)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 # The label API of each method that tensorflow_model_server counts (prediction_service_impl.cc,
@@ -84,7 +83,7 @@ class Metrics:
             "model_name",
             "API",
             "entrypoint",
-            bounds=_MICROSECONDS,
+            bounds=MICROSECONDS,
         )
         # The next one and mlmd_map never have a value here; tensorflow_model_server still lists them.
         new.counter(
@@ -96,7 +95,7 @@ class Metrics:
             "model_name",
             "API",
             "runtime",
-            bounds=_MICROSECONDS,
+            bounds=MICROSECONDS,
         )
         self._own_requests = new.counter(
             "tfserving_requests_total",
@@ -121,7 +120,7 @@ class Metrics:
             "tfserving_access_log_dropped_total", "Requests that are missing in the access log."
         ).series()
         self._models: Models | None = None
-        self._series: dict[_Key, _Series] = {}
+        self._series: dict[tuple[str, int | None, str, str, str, str], _Series] = {}
 
     def set_models(self, models: Models) -> None:
         """Sets the source of models and states. Without it every model is unknown."""
@@ -135,7 +134,7 @@ class Metrics:
         """Counts a finished request and its outcome."""
         model = context.requested_spec.name
         kind = (model, context.version, context.signature, context.api, context.method, context.status)
-        series = self._series.get(kind) or self._find_series(kind)
+        series = self._series.get(kind) or self._find_series(_Kind(*kind))
         with self._lock:  # once for all of it
             self._in_flight[context.api].value -= 1
             series.record(context)
@@ -145,8 +144,7 @@ class Metrics:
         self._update_states()
         return self.registry.text()
 
-    def _find_series(self, kind_key: _Key) -> _Series:
-        kind = _Kind(*kind_key)
+    def _find_series(self, kind: _Kind) -> _Series:
         if self._models is None or kind.model not in self._models.models():
             # not cached: callers can invent any number of names
             return self._make_series(kind._replace(model=""))
@@ -205,9 +203,6 @@ def _kept_versions(models: Models, model: str) -> list[ServableStatus]:
         return []
     ended = [status for status in statuses if status.state is State.END]
     return [status for status in statuses if status.state is not State.END] + ended[:_ENDED_VERSIONS]
-
-
-_Key = tuple[str, int | None, str, str, str, str]
 
 
 class _Kind(NamedTuple):

@@ -13,6 +13,7 @@ from tfserving.server.observability.prometheus_text import Registry, exponential
 # How many version directories keep their series; those that were loaded first are dropped first.
 _PATHS = 500
 
+MICROSECONDS = exponential_bounds(10, 1.8, 33)
 _BATCH_SIZES = exponential_bounds(1, 2, 14)
 
 
@@ -42,7 +43,7 @@ class RuntimeMetrics:
             "Microseconds that the warmup of a version took.",
             "model_path",
             "status",
-            bounds=exponential_bounds(10, 1.8, 33),
+            bounds=MICROSECONDS,
             limit=_PATHS,
         )
         self._warmup_records = registry.counter(
@@ -104,7 +105,7 @@ class BatchingMetrics:
         ).series()
 
     def count_request(self, rows: int) -> None:
-        """Counts a request of so many rows."""
+        """Counts a request with the given number of rows."""
         self._input_size.observe(rows)
 
     def count_wait(self, seconds: float) -> None:

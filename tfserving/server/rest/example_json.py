@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.json_body import loads
+from tfserving.server.rest.json_body import parse_body
 from tfserving.server.rest.predict_request import from_base64, is_base64, signature_name
 from tfserving.wire import messages
 
@@ -25,7 +25,7 @@ def parse_examples(body: bytes) -> tuple[str, Any]:
     Raises:
         InvalidInputError: the body is not a JSON object with examples, or a feature cannot hold a value.
     """
-    request = loads(body)
+    request = parse_body(body)
     signature = signature_name(request)
     examples = request.get("examples")
     if not isinstance(examples, list) or not examples:

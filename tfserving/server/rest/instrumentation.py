@@ -1,4 +1,4 @@
-"""Creates the context of each REST request, and serves the pages beside the API."""
+"""Creates the context of each REST request, and serves the page beside the API."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
-from tfserving.server.observability.observers import Page
+from tfserving.server.observability.observability import Page
 from tfserving.server.request_context import REST, Observer, RequestContext
 
 Handle = Callable[[RequestContext, web.BaseRequest], Awaitable[web.Response]]
 
 
 def instrument(
-    handle: Handle, observers: Sequence[Observer], pages: Sequence[Page] = ()
+    handle: Handle, observers: Sequence[Observer], page: Page | None = None
 ) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
-    """A handler for aiohttp that notifies the observers of every request but those for pages."""
-    by_path = {page.path: page for page in pages}
+    """A handler for aiohttp that notifies the observers of every request but those for the page."""
 
     async def instrumented(request: web.BaseRequest) -> web.Response:
-        page = by_path.get(request.raw_path.partition("?")[0]) if by_path else None
-        if page is not None:
+        if page is not None and request.raw_path.partition("?")[0] == page.path:
             text = await asyncio.to_thread(page.text)
             headers = {"Content-Type": page.content_type, "Server": "tfserving"}
             return web.Response(body=text, headers=headers)

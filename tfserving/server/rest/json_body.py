@@ -35,7 +35,7 @@ class FlatArray:
     types: frozenset[type]
 
 
-def loads(body: bytes) -> Any:
+def parse_body(body: bytes) -> Any:
     """Parse JSON that can also contain NaN, Infinity and Inf, with or without a minus sign.
 
     This is what RapidJSON accepts with the options of tensorflow_model_server (json_tensor.cc, ParseJson).

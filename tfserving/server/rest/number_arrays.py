@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from tfserving.server.rest.json_body import FlatArray, flatten
+from tfserving.wire.dtypes import Array
 from tfserving.wire.limits import MAX_RANK
 
 simdjson: Any
@@ -39,10 +40,10 @@ class NumberArray:
     """
 
     shape: tuple[int, ...]
-    values: np.ndarray[Any, Any]
+    values: Array
     text: memoryview
 
-    def as_type(self, code: str) -> np.ndarray[Any, Any] | None:
+    def as_type(self, code: str) -> Array | None:
         """The numbers as a flat array of a type code of the struct module; None if one does not fit.
 
         A number with a decimal point or exponent does not fit an integer type.
@@ -103,7 +104,7 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
     return dict(value)
 
 
-def _parse_numbers(text: memoryview) -> np.ndarray[Any, Any]:
+def _parse_numbers(text: memoryview) -> Array:
     """The values of a `NumberArray`.
 
     Raises:

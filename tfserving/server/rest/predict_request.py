@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, loads
+from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body
 from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.limits import MAX_RANK
 from tfserving.wire.signatures import Signature, TensorInfo
-
-Array = np.ndarray[Any, Any]
 
 # Size in bytes from which a body is parsed by number_arrays; smaller ones gain nothing from it.
 LARGE_BYTES = 4096
@@ -53,7 +51,7 @@ class PredictBody:
     format: Format
     value: Any
 
-    def read(self, signature: Signature) -> dict[str, Array]:
+    def read(self, signature: Signature) -> Arrays:
         """The inputs by alias, each with the dtype in the signature.
 
         In row format the first dimension of every input is the number of instances.
@@ -65,7 +63,7 @@ class PredictBody:
         """
         if not signature.inputs:
             raise InvalidInputError(
-                f"signature {signature.name!r} has no inputs, which JSON cannot express; use gRPC"
+                f"signature {signature.name!r} has no inputs; JSON cannot represent that: use gRPC"
             )
         if self.format is Format.COLUMN:
             return _read_columns(self.value, signature)
@@ -84,16 +82,18 @@ def parse_predict(body: bytes) -> PredictBody:
     """
     request = loads_numbers(body) if len(body) >= LARGE_BYTES else None
     if request is None:
-        request = loads(body)
+        request = parse_body(body)
     signature = signature_name(request)
     formats = [form for form in Format if form.value in request]
     if len(formats) != 1:
         count = "both" if formats else "neither"
         raise InvalidInputError(
-            f"the request has {count} of 'instances' (row format) and 'inputs' (column format); send one"
+            "the request must have exactly one of 'instances' (row format) and 'inputs' (column format); "
+            f"it has {count}"
         )
     value = request[formats[0].value]
-    if formats[0] is Format.ROW and (not isinstance(value, (list, NumberArray)) or not _length(value)):
+    is_list = isinstance(value, NumberArray) or (isinstance(value, list) and value)
+    if formats[0] is Format.ROW and not is_list:
         kind = "an empty list" if isinstance(value, list) else _describe(value)
         raise InvalidInputError(f"'instances' is {kind}; send a list of at least one instance")
     return PredictBody(signature, formats[0], value)
@@ -136,22 +136,18 @@ def from_base64(value: dict[str, Any]) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
-def _length(value: list[Any] | NumberArray) -> int:
-    return value.shape[0] if isinstance(value, NumberArray) else len(value)
-
-
 def _has_names(instance: Any) -> bool:
     return isinstance(instance, dict) and not is_base64(instance)
 
 
-def _read_rows(instances: list[Any] | NumberArray, signature: Signature) -> dict[str, Array]:
+def _read_rows(instances: list[Any] | NumberArray, signature: Signature) -> Arrays:
     if isinstance(instances, NumberArray) or not _has_names(instances[0]):
         info = _only_input(signature, Format.ROW)
         if isinstance(instances, list):
             for index, instance in enumerate(instances):
                 if _has_names(instance):
                     raise _mixed(index, "an object", "a plain value")
-        return {info.name: _read_tensor(instances, info, _instance_path)}
+        return {info.name: _read_tensor(instances, info, partial(_element_path, "instances"))}
     names = instances[0].keys()
     for name in names:
         if name not in signature.inputs:
@@ -176,13 +172,13 @@ def _read_rows(instances: list[Any] | NumberArray, signature: Signature) -> dict
     }
 
 
-def _read_columns(value: Any, signature: Signature) -> dict[str, Array]:
+def _read_columns(value: Any, signature: Signature) -> Arrays:
     if not _has_names(value):
         info = _only_input(signature, Format.COLUMN)
-        return {info.name: _read_tensor(value, info, partial(_column_path, "inputs"))}
+        return {info.name: _read_tensor(value, info, partial(_element_path, "inputs"))}
     # FillTensorMapFromInputsMap ignores other keys; if one is misspelled, the service reports a missing input
     return {
-        name: _read_tensor(value[name], info, partial(_column_path, f"inputs.{name}"))
+        name: _read_tensor(value[name], info, partial(_element_path, f"inputs.{name}"))
         for name, info in signature.inputs.items()
         if name in value
     }
@@ -213,15 +209,11 @@ def _subscripts(indices: tuple[int, ...]) -> str:
     return "".join(f"[{index}]" for index in indices)
 
 
-def _instance_path(indices: tuple[int, ...]) -> str:
-    return f"instances{_subscripts(indices)}"
-
-
 def _named_instance_path(name: str, indices: tuple[int, ...]) -> str:
     return f"instances{_subscripts(indices[:1])}.{name}{_subscripts(indices[1:])}"
 
 
-def _column_path(prefix: str, indices: tuple[int, ...]) -> str:
+def _element_path(prefix: str, indices: tuple[int, ...]) -> str:
     return f"{prefix}{_subscripts(indices)}"
 
 
@@ -235,7 +227,7 @@ def _read_tensor(value: Any, info: TensorInfo, path_of: PathFormatter) -> Array:
         raise InvalidInputError(
             f"{path_of(())} has lists nested {len(flat.shape)} deep; the maximum is {MAX_RANK}"
         )
-    if flat.values and info.dtype not in _SUPPORTED:
+    if flat.values and info.dtype not in JSON_DTYPES:
         raise UnsupportedError(
             f"input {info.name!r} is {info.dtype.label}, which JSON values cannot be converted to; use gRPC, "
             "or export the model with another dtype"
@@ -261,7 +253,8 @@ _STRUCT_CODES: Mapping[DType, str] = {
 }
 _NUMBER_TYPES = {int, float}
 _RANGES = {"i": (-(2**31), 2**31 - 1), "I": (0, 2**32 - 1), "q": (-(2**63), 2**63 - 1), "Q": (0, 2**64 - 1)}
-_SUPPORTED = frozenset((*_STRUCT_CODES, DType.DT_BOOL, DType.DT_STRING))
+# In requests and responses (json_tensor.cc: AddValueToTensor, AddSingleValueAndAdvance).
+JSON_DTYPES = frozenset((*_STRUCT_CODES, DType.DT_BOOL, DType.DT_STRING))
 
 
 def _convert(flat: FlatArray, dtype: DType) -> Array | None:

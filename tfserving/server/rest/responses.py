@@ -11,34 +11,16 @@ import orjson
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.predict_request import Format
-from tfserving.wire.dtypes import DType
+from tfserving.server.rest.predict_request import JSON_DTYPES, Format
+from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.model_spec import ModelSpec
 
-Array = np.ndarray[Any, Any]
-
-# AddSingleValueAndAdvance in json_tensor.cc supports no other dtypes.
-_SUPPORTED = frozenset(
-    (
-        DType.DT_FLOAT,
-        DType.DT_DOUBLE,
-        DType.DT_INT8,
-        DType.DT_INT16,
-        DType.DT_INT32,
-        DType.DT_INT64,
-        DType.DT_UINT8,
-        DType.DT_UINT32,
-        DType.DT_UINT64,
-        DType.DT_BOOL,
-        DType.DT_STRING,
-    )
-)
 # Characters of an error: names from requests, of any length, can be part of it.
 _MAX_ERROR_LENGTH = 4000
 _INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
-def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
+def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
     """The response to a predict request: {"predictions": [...]} in row format, else {"outputs": ...}.
 
     A single output has no name. float32 values have the fewest digits that identify them. NaN and infinities
@@ -50,7 +32,7 @@ def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
             dimensions of the outputs differ or are missing (MakeRowFormatJsonFromTensors).
     """
     if not outputs:
-        raise InvalidInputError("the signature has no outputs, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the signature has no outputs; JSON cannot represent that: use gRPC")
     prepared = {name: _prepare(name, array) for name, array in outputs.items()}
     if form is Format.COLUMN:
         if len(prepared) == 1:
@@ -65,10 +47,10 @@ def predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
     return b'{"predictions":%b}' % _dumps([dict(zip(prepared, row, strict=True)) for row in rows])
 
 
-def classifications(result: Any) -> bytes:
+def encode_classifications(result: Any) -> bytes:
     """The response for a `ClassificationResult` message: a list of [label, score] for each example."""
     if not result.classifications:
-        raise InvalidInputError("the result has no classifications, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the result has no classifications; JSON cannot represent that: use gRPC")
     lists = [
         [
             [label.label, score]
@@ -79,19 +61,19 @@ def classifications(result: Any) -> bytes:
     return b'{"results":%b}' % _dumps(lists)
 
 
-def regressions(result: Any) -> bytes:
+def encode_regressions(result: Any) -> bytes:
     """The response for a `RegressionResult` message: a value for each example."""
     if not result.regressions:
-        raise InvalidInputError("the result has no regressions, which JSON cannot express; use gRPC")
+        raise InvalidInputError("the result has no regressions; JSON cannot represent that: use gRPC")
     return b'{"results":%b}' % _dumps(_scores(result.regressions, "value"))
 
 
-def status(response: Any) -> bytes:
+def encode_status(response: Any) -> bytes:
     """The response for a `GetModelStatusResponse` message, indented."""
     return orjson.dumps(_as_json(response), option=_INDENTED)
 
 
-def metadata(spec: ModelSpec, signatures: Any) -> bytes:
+def encode_metadata(spec: ModelSpec, signatures: Any) -> bytes:
     """The response for the spec of a model and its `SignatureDefMap` message, indented."""
     response = {
         "model_spec": _as_json(spec.to_message()),
@@ -100,7 +82,7 @@ def metadata(spec: ModelSpec, signatures: Any) -> bytes:
     return orjson.dumps(response, option=_INDENTED)
 
 
-def error(text: str) -> bytes:
+def encode_error(text: str) -> bytes:
     """The body of every error: {"error": "..."}."""
     # the text can contain a path or a name whose bytes were not UTF-8
     truncated = text if len(text) <= _MAX_ERROR_LENGTH else f"{text[:_MAX_ERROR_LENGTH]}..."
@@ -111,9 +93,9 @@ def error(text: str) -> bytes:
 def _prepare(name: str, array: Array) -> Array:
     """The array for `_encode_array` and `_rows`: strings as JSON values, numbers in the layout for orjson."""
     dtype = DType.of(array.dtype)
-    if dtype not in _SUPPORTED:
+    if dtype not in JSON_DTYPES:
         raise InvalidInputError(
-            f"output {name!r} is {dtype.label}, which JSON cannot express; use gRPC, or cast it in the model"
+            f"output {name!r} is {dtype.label}; JSON cannot represent it: use gRPC, or cast it in the model"
         )
     if dtype is DType.DT_STRING:
         to_json = _to_base64 if name.endswith("_bytes") else _to_text

@@ -1,4 +1,4 @@
-"""The REST API of TensorFlow Serving: HTTP and JSON over the same service as gRPC."""
+"""The REST API of TensorFlow Serving: HTTP and JSON, on top of the same `Service` as gRPC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
-from tfserving.server.rest.rest_paths import RestMethod, Target
+from tfserving.server.rest.rest_paths import RestCall, RestMethod
 from tfserving.server.server_options import RestOptions
 from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
@@ -47,11 +47,11 @@ class RestApi:
             response = await self._respond(context, request)
         except TfServingError as error:
             context.record_failure(error)
-            response = json_response(responses.error(str(error)), status_of(error.code))
+            response = json_response(responses.encode_error(str(error)), status_of(error.code))
         except Exception as error:
             context.record_failure(error)
             log.exception("%s %s failed", request.method, request.path)
-            response = json_response(responses.error(f"{type(error).__name__}: {error}"), 500)
+            response = json_response(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
         if self._options.cors:
             response.headers.update(_CORS)
         return response
@@ -59,29 +59,31 @@ class RestApi:
     async def _respond(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS" and self._options.cors:
             return json_response(b"")
-        target = rest_paths.parse("GET" if request.method == "HEAD" else request.method, request.raw_path)
-        context.method, context.requested_spec = target.method.grpc_name, target.spec
-        if target.method is RestMethod.STATUS:
-            return json_response(responses.status(self._service.status(context, target.spec)))
-        if target.method is RestMethod.METADATA:
-            return json_response(responses.metadata(*self._service.metadata(context, target.spec)))
+        call = rest_paths.parse_request_line(
+            "GET" if request.method == "HEAD" else request.method, request.raw_path
+        )
+        context.method, context.requested_spec = call.method.grpc_name, call.spec
+        if call.method is RestMethod.STATUS:
+            return json_response(responses.encode_status(self._service.status(context, call.spec)))
+        if call.method is RestMethod.METADATA:
+            return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
         body = await _read_body(request)
         context.request_bytes = sum(map(len, body))
-        return await self._infer(context, request, target, body)
+        return await self._infer(context, request, call, body)
 
     async def _infer(
-        self, context: RequestContext, request: web.BaseRequest, target: Target, chunks: list[bytes]
+        self, context: RequestContext, request: web.BaseRequest, call: RestCall, chunks: list[bytes]
     ) -> web.Response:
-        accepts_gzip = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
         def run() -> Future[bytes]:
             body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
-            future = self._run(context, target, body)
-            return then(future, self._compress) if accepts_gzip else future
+            future = self._run(context, call, body)
+            return then(future, _compress) if accepts_gzip else future
 
-        running = self._service.run_in_worker(target.spec.name, run)
+        running = self._service.run_in_worker(call.spec.name, run)
         try:
             body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
@@ -95,28 +97,25 @@ class RestApi:
             response.headers.update(_GZIP)
         return response
 
-    def _compress(self, text: bytes) -> bytes:
-        return text if len(text) < MIN_COMPRESSED_BYTES else _gzip(text)
-
-    def _run(self, context: RequestContext, target: Target, body: bytes) -> Future[bytes]:
+    def _run(self, context: RequestContext, call: RestCall, body: bytes) -> Future[bytes]:
         """A future for the JSON text of the response; runs in a worker thread."""
-        if target.method is RestMethod.PREDICT:
+        if call.method is RestMethod.PREDICT:
             parsed = predict_request.parse_predict(body)
-            spec = replace(target.spec, signature=parsed.signature)
+            spec = replace(call.spec, signature=parsed.signature)
 
             def encode(prediction: Prediction) -> bytes:
-                return responses.predictions(prediction.outputs, parsed.format)
+                return responses.encode_predictions(prediction.outputs, parsed.format)
 
             return then(self._service.predict(context, spec, parsed.read), encode)
         signature, examples = parse_examples(body)
-        model_spec = replace(target.spec, signature=signature).to_message()
-        if target.method is RestMethod.CLASSIFY:
+        model_spec = replace(call.spec, signature=signature).to_message()
+        if call.method is RestMethod.CLASSIFY:
             request = messages.ClassificationRequest(model_spec=model_spec, input=examples)
             classified = example_inference.classify(context, self._service, request)
-            return then(classified, lambda response: responses.classifications(response.result))
+            return then(classified, lambda response: responses.encode_classifications(response.result))
         request = messages.RegressionRequest(model_spec=model_spec, input=examples)
         regressed = example_inference.regress(context, self._service, request)
-        return then(regressed, lambda response: responses.regressions(response.result))
+        return then(regressed, lambda response: responses.encode_regressions(response.result))
 
 
 _GZIP_MAGIC = b"\x1f\x8b"  # JSON never begins with it
@@ -164,11 +163,9 @@ async def _read_body(request: web.BaseRequest) -> list[bytes]:
         raise InvalidInputError(f"the body is incomplete: {error}") from error
 
 
-def _accepts_gzip(header: str) -> bool:
-    return _ACCEPTS_GZIP.search(header) is not None
-
-
-def _gzip(data: bytes) -> bytes:
+def _compress(text: bytes) -> bytes:
+    if len(text) < MIN_COMPRESSED_BYTES:
+        return text
     # level 1: digits of floats hardly get smaller with a higher one
     compressor = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
-    return compressor.compress(data) + compressor.flush()
+    return compressor.compress(text) + compressor.flush()

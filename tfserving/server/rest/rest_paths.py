@@ -1,4 +1,4 @@
-"""Methods and paths of the REST API: what a request line asks for, and of which model."""
+"""Methods and paths of the REST API: the method and the model that a request line names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfserving.wire.model_spec import ModelSpec
 
 
 class RestMethod(enum.Enum):
-    """What a path asks for, by the end of the path."""
+    """The methods, by the end of the path."""
 
     STATUS = ""
     METADATA = "/metadata"
@@ -36,7 +36,7 @@ _GRPC_NAMES = {
 
 
 @dataclass(frozen=True)
-class Target:
+class RestCall:
     """A method and the model to apply it to."""
 
     method: RestMethod
@@ -56,7 +56,7 @@ _USAGE = (
 )
 
 
-def parse(method: str, raw_path: str) -> Target:
+def parse_request_line(method: str, raw_path: str) -> RestCall:
     """Parse the method and the path of a request.
 
     Args:
@@ -77,7 +77,7 @@ def parse(method: str, raw_path: str) -> Target:
     name, label, version = match["name"], match["label"], match["version"]
     if not name:
         raise InvalidInputError(f"path {path} has no model name; use GET /v1/models/NAME")
-    return Target(
+    return RestCall(
         RestMethod(match["method"] or ""),
         ModelSpec(
             unquote(name), _parse_version(version) if version else None, unquote(label) if label else None

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
 
-from tfserving.server.observability.observers import Page
+from tfserving.server.observability.observability import Page
 from tfserving.server.ports import BoundPort
 from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 READ_BUFFER_BYTES = 1 << 25
 
 
-def rest_runner(
+def make_rest_runner(
     service: Service,
     options: RestOptions,
     *,
     shutdown_timeout: float,
     observers: Sequence[Observer] = (),
-    pages: Sequence[Page] = (),
+    page: Page | None = None,
 ) -> web.BaseRunner:
     """The REST API as a runner of aiohttp: call `setup()`, then open a port.
 
     Args:
         shutdown_timeout: seconds that `cleanup()` waits for requests in flight.
         observers: are notified of every request.
-        pages: are served beside the API, and not observed.
+        page: is served beside the API, and not observed.
     """
     handle = RestApi(service, options).handle
     return web.ServerRunner(
-        _Server(instrument(handle, observers, pages), request_factory=_request),
+        _Server(instrument(handle, observers, page), request_factory=_request),
         shutdown_timeout=shutdown_timeout,
     )
 
@@ -101,7 +101,7 @@ class _Connection(web.RequestHandler):
         super().handle_error(request, status, exc, message)
         what = "the request is not valid HTTP/1.1" if status < 500 else "internal error"
         text = (message or str(exc)).partition("\n")[0]
-        response = json_response(responses.error(f"{what}: {text}"), status)
+        response = json_response(responses.encode_error(f"{what}: {text}"), status)
         response.force_close()
         return response
 

@@ -1,8 +1,8 @@
 """Python's garbage collector in a server that loads and unloads large models.
 
-A model's graph consists of Python objects that refer to each other, which only the collector frees. With its
-default settings it runs when ten versions of a MobileNetV2 have been unloaded, 400 MB, and each time it
-examines all objects of TensorFlow, for a quarter of a second in which nothing else runs.
+A model's graph consists of Python objects in reference cycles, which only the collector frees. With default
+settings it runs only after ten versions of a MobileNetV2 (400 MB) have been unloaded, and each run examines
+all objects of TensorFlow, which pauses the process for a quarter of a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 @contextmanager
-def frozen() -> Iterator[None]:
+def freeze_objects() -> Iterator[None]:
     """Exempts all objects that exist at the end of the block from garbage collection, for good.
 
     The collector is off during the block, which makes an import of TensorFlow a third faster.
@@ -36,7 +36,7 @@ class DelayedCollector:
 
     Args:
         seconds: the delay.
-        timer: runs a function after so many seconds.
+        timer: runs a function after the given number of seconds.
     """
 
     def __init__(self, seconds: float = 1.0, timer: Callable[..., Any] = threading.Timer) -> None:

@@ -13,9 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tfserving.errors import InvalidInputError, RepositoryError, TfServingError, UnsupportedError, error_for
+from tfserving.errors import (
+    InvalidInputError,
+    RepositoryError,
+    TfServingError,
+    UnsupportedError,
+    error_class_for,
+)
 from tfserving.repository.warmup_records import read_warmup, unpack_requests
-from tfserving.server.core.servable import Arrays, Inputs, check_dtypes
+from tfserving.server.core.servable import Inputs, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
@@ -23,7 +29,7 @@ from tfserving.server.request_context import RequestContext
 from tfserving.server.runtime import gc_tuning
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
-from tfserving.wire.dtypes import DType
+from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
@@ -61,7 +67,7 @@ def load(
             ) from error
         if count:
             metrics.count_warmup(path, count, time.perf_counter() - loaded)
-            log.info("model %r version %d: %d warmup requests", model, version, count)
+            log.info("model %r version %d: %d warmup records", model, version, count)
     return saved_model
 
 
@@ -145,7 +151,7 @@ class SavedModel:
                         f"a warmup record has inputs {sorted(inputs)}, expected {sorted(signature.inputs)}"
                     )
                 inputs = {**signature.defaults, **inputs}
-                for _ in range(max(1, iterations)):
+                for _ in range(iterations):
                     self.submit(context, signature, inputs, outputs or tuple(signature.outputs))
             count += 1
         return count
@@ -206,7 +212,7 @@ class SavedModel:
                 .values_by_number[error.error_code]
                 .name
             )
-            return error_for(code)(error.message, code=code)
+            return error_class_for(code)(error.message, code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
@@ -224,14 +230,14 @@ def _tensorflow() -> Any:
     """The module tensorflow and the class CallableOptions."""
     with _importing:
         if not _imported:
-            with gc_tuning.frozen():
+            with gc_tuning.freeze_objects():
                 import tensorflow as tf
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
             _imported.extend((tf, CallableOptions))
     return _imported
 
 
-def _as_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
+def _as_array(value: Any, dtype: DType) -> Array:
     if isinstance(value, np.ndarray):
         return value
     return np.asarray(value, object if dtype is DType.DT_STRING else None)

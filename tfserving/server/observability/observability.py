@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-from google.protobuf import text_format
 
 from tfserving.errors import ConfigError
+from tfserving.repository.config_text import read_text_file
 from tfserving.server.observability.access_log import AccessLog
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.prometheus_text import CONTENT_TYPE
@@ -66,9 +64,9 @@ class Observability:
         return tuple(filter(None, (self.metrics, self.access_log)))
 
     @property
-    def pages(self) -> tuple[Page, ...]:
-        """The pages to serve on the REST port."""
-        return (Page(self.metrics_path, CONTENT_TYPE, self._render_metrics),) if self.metrics else ()
+    def page(self) -> Page | None:
+        """The metrics as a page to serve on the REST port; None if they are disabled."""
+        return Page(self.metrics_path, CONTENT_TYPE, self._render_metrics) if self.metrics else None
 
     def close(self) -> None:
         """Write what the access log has queued."""
@@ -84,11 +82,7 @@ class Observability:
 
 def _read_metrics_path(file: str) -> str:
     """The path of the metrics in a MonitoringConfig in text format; "" if it does not enable them."""
-    config = messages.MonitoringConfig()
-    try:
-        text_format.Parse(Path(file).read_text(encoding="utf-8"), config)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ConfigError(f"--monitoring_config_file={file}: {error}") from error
+    config = read_text_file(file, messages.MonitoringConfig(), f"--monitoring_config_file={file}")
     prometheus = config.prometheus_config
     if not prometheus.enable:
         log.warning(

@@ -1,4 +1,4 @@
-"""What all four clients have in common."""
+"""The base class of all four clients."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tfserving.client.codec import Codec
 
 
-class Transport:
-    """Holds what a client passes to its flows, which are made with the first call."""
+class ClientBase:
+    """Holds what a client passes to its flows, which are made on the first call."""
 
     def __init__(self, address: str, model_name: str | None, timeout: float | None, retry: Retry) -> None:
         self.address = address
