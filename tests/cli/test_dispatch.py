@@ -81,8 +81,5 @@ def test_imports_neither_tensorflow_nor_optional_packages_before_a_command_runs(
 
 @pytest.mark.parametrize("module", ["check", "format_config", "select", "list_versions"])
 def test_commands_for_scripts_import_no_numpy(module):
-    code = (
-        f"import sys, tfserving.cli.{module}\n"
-        "print({'tensorflow', 'numpy', 'grpc'} & set(sys.modules))"
-    )
+    code = f"import sys, tfserving.cli.{module}\nprint({{'tensorflow', 'numpy', 'grpc'}} & set(sys.modules))"
     assert python("-c", code, capture_output=True).stdout == "set()\n"

@@ -13,9 +13,8 @@ from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tfserving.client.codec import Inference
     from tfserving.client.features import Features
-    from tfserving.client.types import Classification, VersionStatus
+    from tfserving.client.types import Classification, Inference, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 

@@ -11,7 +11,7 @@ import aiohttp
 from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
-from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, method_of, reason_of
+from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
@@ -33,7 +33,7 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
         limits = aiohttp.ClientTimeout(total=request.timeout, connect=self._connect_timeout(request.timeout))
         try:
             async with self._current_session().request(
-                method_of(request.body),
+                "GET" if request.body is None else "POST",
                 base + request.path,
                 data=request.body,
                 headers=self._headers(request.body),

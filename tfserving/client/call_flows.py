@@ -21,9 +21,9 @@ from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 
 if TYPE_CHECKING:
-    from tfserving.client.codec import Codec, Inference
+    from tfserving.client.client_base import Codec
     from tfserving.client.features import Features
-    from tfserving.client.types import Classification, VersionStatus
+    from tfserving.client.types import Classification, Inference, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
 
 T = TypeVar("T")

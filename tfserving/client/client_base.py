@@ -9,7 +9,11 @@ from tfserving.client.options import Retry
 
 if TYPE_CHECKING:
     from tfserving.client.call_flows import CallFlows
-    from tfserving.client.codec import Codec
+    from tfserving.client.rest_codec import RestCodec
+    from tfserving.client.rpc_codec import RpcCodec
+
+    # Where gRPC and REST differ: how requests are written and responses read.
+    Codec = RpcCodec | RestCodec
 
 
 class ClientBase:

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
-from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, method_of, reason_of
+from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
@@ -48,7 +48,7 @@ class TfRestClient(RestTransport, BlockingClient):
         tls = self._tls or Tls()
         try:
             response = self._current_session().request(
-                method_of(request.body),
+                "GET" if request.body is None else "POST",
                 base + request.path,
                 data=request.body,
                 headers=self._headers(request.body),

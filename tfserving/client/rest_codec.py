@@ -10,13 +10,12 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
-from tfserving.client.codec import Inference
 from tfserving.client.features import Features, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for
 from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
-from tfserving.client.types import Classification, VersionStatus
+from tfserving.client.types import Classification, Inference, VersionStatus
 from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays
@@ -27,7 +26,7 @@ T = TypeVar("T")
 
 
 class RestCodec:
-    """See `tfserving.client.codec.Codec`.
+    """Writes requests and reads responses; has the methods of `RpcCodec`.
 
     Args:
         row_format: send `instances`, a list with one entry per example, instead of `inputs`, an object with

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import operator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from tfserving.client.inputs import whole_numbers
 from tfserving.errors import ProtocolError, UnsupportedError
 from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.signatures import TensorInfo
+
+_TO_LIST = operator.methodcaller("tolist")
 
 
 def encode_json(value: Any, *, plain: bool) -> bytes:
@@ -28,8 +31,8 @@ def encode_json(value: Any, *, plain: bool) -> bytes:
         except ImportError:
             pass
         else:
-            return orjson.dumps(value, default=_to_list, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(value, default=_to_list, separators=(",", ":")).encode()
+            return orjson.dumps(value, default=_TO_LIST, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(value, default=_TO_LIST, separators=(",", ":")).encode()
 
 
 def decode_json(data: bytes) -> Any:
@@ -53,10 +56,6 @@ def decode_json(data: bytes) -> Any:
         raise ProtocolError(
             f"the response is not JSON ({len(data)} bytes, {error}): {data[:60]!r}"
         ) from error
-
-
-def _to_list(value: Any) -> Any:
-    return value.tolist()
 
 
 def to_json(array: Array) -> tuple[Any, bool]:
@@ -113,16 +112,9 @@ def _numbers(value: Any, info: TensorInfo) -> Array:
     whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
-    kind = natural.dtype.kind
-    if natural.size:
-        if expected.kind == "b":
-            good = kind == "b"
-        elif expected.kind in "iu":
-            good = kind in "iu"
-        else:
-            good = kind in "iuf"
-        if not good:
-            raise ValueError(natural.dtype)
+    kinds = {"b": "b", "i": "iu", "u": "iu"}.get(expected.kind, "iuf")
+    if natural.size and natural.dtype.kind not in kinds:
+        raise ValueError(natural.dtype)
     return natural.astype(expected)
 
 

@@ -16,7 +16,7 @@ from tfserving.errors import FailedPreconditionError, ProtocolError
 from tfserving.wire.http_status import code_of
 
 if TYPE_CHECKING:
-    from tfserving.client.codec import Codec
+    from tfserving.client.rest_codec import RestCodec
 
 # Idle connections kept for each server; as many can be busy at the same time.
 POOL_SIZE = 64
@@ -47,7 +47,7 @@ class RestTransport(ClientBase):
         self._lock = threading.Lock()
         GATE.register(self)
 
-    def _make_codec(self) -> Codec:
+    def _make_codec(self) -> RestCodec:
         from tfserving.client.rest_codec import RestCodec
 
         return RestCodec(row_format=self._row_format)
@@ -90,11 +90,6 @@ def reason_of(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None and not isinstance(inner, TypeError):
         error = inner
     return f"{type(error).__name__}: {error}"
-
-
-def method_of(body: bytes | None) -> str:
-    """GET for a request without a body, else POST."""
-    return "GET" if body is None else "POST"
 
 
 def host_of(base: str) -> str:

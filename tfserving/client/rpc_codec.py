@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tfserving.client.features import Features, input_message
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for, order_outputs
 from tfserving.client.signature_cache import PreparedPredict
-from tfserving.client.types import Classification, VersionStatus
+from tfserving.client.types import Classification, Inference, VersionStatus
 from tfserving.errors import ProtocolError, error_class_for
 from tfserving.wire import messages, predict, services
 from tfserving.wire.dtypes import Array, Arrays
@@ -19,18 +19,20 @@ from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.services import Method
 from tfserving.wire.signatures import Signature, signatures_of
 
-if TYPE_CHECKING:
-    from tfserving.client.codec import Inference
-
 _SIGNATURE_DEF = "signature_def"
 
 
 class RpcCodec:
-    """See `tfserving.client.codec.Codec`."""
+    """Writes requests and reads responses: one method for each call, as in `RestCodec`."""
 
     def prepare_predict(
         self, spec: ModelSpec, signature: Signature, outputs: Sequence[str]
     ) -> PreparedPredict:
+        """A function that makes the requests of many calls from their inputs.
+
+        It raises InvalidInputError for inputs that do not fit the signature (see `arrays_for`), and over REST
+        UnsupportedError for inputs that JSON cannot represent.
+        """
         writer = predict.RequestWriter(spec, outputs)
         path, input_count = services.PREDICT.path, len(signature.inputs)
         expected = tuple(outputs or signature.outputs)

@@ -23,7 +23,7 @@ from tfserving.client.status_errors import make_error
 from tfserving.errors import FailedPreconditionError, TfServingError
 
 if TYPE_CHECKING:
-    from tfserving.client.codec import Codec
+    from tfserving.client.rpc_codec import RpcCodec
 
 
 class RpcTransport(ClientBase):
@@ -61,7 +61,7 @@ class RpcTransport(ClientBase):
         self._channels = Channels(targets, connect, channels, type(self)._owner)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
 
-    def _make_codec(self) -> Codec:
+    def _make_codec(self) -> RpcCodec:
         from tfserving.client.rpc_codec import RpcCodec
 
         return RpcCodec()

@@ -12,7 +12,7 @@ from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 if TYPE_CHECKING:
-    from tfserving.client.codec import Codec
+    from tfserving.client.client_base import Codec
 
 Signatures = dict[str, Signature]
 # From a caller's inputs to a Predict request.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tfserving.wire.dtypes import Array
 
 
 class Classification(NamedTuple):
@@ -10,6 +14,10 @@ class Classification(NamedTuple):
 
     label: str
     score: float
+
+
+# What multi_inference returns for each signature; a string, since numpy is imported on the first call.
+Inference = Mapping[str, "list[list[Classification]] | Array"]
 
 
 class VersionStatus(NamedTuple):

@@ -33,7 +33,12 @@ def bytes_function(function: Any) -> Any:
     import tensorflow as tf
 
     specs = function.structured_input_signature[1]
-    name, spec = _only_input(specs)
+    if len(specs) != 1:
+        raise InvalidInputError(
+            f"--image-bytes needs a model with one input; this one has {len(specs)}: "
+            f"{', '.join(sorted(specs))}"
+        )
+    ((name, spec),) = specs.items()
     height, width, channels = _image_size(
         name, None if spec.shape.rank is None else spec.shape.as_list(), spec.dtype
     )
@@ -54,16 +59,6 @@ def bytes_function(function: Any) -> Any:
     return tf.function(wrapped, autograph=False).get_concrete_function(
         **{INPUT: tf.TensorSpec([None], tf.string, name=INPUT)}
     )
-
-
-def _only_input(specs: Any) -> tuple[str, Any]:
-    if len(specs) != 1:
-        raise InvalidInputError(
-            f"--image-bytes needs a model with one input; this one has {len(specs)}: "
-            f"{', '.join(sorted(specs))}"
-        )
-    name, spec = next(iter(specs.items()))
-    return name, spec
 
 
 def _image_size(name: str, shape: list[int | None] | None, dtype: Any) -> tuple[int, int, int]:

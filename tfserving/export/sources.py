@@ -61,7 +61,10 @@ def write(source: Any, directory: Path) -> None:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
-            _copy(path, directory)
+            try:
+                shutil.copytree(path, directory, dirs_exist_ok=True)
+            except (OSError, shutil.Error) as error:
+                raise RepositoryError(f"cannot copy {path} to {directory}: {error}") from error
         else:
             _write_keras(_load_keras(path), directory)
         return
@@ -113,13 +116,6 @@ def summarize(error: BaseException) -> str:
         if "Exception encountered: " in paragraph:
             text = paragraph.removeprefix("Exception encountered: ")
     return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."
-
-
-def _copy(path: Path, directory: Path) -> None:
-    try:
-        shutil.copytree(path, directory, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
-        raise RepositoryError(f"cannot copy {path} to {directory}: {error}") from error
 
 
 def _load_keras(path: Path) -> Any:

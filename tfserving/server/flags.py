@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -64,7 +63,16 @@ def parse_flags(argv: list[str]) -> ServerOptions:
     for flag in changed:
         if flag.rejection:
             parser.error(f"--{flag.name}={given[flag.name]} is not supported: {flag.rejection}")
-    groups = {group.name: kind(**_values(kind, given)) for group, kind in _GROUPS.items()}
+    groups = {}
+    for group, kind in _GROUPS.items():
+        named = [(option, option.metadata["flag"].name) for option in fields(kind)]
+        groups[group.name] = kind(
+            **{
+                option.name: option.metadata["convert"](given[name])
+                for option, name in named
+                if name in given
+            }
+        )
     options = ServerOptions(
         **groups,
         print_version=given.get(_VERSION.name, _VERSION.default),
@@ -97,21 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(container: argparse._ActionsContainer, flag: Flag) -> None:
-    default = str(flag.default).lower() if flag.type is bool else str(flag.default) or "empty"
+    kind = type(flag.default)
+    default = str(flag.default).lower() if kind is bool else str(flag.default) or "empty"
     text = f"{flag.help} (default: {default})".replace("%", "%%")
-    options: dict[str, Any] = {"metavar": flag.type.__name__.upper(), "type": flag.type}
-    if flag.type is bool:
+    options: dict[str, Any] = {"metavar": kind.__name__.upper(), "type": kind}
+    if kind is bool:
         options = {"metavar": "BOOL", "type": _boolean, "nargs": "?", "const": True}
     container.add_argument(f"--{flag.name}", help=text if flag.help else argparse.SUPPRESS, **options)
-
-
-def _values(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a group of options that flags were given for."""
-    return {
-        option.name: option.metadata["convert"](given[option.metadata["flag"].name])
-        for option in fields(kind)
-        if option.metadata["flag"].name in given
-    }
 
 
 def _find_error(options: ServerOptions) -> str:

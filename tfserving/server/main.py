@@ -88,7 +88,7 @@ async def serve(options: ServerOptions) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listen = options.listen
     with (
-        closing(Observability.from_options(options.observability)) as observability,
+        closing(Observability(options.observability)) as observability,
         bind(listen.host, listen.grpc_port, "port") as grpc_port,
         bind(listen.host, listen.rest_port, "rest_api_port") as rest_port,
     ):

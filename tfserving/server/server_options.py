@@ -35,11 +35,6 @@ class Flag:
     rejection: str = ""
 
     @property
-    def type(self) -> type:
-        """bool, int, float or str."""
-        return type(self.default)
-
-    @property
     def support(self) -> str:
         """ "supported", "ignored" (with a warning) or "rejected" (at startup)."""
         if self.rejection:

@@ -19,38 +19,14 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
 
-_PACKAGES = {
-    "tensorflow": ("TensorProto", "TensorShapeProto", "Example", "SignatureDef", "SavedModel"),
-    "tensorflow.serving": (
-        # PredictionService
-        "ModelSpec",
-        "PredictRequest",
-        "PredictResponse",
-        "Input",
-        "ClassificationRequest",
-        "ClassificationResponse",
-        "RegressionRequest",
-        "RegressionResponse",
-        "MultiInferenceRequest",
-        "MultiInferenceResponse",
-        "GetModelMetadataRequest",
-        "GetModelMetadataResponse",
-        "SignatureDefMap",
-        # ModelService
-        "GetModelStatusRequest",
-        "GetModelStatusResponse",
-        "ReloadConfigRequest",
-        "ReloadConfigResponse",
-        # files
-        "ModelServerConfig",
-        "ModelConfig",
-        "BatchingParameters",
-        "MonitoringConfig",
-        "SSLConfig",
-        "PredictionLog",
-    ),
+_NAMES = {
+    "tensorflow": "TensorProto TensorShapeProto Example SignatureDef SavedModel",
+    "tensorflow.serving": "ModelSpec PredictRequest PredictResponse Input ClassificationRequest "
+    "ClassificationResponse RegressionRequest RegressionResponse MultiInferenceRequest "
+    "MultiInferenceResponse GetModelMetadataRequest GetModelMetadataResponse SignatureDefMap "
+    "GetModelStatusRequest GetModelStatusResponse ReloadConfigRequest ReloadConfigResponse "
+    "ModelServerConfig ModelConfig BatchingParameters MonitoringConfig SSLConfig PredictionLog",
 }
-
 
 # By full name: before 4.24, protobuf crashes on the class of a field that was garbage collected.
 _classes: dict[str, Any] = {}
@@ -71,6 +47,6 @@ POOL = descriptor_pool.DescriptorPool()
 with open(os.path.join(os.path.dirname(__file__), "descriptors.pb"), "rb") as _file:
     for _proto in descriptor_pb2.FileDescriptorSet.FromString(_file.read()).file:
         POOL.AddSerializedFile(_proto.SerializeToString())
-for _package, _names in _PACKAGES.items():
-    for _name in _names:
+for _package, _names in _NAMES.items():
+    for _name in _names.split():
         globals()[_name] = _make_class(POOL.FindMessageTypeByName(f"{_package}.{_name}"))

@@ -9,7 +9,6 @@ import pytest
 from tests.server.apis import examples, predict_request, serve
 from tfserving.errors import ConfigError, NotFoundError
 from tfserving.server.observability.access_log import AccessLog
-from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observability import Observability
 from tfserving.server.request_context import GRPC, REST, RequestContext
 from tfserving.server.server_options import ObservabilityOptions
@@ -45,7 +44,7 @@ def entries(path):
 
 
 def test_logs_the_requests_of_both_apis(in_loop, path):
-    observability = Observability.from_options(ObservabilityOptions(access_log=str(path)))
+    observability = Observability(ObservabilityOptions(access_log=str(path)))
     request = predict_request()
     with serve(in_loop, observability.observers) as apis:
         reply = apis.call(services.PREDICT, request)
@@ -225,14 +224,17 @@ def test_a_disk_that_fills_up_within_a_line_damages_only_that_line(path, eventua
     assert json.loads(report)["dropped"] == log.dropped == 1
 
 
-def test_a_metric_counts_dropped_lines():
+def test_a_metric_counts_dropped_lines(tmp_path):
     class Full:
         dropped = 4
 
-    observability = Observability(metrics=Metrics(), metrics_path="/metrics", access_log=Full())
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    observability = Observability(ObservabilityOptions(monitoring_config_file=str(config)))
+    observability.access_log = Full()
     assert b"\ntfserving_access_log_dropped_total{} 4\n" in observability.page.text()
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"--access_log=.*: .*directory"):
-        Observability.from_options(ObservabilityOptions(access_log=str(tmp_path)))
+        Observability(ObservabilityOptions(access_log=str(tmp_path)))

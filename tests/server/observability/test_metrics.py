@@ -88,7 +88,7 @@ def call(metrics, model="m", version=3, signature="serving_default", method="Pre
 def observers_of_flags(tmp_path_factory):
     config = tmp_path_factory.mktemp("metrics") / "monitoring.config"
     config.write_text("prometheus_config { enable: true }")
-    return Observability.from_options(ObservabilityOptions(monitoring_config_file=str(config)))
+    return Observability(ObservabilityOptions(monitoring_config_file=str(config)))
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +320,7 @@ def test_a_model_without_versions_has_no_state(metrics):
 def test_reads_the_monitoring_configuration(tmp_path, text, path):
     file = tmp_path / "monitoring.config"
     file.write_text(text)
-    watching = Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
-    assert watching.metrics_path == path
+    watching = Observability(ObservabilityOptions(monitoring_config_file=str(file)))
     assert (watching.page.path if watching.page else None) == (path or None)
     assert bool(watching.observers) == bool(path)
 
@@ -339,12 +338,12 @@ def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, message):
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        Observability.from_options(ObservabilityOptions(monitoring_config_file=str(file)))
+        Observability(ObservabilityOptions(monitoring_config_file=str(file)))
     assert f"--monitoring_config_file={file}" in str(caught.value)
 
 
 def test_without_the_flag_there_is_no_page(in_loop):
-    watching = Observability.from_options(ObservabilityOptions())
+    watching = Observability(ObservabilityOptions())
     assert not watching.observers
     with serve(in_loop, watching.observers, watching.page) as apis:
         assert apis.rest.send("GET", PATH).status == 404

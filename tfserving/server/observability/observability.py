@@ -30,43 +30,24 @@ class Page:
     text: Callable[[], bytes]
 
 
-@dataclass(frozen=True)
 class Observability:
-    """Metrics and the access log; None for one that is disabled.
+    """Metrics and the access log; None for one that the options do not enable.
 
     Attributes:
-        metrics_path: path of the metrics on the REST port.
+        page: the metrics, to serve on the REST port.
+        observers: to notify of every request.
+
+    Raises:
+        ConfigError: the monitoring config file is unreadable or invalid, or the access log cannot be opened.
     """
 
-    metrics: Metrics | None = None
-    metrics_path: str = ""
-    access_log: AccessLog | None = None
-
-    @classmethod
-    def from_options(cls, options: ObservabilityOptions) -> Observability:
-        """What the options enable.
-
-        Raises:
-            ConfigError: the monitoring config file cannot be read or is invalid, or the access log cannot be
-                opened.
-        """
+    def __init__(self, options: ObservabilityOptions) -> None:
         file = options.monitoring_config_file
         path = _read_metrics_path(file) if file else ""
-        return cls(
-            metrics=Metrics() if path else None,
-            metrics_path=path,
-            access_log=AccessLog(options.access_log) if options.access_log else None,
-        )
-
-    @property
-    def observers(self) -> tuple[Observer, ...]:
-        """The observers to notify of every request."""
-        return tuple(filter(None, (self.metrics, self.access_log)))
-
-    @property
-    def page(self) -> Page | None:
-        """The metrics as a page to serve on the REST port; None if they are disabled."""
-        return Page(self.metrics_path, CONTENT_TYPE, self._render_metrics) if self.metrics else None
+        self.metrics = Metrics() if path else None
+        self.page = Page(path, CONTENT_TYPE, self._render_metrics) if path else None
+        self.access_log = AccessLog(options.access_log) if options.access_log else None
+        self.observers: tuple[Observer, ...] = tuple(filter(None, (self.metrics, self.access_log)))
 
     def close(self) -> None:
         """Write what the access log has queued."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -90,6 +91,7 @@ class HistogramSeries:
 S = TypeVar("S", NumberSeries, HistogramSeries)
 
 
+@dataclass(eq=False)
 class MetricFamily(Generic[S]):
     """A metric: a name, a kind ("counter", "gauge" or "histogram"), and one series for each set of labels.
 
@@ -97,24 +99,14 @@ class MetricFamily(Generic[S]):
     labels with a bounded number of values.
     """
 
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        description: str,
-        labels: Labels,
-        make_series: Callable[[], S],
-        lock: threading.Lock,
-        limit: int,
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.description = description
-        self.labels = labels
-        self._make_series: Callable[[], S] = make_series
-        self._lock = lock
-        self._limit = limit
-        self._series: dict[Labels, S] = {}
+    name: str
+    kind: str
+    description: str
+    labels: Labels
+    _make_series: Callable[[], S]
+    _lock: threading.Lock
+    _limit: int
+    _series: dict[Labels, S] = field(default_factory=dict)
 
     def series(self, *labels: str) -> S:
         """The series with these label values, in the order of `labels`; created on first use."""
