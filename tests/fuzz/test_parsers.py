@@ -148,7 +148,7 @@ def test_responses_parse_as_the_same_arrays():
         value, error = value_or_error(read_predict_body, body, make_signature(x=dtype))
         if error is not None or not value[2]:
             return
-        text, error = value_or_error(responses.predictions, {"x": value[2]["x"]}, Format.COLUMN)
+        text, error = value_or_error(responses.encode_predictions, {"x": value[2]["x"]}, Format.COLUMN)
         if error is not None:
             assert isinstance(error, InvalidInputError)
             return
