@@ -106,7 +106,6 @@ class ExportError(TfServingError):
     default_code = "FAILED_PRECONDITION"
 
 
-# PERMISSION_DENIED and UNAUTHENTICATED share a class; other codes are a plain TfServingError.
 _BY_CODE: dict[str, type[TfServingError]] = {
     "NOT_FOUND": NotFoundError,
     "INVALID_ARGUMENT": InvalidInputError,

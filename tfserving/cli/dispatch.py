@@ -16,7 +16,7 @@ _COMMANDS = {
     "serve": ("serve", "run the embedded server, with the flags of tensorflow_model_server"),
     "check": ("check", "check a models.config and the models that it names"),
     "format": ("format_config", "print a models.config in text format, also from JSON"),
-    "select": ("select", "print the versions that the policies of a models.config select"),
+    "select": ("select", "print the versions that the version policies of a models.config select"),
     "versions": ("list_versions", "print the versions of a model on disk"),
     "show": ("show", "print the signatures of a SavedModel"),
 }

@@ -1,4 +1,4 @@
-"""tfserving select: print the versions that the policies of a models.config select."""
+"""tfserving select: print the versions that the version policies of a models.config select."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving select") -
     """Run the subcommand and return its exit status."""
     parser = new_parser(
         prog,
-        "Prints NAME<TAB>VERSION<TAB>PATH for each version on disk that the policies of a models.config "
-        "select.",
+        "Prints NAME<TAB>VERSION<TAB>PATH for each version on disk that the version policies of a "
+        "models.config select.",
         f"example:\n  {prog} --config models/models.config --models-dir models\n",
     )
     add_config(parser)

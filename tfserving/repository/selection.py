@@ -1,4 +1,4 @@
-"""The versions of models on disk that the policies of a configuration select."""
+"""The versions of models on disk that the version policies of a configuration select."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SelectedVersion(NamedTuple):
 
 
 def select_versions(config: ServerConfig, models_dir: Path) -> tuple[SelectedVersion, ...]:
-    """The versions in `models_dir` that the policies of `config` select, in the order of the config.
+    """The versions in `models_dir` that the version policies of `config` select, in the order of the config.
 
     Raises:
         RepositoryError: a base_path does not exist, no version of a model is selected, or one that is

@@ -62,7 +62,7 @@ class RestApi:
         call = rest_paths.parse_request_line(
             "GET" if request.method == "HEAD" else request.method, request.raw_path
         )
-        context.method, context.requested_spec = call.method.grpc_name, call.spec
+        context.method, context.requested_spec = rest_paths.GRPC_NAMES[call.method], call.spec
         if call.method is RestMethod.STATUS:
             return json_response(responses.encode_status(self._service.status(context, call.spec)))
         if call.method is RestMethod.METADATA:

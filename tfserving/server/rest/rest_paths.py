@@ -20,13 +20,9 @@ class RestMethod(enum.Enum):
     CLASSIFY = ":classify"
     REGRESS = ":regress"
 
-    @property
-    def grpc_name(self) -> str:
-        """The name of the same method in the gRPC API."""
-        return _GRPC_NAMES[self]
 
-
-_GRPC_NAMES = {
+# The names of the same methods in the gRPC API.
+GRPC_NAMES = {
     RestMethod.STATUS: "GetModelStatus",
     RestMethod.METADATA: "GetModelMetadata",
     RestMethod.PREDICT: "Predict",
