@@ -57,6 +57,8 @@ source "$ROOT/lib/server_flags.sh"
 source "$ROOT/lib/docker_engine.sh"
 # shellcheck source=lib/embedded_engine.sh
 source "$ROOT/lib/embedded_engine.sh"
+# shellcheck source=lib/lock.sh
+source "$ROOT/lib/lock.sh"
 
 ACTION=run
 DRY_RUN=''
@@ -187,6 +189,15 @@ find_server() {
   [[ -z $FOUND ]] || ENGINE=docker
 }
 
+# lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
+lock_name() {
+  local directory
+  directory=$(dirname -- "$(embedded_file lock)")
+  mkdir -p -- "$directory" || fail "cannot create $(quoted "$directory"), which holds the state of servers"
+  trap release_lock EXIT
+  acquire_lock
+}
+
 check_name_is_free() {
   local engine=embedded
   embedded_find
@@ -215,6 +226,7 @@ check_ports_are_free() {
 abort_start() {
   trap - EXIT INT TERM HUP
   "${ENGINE}_discard"
+  release_lock
   exit "$1"
 }
 
@@ -226,12 +238,12 @@ wait_until_available() {
   address=$(client_address "$BIND_ADDRESS")
   while :; do
     "${ENGINE}_is_running" || failure='the server exited'
-    if [[ -z $names ]]; then
+    pending='the server is starting'
+    if [[ -z $names ]] && "${ENGINE}_is_listening"; then
       names=$("${ENGINE}_list_models") || names=''
       # shellcheck disable=SC2206 # names contain no spaces
       models=($names)
     fi
-    pending='the server is starting'
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
     [[ $SECONDS -lt $deadline ]] \
@@ -253,6 +265,7 @@ run() {
   check_models
   log_notes
   if [[ -z $DRY_RUN ]]; then
+    lock_name
     check_name_is_free
     "${ENGINE}_prepare"
   fi
@@ -268,6 +281,7 @@ run() {
   "${ENGINE}_start"
   wait_until_available
   trap - EXIT INT TERM HUP
+  release_lock
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
     "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"

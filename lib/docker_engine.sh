@@ -1,9 +1,11 @@
 # shellcheck shell=bash
 # The docker engine: a container of an image from build.sh or build_ensemble.sh.
-# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running, _log,
-# _log_command, _find, _list_models, _stop, _discard and _list_servers.
+# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running,
+# _is_listening, _log, _log_command, _find, _list_models, _stop, _discard and _list_servers.
 
-CONFIG_PATH='' # the path of a mounted models.config in the container
+CONFIG_PATH=''       # the path of a mounted models.config in the container
+CONTAINER_ID=''      # the container that this script created
+CONTAINER_ID_FILE='' # where `docker run` prints it
 
 # probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
 # shellcheck disable=SC2034 # not every script uses all of them
@@ -152,27 +154,47 @@ gpu_image() {
   esac
 }
 
+# docker_start: sets CONTAINER_ID. Only that container is removed if the start fails: another start of the same name,
+# from another checkout, may have won. `docker run` prints the ID as soon as the container is created.
 docker_start() {
+  local code=0
   docker_find
   if [[ $FOUND == stopped ]]; then
     log "replacing container $CONTAINER_NAME, which has stopped"
-    docker_remove
+    docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
   fi
-  "${COMMAND[@]}" >/dev/null \
-    || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
+  CONTAINER_ID_FILE=$(embedded_file container)
+  "${COMMAND[@]}" >"$CONTAINER_ID_FILE" & # in the background, where Ctrl-C does not interrupt it
+  wait $! || code=$?
+  read_container_id
+  [[ $code -eq 0 ]] || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
   docker_find
+}
+
+# read_container_id: sets CONTAINER_ID, after the end of a `docker run` that still runs.
+read_container_id() {
+  local tenths=100
+  [[ -n $CONTAINER_ID_FILE ]] || return 0
+  until read -r CONTAINER_ID <"$CONTAINER_ID_FILE" || [[ -z $(jobs -r) ]] || ((tenths-- == 0)); do
+    sleep 0.1
+  done
+  rm -f -- "$CONTAINER_ID_FILE"
+  CONTAINER_ID_FILE=''
 }
 
 # A restarted container reports running again, so its restart count matters too.
 docker_is_running() {
   local format='{{.State.Status}} {{.RestartCount}}'
-  [[ $(docker container inspect --format "$format" "$CONTAINER_NAME" 2>/dev/null) == 'running 0' ]]
+  [[ $(docker container inspect --format "$format" "$CONTAINER_ID" 2>/dev/null) == 'running 0' ]]
 }
 
-docker_log() { docker logs --tail 50 "$CONTAINER_NAME" 2>&1; }
+# docker_is_listening: docker publishes a port for one container only.
+docker_is_listening() { :; }
+
+docker_log() { docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
-CONTAINER_FORMAT='{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT='{{.Id}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
@@ -180,10 +202,10 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
   local container state mode
-  FOUND='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  FOUND='' FOUND_ID='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   container=$(docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
+  IFS='|' read -r FOUND_ID state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
   case $state in
     created | exited | dead) FOUND=stopped ;;
     *) FOUND=running ;;
@@ -207,17 +229,15 @@ docker_list_models() {
 }
 
 docker_stop() {
-  docker stop "$CONTAINER_NAME" >/dev/null || fail "docker stop failed; its output is above"
-  docker_remove
+  docker stop "$FOUND_ID" >/dev/null || fail "docker stop failed; its output is above"
+  docker rm --force "$FOUND_ID" >/dev/null 2>&1 || true # gone already if it was run with --rm
 }
 
-# docker_discard: removes a container that failed to start; another program may have taken the name meanwhile.
+# docker_discard: removes the container that this script created.
 docker_discard() {
-  docker_find
-  case $FOUND in running | stopped) docker_remove ;; esac
+  read_container_id
+  [[ -z $CONTAINER_ID ]] || docker rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
 }
-
-docker_remove() { docker rm --force "$CONTAINER_NAME" >/dev/null 2>&1 || true; }
 
 # docker_list_servers: prints the names of our running containers, one per line.
 docker_list_servers() {

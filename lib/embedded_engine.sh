@@ -2,7 +2,8 @@
 # The embedded engine, without Docker: python -m tfserving.server in the background. It has the functions that
 # docker_engine.sh lists. State is in .run/: CONTAINER_NAME.pid, .command (one argument per line) and .log.
 
-SERVER_PID='' # the server's process id
+SERVER_PID=''   # the server's process id
+PREVIOUS_JOB='' # $! before this script started the server
 
 embedded_file() { printf '%s/.run/%s.%s' "$ROOT" "$CONTAINER_NAME" "$1"; }
 
@@ -31,13 +32,12 @@ embedded_command() {
   COMMAND+=("${FLAGS[@]}" "$@")
 }
 
-embedded_prepare() {
-  mkdir -p "$ROOT/.run" || fail "cannot create $(quoted "$ROOT/.run"), which holds the log and the process id"
-}
+embedded_prepare() { :; }
 
 embedded_start() {
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
   set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
+  PREVIOUS_JOB=${!:-}
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
   set +m
@@ -46,6 +46,9 @@ embedded_start() {
 }
 
 embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
+
+# embedded_is_listening: until the server listens, another server may use its ports and respond in its place.
+embedded_is_listening() { grep -q 'REST API listening at' "$(embedded_file log)"; }
 
 embedded_log() { tail -n 50 "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
@@ -124,8 +127,12 @@ embedded_stop() {
     log "the server (process $SERVER_PID) did not stop; killing it"
     kill -KILL "$SERVER_PID" 2>/dev/null || true
   fi
-  rm -f -- "$(embedded_file pid)" "$(embedded_file command)"
+  [[ $(cat "$(embedded_file pid)" 2>/dev/null) != "$SERVER_PID" ]] \
+    || rm -f -- "$(embedded_file pid)" "$(embedded_file command)"
 }
 
-# embedded_discard: unlike a container's name, the process id cannot belong to another program.
-embedded_discard() { embedded_stop; }
+# embedded_discard: stops the server that this script started. A signal may arrive before SERVER_PID is set.
+embedded_discard() {
+  [[ -n $SERVER_PID || ${!:-} == "$PREVIOUS_JOB" ]] || SERVER_PID=$!
+  [[ -z $SERVER_PID ]] || embedded_stop
+}

@@ -7,6 +7,8 @@ that it publishes.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -50,6 +52,17 @@ def save(state: dict[str, Any]) -> None:
     (WORLD / "state").write_text(json.dumps(state))
 
 
+def identifier(name: str) -> str:
+    """The ID of the container with this name."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def find(state: dict[str, Any], name_or_id: str) -> str:
+    """The name of the container; fails if there is none."""
+    names: list[str] = [name for name in state["containers"] if name_or_id in (name, identifier(name))]
+    return names[0] if names else fail(f"Error: No such container: {name_or_id}")
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(code)
@@ -84,13 +97,14 @@ def inspect_image(state: dict[str, Any], reference: str) -> None:
 
 
 def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
-    container = state["containers"].get(name) or fail(f"Error: No such container: {name}")
+    name = find(state, name)
+    container = state["containers"][name]
     if template == "{{.State.Status}} {{.RestartCount}}":
         print(container["status"], container["restarts"])
         return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
     values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
-    print("|".join([container["status"], container["health"], *values]))
+    print("|".join([identifier(name), container["status"], container["health"], *values]))
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:
@@ -99,6 +113,10 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
     options = Options(arguments)
     name = options.one("--name")
     image = state["images"][options.image]
+    if name in state["containers"]:
+        fail(f'docker: Error response from daemon: Conflict. The name "/{name}" is already in use.', 125)
+    published = [value.rpartition(":")[0] for value in options.given["--publish"]]
+    used = {port for each in state["containers"].values() for port in each.get("published", [])}
     container = {
         "labels": {**image["labels"], **options.pairs("--label")},
         "status": "running",
@@ -106,11 +124,13 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         "restarts": 0,
         "pid": None,
         "mounts": options.given.get("--mount", []),
+        "published": published,
     }
     state["containers"][name] = container
-    if state["run"] == "fails":
+    if state["run"] == "fails" or used.intersection(published):
         container["status"] = "created"
         save(state)
+        print(identifier(name), flush=True)
         fail("docker: Error response from daemon: driver failed programming external connectivity.", 125)
     if state["run"] == "dies":
         container["status"] = "restarting"
@@ -125,18 +145,18 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
             start_new_session=True,
         ).pid
     save(state)
-    print("0123456789abcdef")
+    print(identifier(name))
 
 
 def remove(state: dict[str, Any], name: str) -> None:
-    container = state["containers"].pop(name, None)
-    if container and container["pid"]:
+    container = state["containers"].pop(find(state, name))
+    if container["pid"]:
         os.kill(container["pid"], signal.SIGKILL)
     save(state)
 
 
 def stop(state: dict[str, Any], name: str) -> None:
-    container = state["containers"][name]
+    container = state["containers"][find(state, name)]
     os.kill(container["pid"], signal.SIGTERM)
     container.update(status="exited", pid=None)
     save(state)
@@ -155,6 +175,9 @@ def ps(state: dict[str, Any], filter_: str) -> None:
 def main(arguments: list[str]) -> None:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps(arguments) + "\n")
+    if arguments[0] in ("run", "rm", "stop"):
+        lock = (WORLD / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     state = load()
     match arguments:
         case ["info", *_]:
@@ -167,7 +190,7 @@ def main(arguments: list[str]) -> None:
             inspect_container(state, template, name)
         case ["run", *rest]:
             run(state, rest)
-        case ["rm", "--force", name]:
+        case ["rm", name] | ["rm", "--force", name]:
             remove(state, name)
         case ["stop", name]:
             stop(state, name)

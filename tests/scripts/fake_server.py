@@ -30,6 +30,7 @@ def respond(request: str) -> bytes:
 
 def serve(port: int) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
+        print("REST API listening at http://127.0.0.1", flush=True)
         while True:
             connection, _ = listening.accept()
             with connection, connection.makefile("r", newline="\r\n") as lines:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,65 @@ def test_two_servers_run_side_by_side(server: Server) -> None:
     assert server.leftovers() == []
 
 
+def finish(*processes: subprocess.Popen[str]) -> dict[int, list[str]]:
+    """What each process printed to stderr, by exit code."""
+    errors: dict[int, list[str]] = {}
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        errors.setdefault(process.returncode, []).append(err)
+    return errors
+
+
+def test_one_of_two_concurrent_starts_of_a_name_wins(server: Server) -> None:
+    starts = [server.checkout.start("run_tf_serving.sh", **server.variables) for _ in range(4)]
+    errors = finish(*starts)
+    assert len(errors.pop(0)) == 1
+    for err in itertools.chain(*errors.values()):
+        assert re.search(r"tfserving is already running|is starting or stopping tfserving; wait", err), err
+    assert len(server.leftovers()) == 1
+    assert server("status").code == 0
+    assert server("stop").code == 0
+    assert server.leftovers() == []
+
+
+def test_one_of_two_concurrent_starts_with_the_same_ports_wins(server: Server) -> None:
+    starts = [
+        server.checkout.start("run_tf_serving.sh", **server.variables, CONTAINER_NAME=name)
+        for name in ("one", "two")
+    ]
+    errors = finish(*starts)
+    assert len(errors.pop(0)) == 1
+    ((err,),) = errors.values()
+    assert re.search(r"port \d+ is in use by|docker run failed|the server exited", err), err
+    assert len(server.leftovers()) == 1
+
+
+def test_a_start_fails_while_another_one_runs(server: Server) -> None:
+    server.checkout.serve({"digits": {"1": "LOADING"}})
+    process = server.checkout.start("run_tf_serving.sh", **server.variables)
+    assert any("waiting for" in line for line in iter(process.stderr.readline, ""))
+    result = server()
+    assert result.code == 1
+    assert (
+        f"another run_tf_serving.sh (process {process.pid}) is starting or stopping tfserving" in result.err
+    )
+    server.checkout.serve({})
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert list((server.checkout.root / ".run").glob("*.lock@*")) == []
+
+
+def test_a_lock_ends_with_its_process(server: Server) -> None:
+    locks = [
+        server.checkout.root / ".run" / f"tfserving.lock@{process}@1" for process in (os.getpid(), 99999999)
+    ]
+    locks[0].parent.mkdir()
+    for lock in locks:
+        lock.touch()
+    assert server().code == 0
+    assert not any(lock.exists() for lock in locks)
+
+
 def test_stop_succeeds_without_a_server(server: Server) -> None:
     result = server("stop")
     assert (result.code, result.out) == (0, "")
@@ -177,7 +239,7 @@ class TestDocker:
         result = server()
         assert result.code == 0
         assert "replacing container tfserving, which has stopped" in result.err
-        assert server.checkout.calls("rm") == [["rm", "--force", "tfserving"]]
+        assert [call[0] for call in server.checkout.calls("rm")] == ["rm"]
 
     def test_start_fails_if_docker_run_fails(self, server: Server) -> None:
         server.checkout.change(run="fails")
@@ -186,6 +248,26 @@ class TestDocker:
         assert "driver failed programming" in result.err
         assert "error: docker run failed; its output is above" in result.err
         assert server.leftovers() == []
+
+    def test_does_not_remove_a_container_that_another_checkout_started_meanwhile(
+        self, server: Server
+    ) -> None:
+        server.checkout.serve({"digits": {"1": "LOADING"}})
+        first = server.checkout.start("run_tf_serving.sh", **server.variables)
+        assert any("LOADING" in line for line in iter(first.stderr.readline, ""))
+        # What the second checkout would run: the name was free when it checked.
+        library = server.checkout.root / "lib" / "docker_engine.sh"
+        library.write_text(f"{library.read_text()}\ndocker_find() {{ FOUND='' FOUND_ID=''; }}\n")
+        for lock in (server.checkout.root / ".run").glob("*.lock@*"):
+            lock.rename(lock.with_suffix(".x"))
+        ports = {name: str(int(port) + 1) for name, port in server.ports.items()}
+        second = server(**ports)
+        assert second.code == 1
+        assert 'The name "/tfserving" is already in use' in second.err
+        server.checkout.serve({})
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+        assert len(server.leftovers()) == 1
 
     def test_serves_the_model_of_the_image(self, server: Server) -> None:
         server.checkout.add_image("mine", mode="single", model_name="flowers", models="flowers:1")
