@@ -233,17 +233,19 @@ abort_start() {
 # wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
 # that fails.
 wait_until_available() {
-  local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure=''
-  local models=()
+  local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure='' left
+  local models=() RESPONSE_TIMEOUT=$RESPONSE_TIMEOUT
   address=$(client_address "$BIND_ADDRESS")
   while :; do
     "${ENGINE}_is_running" || failure='the server exited'
-    pending='the server is starting'
+    pending='the server: not listening yet'
     if [[ -z $names ]] && "${ENGINE}_is_listening"; then
       names=$("${ENGINE}_list_models") || names=''
       # shellcheck disable=SC2206 # names contain no spaces
       models=($names)
     fi
+    left=$((deadline - SECONDS))
+    [[ $left -ge $RESPONSE_TIMEOUT ]] || RESPONSE_TIMEOUT=$((left > 0 ? left : 1))
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
     [[ $SECONDS -lt $deadline ]] \
@@ -305,7 +307,7 @@ stop() {
 }
 
 status() {
-  local host port model states code=0
+  local host port model states response=0 code=0
   require_server || return 1
   if [[ $FOUND == stopped ]]; then
     log "$CONTAINER_NAME has stopped; its log: $("${ENGINE}_log_command")"
@@ -316,12 +318,16 @@ status() {
   host=${FOUND_REST%:*} port=${FOUND_REST##*:}
   host=${host#\[} host=$(client_address "${host%\]}")
   for model in $("${ENGINE}_list_models"); do
-    states=$(list_states "$host" "$port" "$model") || states='- no response'
+    states=''
+    # After a time limit, the next models would only make the user wait.
+    [[ $response -eq 124 ]] || states=$(list_states "$host" "$port" "$model") || response=$?
+    [[ -n $states ]] || states='- no response'
     printf '%s\n' "$states" | while read -r version state; do
       printf '%-24s %8s  %s\n' "$model" "$version" "$state"
     done
     [[ $states == *' AVAILABLE'* ]] || code=1
   done
+  [[ $response -ne 124 ]] || log "$CONTAINER_NAME did not respond within $RESPONSE_TIMEOUT s"
   return "$code"
 }
 

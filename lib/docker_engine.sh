@@ -7,13 +7,23 @@ CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
 CONTAINER_ID_FILE='' # where `docker run` prints it
 
+# docker_within SECONDS ARG...: runs docker with a time limit. A daemon or a container can hang.
+docker_within() {
+  local seconds=$1
+  shift
+  run_with_timeout "$seconds" docker "$@"
+}
+
+# query_docker ARG...: the same for a command that only takes long if the daemon hangs.
+query_docker() { docker_within 10 "$@"; }
+
 # probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
 # shellcheck disable=SC2034 # not every script uses all of them
 probe_docker() {
   local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
   ENGINE_VERSION='' LOG_DRIVER='' REASON='docker is not installed'
   command -v docker >/dev/null || return
-  response=$(run_with_timeout 5 docker info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
+  response=$(docker_within 5 info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
   REASON="docker info failed: ${response##*$'\n'}"
   [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s'
   [[ $code -eq 0 && $response =~ $pattern ]] || return # old clients exit with 0 without a daemon
@@ -123,7 +133,7 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
-  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
+  image=$(query_docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
     || reject "image $IMAGE_NAME is not available;" \
       "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command)"
   IFS='|' read -r mode model variables <<<"$image"
@@ -141,7 +151,7 @@ docker_prepare() {
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
       "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
-    names=$(docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
+    names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
     [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
   done
 }
@@ -161,12 +171,12 @@ docker_start() {
   docker_find
   if [[ $FOUND == stopped ]]; then
     log "replacing container $CONTAINER_NAME, which has stopped"
-    docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
+    query_docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
   fi
   CONTAINER_ID_FILE=$(embedded_file container)
-  "${COMMAND[@]}" >"$CONTAINER_ID_FILE" & # in the background, where Ctrl-C does not interrupt it
-  wait $! || code=$?
+  run_with_timeout "$START_TIMEOUT" "${COMMAND[@]}" >"$CONTAINER_ID_FILE" || code=$?
   read_container_id
+  [[ $code -ne 124 ]] || fail "docker run did not return within START_TIMEOUT=$START_TIMEOUT s"
   [[ $code -eq 0 ]] || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
   docker_find
 }
@@ -184,17 +194,18 @@ read_container_id() {
 
 # A restarted container reports running again, so its restart count matters too.
 docker_is_running() {
-  local format='{{.State.Status}} {{.RestartCount}}'
-  [[ $(docker container inspect --format "$format" "$CONTAINER_ID" 2>/dev/null) == 'running 0' ]]
+  local format='{{.State.Status}} {{.RestartCount}}' state code=0
+  state=$(query_docker container inspect --format "$format" "$CONTAINER_ID" 2>/dev/null) || code=$?
+  [[ $state == 'running 0' || $code -eq 124 ]]
 }
 
 # docker_is_listening: docker publishes a port for one container only.
 docker_is_listening() { :; }
 
-docker_log() { docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
+docker_log() { query_docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
-CONTAINER_FORMAT='{{.Id}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
@@ -202,10 +213,10 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
   local container state mode
-  FOUND='' FOUND_ID='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
-  container=$(docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
+  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r FOUND_ID state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
+  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
   case $state in
     created | exited | dead) FOUND=stopped ;;
     *) FOUND=running ;;
@@ -220,7 +231,7 @@ docker_list_models() {
   if [[ -n $FOUND_MODEL ]]; then
     printf '%s\n' "$FOUND_MODEL"
   elif [[ -n $FOUND_CONFIG ]]; then
-    docker exec "$CONTAINER_NAME" cat "$FOUND_CONFIG" | list_config_models /dev/stdin
+    query_docker exec "$CONTAINER_NAME" cat "$FOUND_CONFIG" | list_config_models /dev/stdin
   else
     for pair in $FOUND_MODELS; do
       printf '%s\n' "${pair%:*}"
@@ -229,17 +240,18 @@ docker_list_models() {
 }
 
 docker_stop() {
-  docker stop "$FOUND_ID" >/dev/null || fail "docker stop failed; its output is above"
-  docker rm --force "$FOUND_ID" >/dev/null 2>&1 || true # gone already if it was run with --rm
+  docker_within "$((FOUND_STOP_TIMEOUT + 15))" stop "$FOUND_ID" >/dev/null \
+    || fail "docker stop failed or did not return within $((FOUND_STOP_TIMEOUT + 15)) s; any output is above"
+  query_docker rm --force "$FOUND_ID" >/dev/null 2>&1 || true # gone already if it was run with --rm
 }
 
 # docker_discard: removes the container that this script created.
 docker_discard() {
   read_container_id
-  [[ -z $CONTAINER_ID ]] || docker rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
+  [[ -z $CONTAINER_ID ]] || docker_within 30 rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
 }
 
 # docker_list_servers: prints the names of our running containers, one per line.
 docker_list_servers() {
-  run_with_timeout 5 docker ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true
+  docker_within 5 ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true
 }

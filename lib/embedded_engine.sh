@@ -41,6 +41,7 @@ embedded_start() {
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
   set +m
+  disown "$SERVER_PID" # bash reports nothing if it is killed
   printf '%s\n' "$SERVER_PID" >"$(embedded_file pid)"
   embedded_describe # embedded_find would not recognize the process before it executes the server
 }

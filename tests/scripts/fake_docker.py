@@ -104,7 +104,7 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
     values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
-    print("|".join([identifier(name), container["status"], container["health"], *values]))
+    print("|".join([identifier(name), "15", container["status"], container["health"], *values]))
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:

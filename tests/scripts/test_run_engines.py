@@ -30,6 +30,11 @@ class Server:
     def __call__(self, *arguments: str, **variables: str) -> Any:
         return self.checkout.run("run_tf_serving.sh", *arguments, **{**self.variables, **variables})
 
+    def processes(self) -> list[int]:
+        """The processes of the servers, of either engine."""
+        containers: list[dict[str, Any]] = list(self.checkout.state["containers"].values())
+        return [*self.checkout.server_processes(), *(container["pid"] for container in containers)]
+
     def leftovers(self) -> list[str]:
         """Containers and processes that still exist."""
         processes = [
@@ -161,6 +166,27 @@ def test_two_servers_run_side_by_side(server: Server) -> None:
     assert server.leftovers() == []
 
 
+def test_status_reports_a_frozen_server(server: Server) -> None:
+    assert server("multi").code == 0
+    for process in server.processes():
+        os.kill(process, signal.SIGSTOP)
+    status = server("status")
+    assert status.code == 1
+    rows = [row.split() for row in status.out.splitlines()[1:]]
+    assert rows == [["digits", "-", "no", "response"], ["half", "-", "no", "response"]]
+    assert status.err == "run_tf_serving.sh: tfserving did not respond within 5 s\n"
+
+
+def test_start_fails_after_its_timeout_if_the_server_freezes(server: Server) -> None:
+    server.checkout.let_server("freezes")
+    library = server.checkout.root / "lib" / "embedded_engine.sh"
+    library.write_text(library.read_text().replace("tenths=150", "tenths=3"))
+    result = server(START_TIMEOUT="2")
+    assert result.code == 1
+    assert "error: not AVAILABLE within START_TIMEOUT=2 s; digits: no response yet" in result.err
+    assert server.leftovers() == []
+
+
 def finish(*processes: subprocess.Popen[str]) -> dict[int, list[str]]:
     """What each process printed to stderr, by exit code."""
     errors: dict[int, list[str]] = {}
@@ -197,7 +223,7 @@ def test_one_of_two_concurrent_starts_with_the_same_ports_wins(server: Server) -
 def test_a_start_fails_while_another_one_runs(server: Server) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
     process = server.checkout.start("run_tf_serving.sh", **server.variables)
-    assert any("waiting for" in line for line in iter(process.stderr.readline, ""))
+    assert any("LOADING" in line for line in iter(process.stderr.readline, ""))
     result = server()
     assert result.code == 1
     assert (
@@ -420,9 +446,7 @@ class TestAuto:
         checkout.add_version("digits", 1)
         checkout.change(engine="hangs")
         library = checkout.root / "lib" / "docker_engine.sh"
-        library.write_text(
-            library.read_text().replace("run_with_timeout 5 docker", "run_with_timeout 1 docker")
-        )
+        library.write_text(library.read_text().replace("docker_within 5 info", "docker_within 1 info"))
         result = checkout.run("run_tf_serving.sh", "--dry-run")
         assert "engine: embedded (docker info did not respond within 5 s)" in result.err
 
