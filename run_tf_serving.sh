@@ -22,7 +22,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts. Only values that you set are passed on to the server.
 : "${MODE:=}"                                # single or multi, if the command line does not name one
-: "${ENGINE:=}"                              # docker; embedded: without Docker; auto: docker if it is running
+: "${ENGINE:=}"                              # docker; embedded: without Docker; auto: docker if a daemon runs
 : "${MODEL_NAME:=}"                          # single: the model; with docker, the model of the image
 : "${IMAGE_NAME:=}"                          # docker: the image; the default depends on MODE
 : "${CONTAINER_NAME:=}"                      # the server's name for status and stop, unique for each server
@@ -159,13 +159,14 @@ resolve_engine() {
   case $ENGINE in
     docker)
       probe_docker || [[ -n $DRY_RUN ]] \
-        || fail "ENGINE=docker, but $REASON; start the daemon, or set ENGINE=embedded"
+        || fail "ENGINE=docker, but $REASON; $DOCKER_FIX, or set ENGINE=embedded"
       ;;
     auto)
       if probe_docker; then
         ENGINE=docker
         log "engine: docker $ENGINE_VERSION"
       else
+        [[ -n $NO_DOCKER ]] || fail "$REASON; $DOCKER_FIX, or set ENGINE=embedded to serve without docker"
         ENGINE=embedded
         log "engine: embedded ($REASON)"
       fi
@@ -173,18 +174,19 @@ resolve_engine() {
   esac
 }
 
-# find_server: sets FOUND_... for CONTAINER_NAME, and ENGINE to the engine that runs it.
+# find_server: sets FOUND_... for CONTAINER_NAME, and ENGINE to the engine that runs it; fails if it cannot know.
 find_server() {
   embedded_find
   if [[ $ENGINE != docker && -n $FOUND ]]; then
     ENGINE=embedded
     return
   fi
-  case $ENGINE in
-    embedded) return ;;
-    docker) probe_docker || fail "ENGINE=docker, but $REASON; start the daemon" ;;
-    auto) probe_docker || return 0 ;;
-  esac
+  [[ $ENGINE != embedded ]] || return 0
+  if ! probe_docker; then
+    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    fail "cannot tell whether $CONTAINER_NAME is running: $REASON; $DOCKER_FIX, or set ENGINE=embedded if it is" \
+      "an embedded server"
+  fi
   docker_find
   [[ -z $FOUND ]] || ENGINE=docker
 }

@@ -17,16 +17,27 @@ docker_within() {
 # query_docker ARG...: the same for a command that only takes long if the daemon hangs.
 query_docker() { docker_within 10 "$@"; }
 
-# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
+# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and DOCKER_FIX, and
+# returns 1. NO_DOCKER tells whether docker is not installed or no daemon runs, so that nothing can run in it.
 # shellcheck disable=SC2034 # not every script uses all of them
 probe_docker() {
   local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
-  ENGINE_VERSION='' LOG_DRIVER='' REASON='docker is not installed'
+  ENGINE_VERSION='' LOG_DRIVER='' NO_DOCKER=not-installed REASON='docker is not installed' DOCKER_FIX='install docker'
   command -v docker >/dev/null || return
   response=$(docker_within 5 info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
-  REASON="docker info failed: ${response##*$'\n'}"
-  [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s'
-  [[ $code -eq 0 && $response =~ $pattern ]] || return # old clients exit with 0 without a daemon
+  # Old clients exit with 0 without a daemon, and do not print why.
+  [[ $code -ne 0 || $response =~ $pattern ]] || response=$(docker_within 5 version 2>&1) || code=$?
+  REASON="docker info failed: ${response##*$'\n'}" NO_DOCKER='' DOCKER_FIX='fix the error that docker info reports'
+  case $response in
+    *[Pp]'ermission denied'*)
+      DOCKER_FIX="add your user to the group docker (sudo usermod -aG docker $(id -un)) and log in again, or use sudo"
+      ;;
+    *'Cannot connect to the Docker daemon'* | *'docker daemon'*running* | *'if the daemon is running'*)
+      NO_DOCKER=not-running DOCKER_FIX='start the daemon'
+      ;;
+  esac
+  [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s' DOCKER_FIX='restart the daemon'
+  [[ $code -eq 0 && $response =~ $pattern ]] || return
   ENGINE_VERSION=${BASH_REMATCH[1]} LOG_DRIVER=${BASH_REMATCH[2]}
 }
 
@@ -214,9 +225,12 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 docker_find() {
   local container state mode
   FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
-  container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
+  if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
+    ! matches "$container" '[Nn]o such (container|object)' || return 0
+    fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
+  fi
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
+  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
   case $state in
     created | exited | dead) FOUND=stopped ;;
     *) FOUND=running ;;

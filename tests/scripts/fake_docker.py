@@ -68,11 +68,24 @@ def fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def info(state: dict[str, Any]) -> None:
+ENGINE_ERRORS = {
+    "down": "Cannot connect to the Docker daemon. Is the docker daemon running?",
+    "denied": "ERROR: Got permission denied while trying to connect to the Docker daemon socket",
+    "broken": "ERROR: request returned Internal Server Error",
+}
+
+
+def check_engine(state: dict[str, Any], arguments: list[str]) -> None:
     if state["engine"] == "hangs":
         signal.pause()
-    if state["engine"] == "down":
-        fail("Cannot connect to the Docker daemon. Is the docker daemon running?")
+    if state["engine"] == "denied" and arguments[0] == "info":
+        print("engine  ")  # as clients of Docker 20.10
+        sys.exit()
+    if state["engine"] in ENGINE_ERRORS:
+        fail(ENGINE_ERRORS[state["engine"]])
+
+
+def info(state: dict[str, Any]) -> None:
     print(f"engine 20.10.24 {state['log_driver']}")
 
 
@@ -179,6 +192,7 @@ def main(arguments: list[str]) -> None:
         lock = (WORLD / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     state = load()
+    check_engine(state, arguments)
     match arguments:
         case ["info", *_]:
             info(state)

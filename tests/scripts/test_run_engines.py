@@ -252,6 +252,63 @@ def test_stop_succeeds_without_a_server(server: Server) -> None:
     assert "tfserving is not running" in result.err
 
 
+UNKNOWN = [
+    (
+        "denied",
+        "permission denied while trying to connect to the Docker daemon socket; add your user to the group",
+    ),
+    ("broken", "request returned Internal Server Error; fix the error that docker info reports"),
+    ("hangs", "docker info did not respond within 5 s; restart the daemon"),
+]
+
+
+def hide_docker(checkout: Any) -> None:
+    """Removes docker from PATH: the directory of the fake one, and those of a real one."""
+    path = checkout.environment["PATH"].split(":")[1:]
+    tools = checkout.tmp / "tools"
+    tools.mkdir()
+    for directory in [place for place in path if (Path(place) / "docker").exists()]:
+        path.remove(directory)
+        for tool in Path(directory).iterdir():
+            if tool.name != "docker" and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    checkout.environment["PATH"] = ":".join([*path, str(tools)])
+
+
+@pytest.mark.parametrize("action", ["stop", "status"])
+class TestWithoutAnswerOfDocker:
+    @pytest.mark.parametrize(
+        ("engine", "reason"), [*UNKNOWN, ("down", "Is the docker daemon running?; start the daemon")]
+    )
+    @pytest.mark.parametrize("chosen", ["auto", "docker"])
+    def test_fails_since_it_cannot_know(
+        self, checkout: Any, action: str, engine: str, reason: str, chosen: str
+    ) -> None:
+        checkout.change(engine=engine)
+        result = checkout.run("run_tf_serving.sh", action, ENGINE=chosen)
+        assert (result.code, result.out) == (1, "")
+        assert "error: cannot tell whether tfserving is running: docker info" in result.err
+        assert reason in result.err
+        assert "is not running" not in result.err
+
+    @pytest.mark.parametrize("engine", ["denied", "hangs"])
+    def test_finds_an_embedded_server(
+        self, checkout: Any, ports: dict[str, str], action: str, engine: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        assert checkout.run("run_tf_serving.sh", ENGINE="embedded", **ports).code == 0
+        checkout.change(engine=engine)
+        assert checkout.run("run_tf_serving.sh", action).code == 0
+
+    def test_knows_that_no_container_runs_if_docker_is_not_installed(
+        self, checkout: Any, action: str
+    ) -> None:
+        hide_docker(checkout)
+        result = checkout.run("run_tf_serving.sh", action)
+        assert result.code == (0 if action == "stop" else 1)
+        assert "tfserving is not running" in result.err
+
+
 class TestDocker:
     @pytest.fixture
     def server(self, checkout: Any, ports: dict[str, str]) -> Server:
@@ -442,13 +499,23 @@ class TestAuto:
         assert len(result.err.splitlines()) == 1
         assert result.command[0] == ("docker" if engine == "works" else "env")
 
-    def test_chooses_embedded_if_docker_hangs(self, checkout: Any) -> None:
+    def test_chooses_embedded_if_docker_is_not_installed(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        checkout.change(engine="hangs")
-        library = checkout.root / "lib" / "docker_engine.sh"
-        library.write_text(library.read_text().replace("docker_within 5 info", "docker_within 1 info"))
+        hide_docker(checkout)
         result = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert "engine: embedded (docker info did not respond within 5 s)" in result.err
+        assert "engine: embedded (docker is not installed)" in result.err
+        assert result.command[0] == "env"
+
+    @pytest.mark.parametrize(("engine", "reason"), UNKNOWN)
+    def test_fails_if_docker_is_installed_and_not_usable(
+        self, checkout: Any, engine: str, reason: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(engine=engine)
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert (result.code, result.out) == (1, "")
+        assert reason in result.err
+        assert "or set ENGINE=embedded to serve without docker" in result.err
 
     def test_does_not_fall_back_without_the_image(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
