@@ -299,6 +299,8 @@ require_server() {
   [[ -z $FOUND || $FOUND == foreign ]] || return 0
   others=$(docker_list_servers && embedded_list_servers)
   log "$CONTAINER_NAME is not running${others:+; set CONTAINER_NAME to one of $(tr '\n' ' ' <<<"$others")}"
+  [[ $ENGINE == docker || -z $FOUND_EXITED ]] \
+    || log "its process $FOUND_EXITED has exited; its log: $(embedded_log_command)"
   return 1
 }
 
@@ -308,19 +310,42 @@ stop() {
   log "stopped $CONTAINER_NAME"
 }
 
+# compare_config: logs how the config file on disk differs from the config in force.
+compare_config() {
+  local text error
+  [[ -n $FOUND_CONFIG ]] || return 0
+  if ! text=$("${ENGINE}_read_config"); then
+    log "note: the server uses the config that it read before: $FOUND_CONFIG cannot be read (${text##*$'\n'})"
+  elif [[ -z $(list_config_models /dev/stdin <<<"$text") ]]; then
+    log "note: the server uses the config that it read before: $FOUND_CONFIG names no model"
+  elif ! "${ENGINE}_is_polling"; then
+    [[ $text == "$("${ENGINE}_active_config")" ]] \
+      || log "note: $FOUND_CONFIG has changed, and the server does not reload it; restart it, or set" \
+        MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
+  elif find_python google.protobuf && ! error=$(run_tfserving check --config=/dev/stdin <<<"$text" 2>&1); then
+    log "note: the server uses the config that it read before: ${error//\/dev\/stdin/$FOUND_CONFIG}"
+  else
+    error=$("${ENGINE}_reload_error")
+    [[ -z $error ]] || log "note: the server's last attempt to reload $FOUND_CONFIG failed: $error"
+  fi
+}
+
 status() {
-  local host port model states response=0 code=0
+  local host port model states found='' response=0 code=0
   require_server || return 1
   if [[ $FOUND == stopped ]]; then
+    log "$CONTAINER_NAME: $FOUND_DETAILS"
     log "$CONTAINER_NAME has stopped; its log: $("${ENGINE}_log_command")"
     return 1
   fi
-  printf '%s: %s, gRPC %s, REST %s%s\n' "$CONTAINER_NAME" "$ENGINE" "$FOUND_GRPC" "$FOUND_REST" \
+  [[ $FOUND_STATE == running ]] || FOUND_HEALTH=$FOUND_STATE
+  ! "${ENGINE}_is_draining" || FOUND_HEALTH=draining
+  printf '%s: %s, gRPC %s, REST %s, %s%s\n' "$CONTAINER_NAME" "$ENGINE" "$FOUND_GRPC" "$FOUND_REST" "$FOUND_DETAILS" \
     "${FOUND_HEALTH:+, $FOUND_HEALTH}"
   host=${FOUND_REST%:*} port=${FOUND_REST##*:}
   host=${host#\[} host=$(client_address "${host%\]}")
   for model in $("${ENGINE}_list_models"); do
-    states=''
+    found=yes states=''
     # After a time limit, the next models would only make the user wait.
     [[ $response -eq 124 ]] || states=$(list_states "$host" "$port" "$model") || response=$?
     [[ -n $states ]] || states='- no response'
@@ -330,6 +355,11 @@ status() {
     [[ $states == *' AVAILABLE'* ]] || code=1
   done
   [[ $response -ne 124 ]] || log "$CONTAINER_NAME did not respond within $RESPONSE_TIMEOUT s"
+  compare_config
+  if [[ -z $found ]]; then
+    log "the models of $CONTAINER_NAME are not known; its log: $("${ENGINE}_log_command")"
+    return 1
+  fi
   return "$code"
 }
 

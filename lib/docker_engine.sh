@@ -216,22 +216,34 @@ docker_is_listening() { :; }
 docker_log() { query_docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
-CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
+CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
+CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
-  local container state mode
-  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  local container image restarts exit_code oom finished models mode
+  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
     ! matches "$container" '[Nn]o such (container|object)' || return 0
     fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
   fi
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
-  case $state in
+  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished models FOUND_STATE FOUND_HEALTH \
+    FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
+  FOUND_DETAILS="image $image, models ${models:-in the image}"
+  [[ ${models:-} || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
+  [[ $restarts -eq 0 ]] || FOUND_DETAILS+=", restarts $restarts"
+  case $FOUND_STATE in
+    exited | dead | restarting)
+      FOUND_DETAILS+=", exit code $exit_code at ${finished%%.*}"
+      [[ $oom != true ]] || FOUND_DETAILS+=' (out of memory)'
+      ;;
+  esac
+  case $FOUND_STATE in
     created | exited | dead) FOUND=stopped ;;
     *) FOUND=running ;;
   esac
@@ -239,19 +251,32 @@ docker_find() {
   [[ $mode == single ]] || FOUND_MODEL=''
 }
 
-# docker_list_models: prints the names of the models that the container should serve, one per line.
+# Runs in the container. Prints what the entrypoint and the health check wrote: a line that says whether the server
+# drains, then the config in force.
+# shellcheck disable=SC2016 # the container's bash expands it
+READ_STATE='. /usr/local/bin/server_config.sh && cd "${STATE_DIR:-$(get_state_dir)}" || exit
+if [[ -e draining ]]; then echo draining; else echo serving; fi
+[[ ! -e models.config ]] || cat models.config'
+
+# docker_list_models: prints the names of the models of the config in force, one per line.
 docker_list_models() {
   local pair
   if [[ -n $FOUND_MODEL ]]; then
     printf '%s\n' "$FOUND_MODEL"
   elif [[ -n $FOUND_CONFIG ]]; then
-    query_docker exec "$CONTAINER_NAME" cat "$FOUND_CONFIG" | list_config_models /dev/stdin
+    docker_active_config | list_config_models /dev/stdin
   else
     for pair in $FOUND_MODELS; do
       printf '%s\n' "${pair%:*}"
     done
   fi
 }
+
+docker_active_config() { query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d; }
+docker_read_config() { query_docker exec "$FOUND_ID" cat "$FOUND_CONFIG" 2>&1; }
+docker_is_draining() { [[ $(query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null) == draining* ]]; }
+docker_is_polling() { [[ $(query_docker container inspect --format '{{.Args}}' "$FOUND_ID" 2>/dev/null) =~ $POLLING ]]; }
+docker_reload_error() { :; } # only the log has it
 
 docker_stop() {
   docker_within "$((FOUND_STOP_TIMEOUT + 15))" stop "$FOUND_ID" >/dev/null \

@@ -39,6 +39,9 @@ list_states() {
     | sed -E 's/"version":"?(-?[0-9]+)"?,"state":"([A-Z]+)"/\1 \2/'
 }
 
+# shellcheck disable=SC2034 # the engines use it
+POLLING='--model_config_file_poll_wait_seconds=0*[1-9]' # in a server's command line
+
 # find_unavailable ADDRESS PORT MODEL...: prints the first model that is not AVAILABLE, and why; else nothing.
 find_unavailable() {
   local address=$1 port=$2 model states

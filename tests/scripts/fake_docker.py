@@ -115,9 +115,21 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
     if template == "{{.State.Status}} {{.RestartCount}}":
         print(container["status"], container["restarts"])
         return
+    if template == "{{.Args}}":
+        print(container.get("arguments", []))
+        return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
     values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
-    print("|".join([identifier(name), "15", container["status"], container["health"], *values]))
+    mounts = [mount for mount in container.get("mounts", []) if ",target=/models," in mount]
+    details = [
+        container.get("image", ""),
+        str(container["restarts"]),
+        str(container.get("exit_code", 0)),
+        str(container.get("oom", False)).lower(),
+        "2026-01-02T03:04:05.678Z",
+        mounts[0].split("source=")[1].split(",")[0] if mounts else "",
+    ]
+    print("|".join([identifier(name), "15", *details, container["status"], container["health"], *values]))
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:
@@ -138,8 +150,14 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         "pid": None,
         "mounts": options.given.get("--mount", []),
         "published": published,
+        "image": options.image,
+        "arguments": options.arguments,
     }
     state["containers"][name] = container
+    config = container["labels"].get("tfserving.models_config")
+    if config:  # the entrypoint writes it
+        (WORLD / "server_state").mkdir(exist_ok=True)
+        (WORLD / "server_state" / "models.config").write_text(file_of(container, config).read_text())
     if state["run"] == "fails" or used.intersection(published):
         container["status"] = "created"
         save(state)
@@ -159,6 +177,22 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         ).pid
     save(state)
     print(identifier(name))
+
+
+def file_of(container: dict[str, Any], path: str) -> Path:
+    """The file on this machine that is mounted at this path, else the one in WORLD/files."""
+    for mount in container.get("mounts", []):
+        source, _, target = mount.removesuffix(",readonly").partition("source=")[2].partition(",target=")
+        if path.startswith(f"{target}/"):
+            return Path(source, path[len(target) + 1 :])
+    return WORLD / "files" / path.lstrip("/")
+
+
+def print_file(container: dict[str, Any], path: str) -> None:
+    try:
+        print(file_of(container, path).read_text(), end="")
+    except OSError as error:
+        fail(f"cat: {path}: {error.strerror}")
 
 
 def remove(state: dict[str, Any], name: str) -> None:
@@ -215,7 +249,12 @@ def main(arguments: list[str]) -> None:
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
         case ["exec", name, "cat", path]:
-            print((WORLD / "files" / path.lstrip("/")).read_text())
+            print_file(state["containers"][find(state, name)], path)
+        case ["exec", _, "bash", "-c", script]:
+            source = Path(__file__).parents[2] / "docker" / "server_config.sh"
+            script = script.replace("/usr/local/bin/server_config.sh", str(source))
+            os.environ["STATE_DIR"] = str(WORLD / "server_state")
+            os.execvp("bash", ["bash", "-c", script])
         case _:
             fail(f"fake docker does not support {arguments}", 99)
 

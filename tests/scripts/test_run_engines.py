@@ -62,7 +62,9 @@ def test_a_server_starts_once_shows_its_status_and_stops(server: Server) -> None
     status = server("status")
     assert status.code == 0, status.err
     head, *rows = status.out.splitlines()
-    assert head.startswith(f"tfserving: {where}")
+    assert head.startswith(f"tfserving: {where}, ")
+    details = "image tfserving-digits, models in the image, starting"
+    assert head.endswith(details if server.engine == "docker" else f", models {server.checkout.models}")
     assert [row.split() for row in rows] == [["digits", "1", "AVAILABLE"]]
 
     stopped = server("stop")
@@ -97,6 +99,50 @@ def test_status_reads_a_mounted_config(server: Server) -> None:
     inside.write_text((server.checkout.models / "models.config").read_text())
     assert server("multi", MODELS_DIR="models").code == 0
     assert len(server("status").out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("", "names no model"),
+        ("model_config_list {", "names no model"),
+        (None, "cannot be read (cat: "),
+        (
+            "model_config_list { config { name: 'other' } }",
+            "has changed, and the server does not reload it; restart it",
+        ),
+    ],
+    ids=["empty", "broken", "removed", "changed"],
+)
+def test_status_reports_the_config_in_force(server: Server, text: str | None, note: str) -> None:
+    assert server("multi", MODELS_DIR="models").code == 0
+    assert server("status").err == ""
+    file = server.checkout.models / "models.config"
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    status = server("status")
+    assert status.code == 0
+    assert [row.split()[0] for row in status.out.splitlines()[1:]] == ["digits", "half"]
+    path = str(file) if server.engine == "embedded" else "/models/models.config"
+    assert f"note: the server uses the config that it read before: {path} {note}" in status.err or (
+        f"note: {path} {note}" in status.err
+    )
+    server.checkout.serve({"half": {"1": "END"}})
+    assert server("status").code == 1
+
+
+def test_status_checks_a_config_that_the_server_polls(server: Server) -> None:
+    polled = {"MODELS_DIR": "models", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "1"}
+    assert server("multi", **polled).code == 0
+    config = server.checkout.models / "models.config"
+    config.write_text(config.read_text().replace("all {}", "some {}"))
+    status = server("status")
+    assert status.code == 0
+    assert "note: the server uses the config that it read before: " in status.err
+    assert "models.config:6" in status.err
+    server.checkout.add_config()
+    assert server("status").err == ""
 
 
 def test_status_fails_unless_every_model_is_available(server: Server) -> None:
@@ -363,6 +409,37 @@ class TestDocker:
         assert "tfserving is not running" in server("stop").err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
 
+    def test_status_shows_why_a_container_stopped(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        os.kill(containers["tfserving"]["pid"], signal.SIGKILL)
+        containers["tfserving"].update(status="exited", exit_code=137, oom=True, restarts=2, pid=None)
+        server.checkout.change(containers=containers)
+        result = server("status")
+        assert (result.code, result.out) == (1, "")
+        details = "restarts 2, exit code 137 at 2026-01-02T03:04:05 (out of memory)"
+        assert f"tfserving: image tfserving-digits, models in the image, {details}\n" in result.err
+
+    def test_status_shows_that_a_container_restarts(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        containers["tfserving"].update(status="restarting", exit_code=1, restarts=7)
+        server.checkout.change(containers=containers)
+        head = server("status").out.splitlines()[0]
+        assert head.endswith("restarts 7, exit code 1 at 2026-01-02T03:04:05, restarting")
+
+    def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
+        server(MODELS_DIR="models")
+        assert f", models {server.checkout.models}, starting" in server("status").out
+
+    def test_status_shows_that_a_container_drains(self, server: Server) -> None:
+        server()
+        (server.checkout.world / "server_state").mkdir()
+        (server.checkout.world / "server_state" / "draining").touch()
+        status = server("status")
+        assert status.code == 0
+        assert status.out.splitlines()[0].endswith(", draining")
+
     def test_status_names_the_log_of_a_stopped_container(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
         result = server("status")
@@ -425,6 +502,25 @@ class TestEmbedded:
         served = server.checkout.served()
         assert served["argv"][-1] == "--a=b c;'d'"
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
+
+    def test_status_follows_a_config_that_the_server_reloads(self, server: Server) -> None:
+        assert server("multi", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1").code == 0
+        log = server.checkout.root / ".run" / "tfserving.log"
+        with log.open("a") as lines:
+            lines.write("INFO the configuration has changed; models: half, other\n")
+        assert [row.split()[0] for row in server("status").out.splitlines()[1:]] == ["half", "other"]
+        with log.open("a") as lines:
+            lines.write("ERROR the configuration is not reloaded: label 'a' names version 2\n")
+        assert "last attempt to reload" in server("status").err
+        assert "models.config failed: label 'a' names version 2" in server("status").err
+
+    def test_status_names_the_log_of_a_server_that_exited(self, server: Server) -> None:
+        server()
+        (process,) = server.checkout.server_processes()
+        os.kill(process, signal.SIGKILL)
+        result = server("status")
+        assert result.code == 1
+        assert f"its process {process} has exited; its log: tail -f " in result.err
 
     def test_the_server_survives_the_end_of_its_terminal(self, server: Server) -> None:
         server()
