@@ -218,6 +218,8 @@ docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
 CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
+CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "org.opencontainers.image.created"}}|'
+CONTAINER_FORMAT+='{{index . "org.opencontainers.image.revision"}}{{else}}|{{end}}|'
 CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
@@ -225,16 +227,16 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
-  local container image restarts exit_code oom finished models mode
+  local container image restarts exit_code oom finished created revision models mode
   FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
     ! matches "$container" '[Nn]o such (container|object)' || return 0
     fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
   fi
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished models FOUND_STATE FOUND_HEALTH \
-    FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
-  FOUND_DETAILS="image $image, models ${models:-in the image}"
+  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished created revision models FOUND_STATE \
+    FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
+  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}, models ${models:-in the image}"
   [[ ${models:-} || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
   [[ $restarts -eq 0 ]] || FOUND_DETAILS+=", restarts $restarts"
   case $FOUND_STATE in

@@ -127,6 +127,8 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         str(container.get("exit_code", 0)),
         str(container.get("oom", False)).lower(),
         "2026-01-02T03:04:05.678Z",
+        container["labels"].get("org.opencontainers.image.created", ""),
+        container["labels"].get("org.opencontainers.image.revision", ""),
         mounts[0].split("source=")[1].split(",")[0] if mounts else "",
     ]
     print("|".join([identifier(name), "15", *details, container["status"], container["health"], *values]))

@@ -428,6 +428,15 @@ class TestDocker:
         head = server("status").out.splitlines()[0]
         assert head.endswith("restarts 7, exit code 1 at 2026-01-02T03:04:05, restarting")
 
+    def test_status_shows_when_an_image_was_built(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        containers["tfserving"]["labels"]["org.opencontainers.image.created"] = "2026-01-02T03:04:05Z"
+        containers["tfserving"]["labels"]["org.opencontainers.image.revision"] = "0123456789-dirty"
+        server.checkout.change(containers=containers)
+        built = "image tfserving-digits (built 2026-01-02T03:04:05Z, revision 0123456), models in the image"
+        assert built in server("status").out
+
     def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
         server(MODELS_DIR="models")
         assert f", models {server.checkout.models}, starting" in server("status").out
