@@ -22,7 +22,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts. Only values that you set are passed on to the server.
 : "${MODE:=}"                                # single or multi, if the command line does not name one
-: "${ENGINE:=}"                              # docker; embedded: without Docker; auto: docker if it is running
+: "${ENGINE:=}"                              # docker; embedded: without Docker; auto: docker if a daemon runs
 : "${MODEL_NAME:=}"                          # single: the model; with docker, the model of the image
 : "${IMAGE_NAME:=}"                          # docker: the image; the default depends on MODE
 : "${CONTAINER_NAME:=}"                      # the server's name for status and stop, unique for each server
@@ -57,6 +57,8 @@ source "$ROOT/lib/server_flags.sh"
 source "$ROOT/lib/docker_engine.sh"
 # shellcheck source=lib/embedded_engine.sh
 source "$ROOT/lib/embedded_engine.sh"
+# shellcheck source=lib/lock.sh
+source "$ROOT/lib/lock.sh"
 
 ACTION=run
 DRY_RUN=''
@@ -157,13 +159,14 @@ resolve_engine() {
   case $ENGINE in
     docker)
       probe_docker || [[ -n $DRY_RUN ]] \
-        || fail "ENGINE=docker, but $REASON; start the daemon, or set ENGINE=embedded"
+        || fail "ENGINE=docker, but $REASON; $DOCKER_FIX, or set ENGINE=embedded"
       ;;
     auto)
       if probe_docker; then
         ENGINE=docker
         log "engine: docker $ENGINE_VERSION"
       else
+        [[ -n $NO_DOCKER ]] || fail "$REASON; $DOCKER_FIX, or set ENGINE=embedded to serve without docker"
         ENGINE=embedded
         log "engine: embedded ($REASON)"
       fi
@@ -171,20 +174,30 @@ resolve_engine() {
   esac
 }
 
-# find_server: sets FOUND_... for CONTAINER_NAME, and ENGINE to the engine that runs it.
+# find_server: sets FOUND_... for CONTAINER_NAME, and ENGINE to the engine that runs it; fails if it cannot know.
 find_server() {
   embedded_find
   if [[ $ENGINE != docker && -n $FOUND ]]; then
     ENGINE=embedded
     return
   fi
-  case $ENGINE in
-    embedded) return ;;
-    docker) probe_docker || fail "ENGINE=docker, but $REASON; start the daemon" ;;
-    auto) probe_docker || return 0 ;;
-  esac
+  [[ $ENGINE != embedded ]] || return 0
+  if ! probe_docker; then
+    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    fail "cannot tell whether $CONTAINER_NAME is running: $REASON; $DOCKER_FIX, or set ENGINE=embedded if it is" \
+      "an embedded server"
+  fi
   docker_find
   [[ -z $FOUND ]] || ENGINE=docker
+}
+
+# lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
+lock_name() {
+  local directory
+  directory=$(dirname -- "$(embedded_file lock)")
+  mkdir -p -- "$directory" || fail "cannot create $(quoted "$directory"), which holds the state of servers"
+  trap release_lock EXIT
+  acquire_lock
 }
 
 check_name_is_free() {
@@ -215,23 +228,26 @@ check_ports_are_free() {
 abort_start() {
   trap - EXIT INT TERM HUP
   "${ENGINE}_discard"
+  release_lock
   exit "$1"
 }
 
 # wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
 # that fails.
 wait_until_available() {
-  local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure=''
-  local models=()
+  local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure='' left
+  local models=() RESPONSE_TIMEOUT=$RESPONSE_TIMEOUT
   address=$(client_address "$BIND_ADDRESS")
   while :; do
     "${ENGINE}_is_running" || failure='the server exited'
-    if [[ -z $names ]]; then
+    pending='the server: not listening yet'
+    if [[ -z $names ]] && "${ENGINE}_is_listening"; then
       names=$("${ENGINE}_list_models") || names=''
       # shellcheck disable=SC2206 # names contain no spaces
       models=($names)
     fi
-    pending='the server is starting'
+    left=$((deadline - SECONDS))
+    [[ $left -ge $RESPONSE_TIMEOUT ]] || RESPONSE_TIMEOUT=$((left > 0 ? left : 1))
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
     [[ $SECONDS -lt $deadline ]] \
@@ -253,6 +269,7 @@ run() {
   check_models
   log_notes
   if [[ -z $DRY_RUN ]]; then
+    lock_name
     check_name_is_free
     "${ENGINE}_prepare"
   fi
@@ -268,6 +285,7 @@ run() {
   "${ENGINE}_start"
   wait_until_available
   trap - EXIT INT TERM HUP
+  release_lock
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
     "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
@@ -281,6 +299,8 @@ require_server() {
   [[ -z $FOUND || $FOUND == foreign ]] || return 0
   others=$(docker_list_servers && embedded_list_servers)
   log "$CONTAINER_NAME is not running${others:+; set CONTAINER_NAME to one of $(tr '\n' ' ' <<<"$others")}"
+  [[ $ENGINE == docker || -z $FOUND_EXITED ]] \
+    || log "its process $FOUND_EXITED has exited; its log: $(embedded_log_command)"
   return 1
 }
 
@@ -290,24 +310,56 @@ stop() {
   log "stopped $CONTAINER_NAME"
 }
 
+# compare_config: logs how the config file on disk differs from the config in force.
+compare_config() {
+  local text error
+  [[ -n $FOUND_CONFIG ]] || return 0
+  if ! text=$("${ENGINE}_read_config"); then
+    log "note: the server uses the config that it read before: $FOUND_CONFIG cannot be read (${text##*$'\n'})"
+  elif [[ -z $(list_config_models /dev/stdin <<<"$text") ]]; then
+    log "note: the server uses the config that it read before: $FOUND_CONFIG names no model"
+  elif ! "${ENGINE}_is_polling"; then
+    [[ $text == "$("${ENGINE}_active_config")" ]] \
+      || log "note: $FOUND_CONFIG has changed, and the server does not reload it; restart it, or set" \
+        MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
+  elif find_python google.protobuf && ! error=$(run_tfserving check --config=/dev/stdin <<<"$text" 2>&1); then
+    log "note: the server uses the config that it read before: ${error//\/dev\/stdin/$FOUND_CONFIG}"
+  else
+    error=$("${ENGINE}_reload_error")
+    [[ -z $error ]] || log "note: the server's last attempt to reload $FOUND_CONFIG failed: $error"
+  fi
+}
+
 status() {
-  local host port model states code=0
+  local host port model states found='' response=0 code=0
   require_server || return 1
   if [[ $FOUND == stopped ]]; then
+    log "$CONTAINER_NAME: $FOUND_DETAILS"
     log "$CONTAINER_NAME has stopped; its log: $("${ENGINE}_log_command")"
     return 1
   fi
-  printf '%s: %s, gRPC %s, REST %s%s\n' "$CONTAINER_NAME" "$ENGINE" "$FOUND_GRPC" "$FOUND_REST" \
+  [[ $FOUND_STATE == running ]] || FOUND_HEALTH=$FOUND_STATE
+  ! "${ENGINE}_is_draining" || FOUND_HEALTH=draining
+  printf '%s: %s, gRPC %s, REST %s, %s%s\n' "$CONTAINER_NAME" "$ENGINE" "$FOUND_GRPC" "$FOUND_REST" "$FOUND_DETAILS" \
     "${FOUND_HEALTH:+, $FOUND_HEALTH}"
   host=${FOUND_REST%:*} port=${FOUND_REST##*:}
   host=${host#\[} host=$(client_address "${host%\]}")
   for model in $("${ENGINE}_list_models"); do
-    states=$(list_states "$host" "$port" "$model") || states='- no response'
+    found=yes states=''
+    # After a time limit, the next models would only make the user wait.
+    [[ $response -eq 124 ]] || states=$(list_states "$host" "$port" "$model") || response=$?
+    [[ -n $states ]] || states='- no response'
     printf '%s\n' "$states" | while read -r version state; do
       printf '%-24s %8s  %s\n' "$model" "$version" "$state"
     done
     [[ $states == *' AVAILABLE'* ]] || code=1
   done
+  [[ $response -ne 124 ]] || log "$CONTAINER_NAME did not respond within $RESPONSE_TIMEOUT s"
+  compare_config
+  if [[ -z $found ]]; then
+    log "the models of $CONTAINER_NAME are not known; its log: $("${ENGINE}_log_command")"
+    return 1
+  fi
   return "$code"
 }
 

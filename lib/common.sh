@@ -124,19 +124,33 @@ split_docker_args() {
 
 # run_with_timeout SECONDS COMMAND...: returns the command's exit code, or 124 after killing it. macOS has no timeout.
 run_with_timeout() {
-  local ticks=$(($1 * 50)) process
+  local ticks=$(($1 * 50)) deadline=$((SECONDS + $1)) process
   shift
   "$@" &
   process=$!
   while kill -0 "$process" 2>/dev/null; do
-    if ((ticks-- == 0)); then
-      kill -KILL "$process" 2>/dev/null || true
-      wait "$process" 2>/dev/null || true
+    if ((ticks-- <= 0 || SECONDS > deadline)); then
+      disown "$process" # bash reports nothing, and we do not wait for it
+      kill_tree "$process"
       return 124
     fi
     sleep 0.02
   done
   wait "$process"
+}
+
+# kill_tree PROCESS: kills it and its descendants. One that survived would keep the pipe of a $(...) open.
+kill_tree() {
+  local child children
+  children=$(list_children "$1") || children=''
+  kill -KILL "$1" 2>/dev/null || true
+  for child in $children; do
+    kill_tree "$child"
+  done
+}
+
+list_children() { # PROCESS
+  cat "/proc/$1/task/$1/children" 2>/dev/null || ps -A -o ppid=,pid= | awk -v parent="$1" '$1 == parent { print $2 }'
 }
 
 # absolute_directory PATH: prints it from the root and without `..`. It keeps symbolic links, which may point

@@ -1,20 +1,43 @@
 # shellcheck shell=bash
 # The docker engine: a container of an image from build.sh or build_ensemble.sh.
-# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running, _log,
-# _log_command, _find, _list_models, _stop, _discard and _list_servers.
+# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running,
+# _is_listening, _log, _log_command, _find, _list_models, _stop, _discard and _list_servers.
 
-CONFIG_PATH='' # the path of a mounted models.config in the container
+CONFIG_PATH=''       # the path of a mounted models.config in the container
+CONTAINER_ID=''      # the container that this script created
+CONTAINER_ID_FILE='' # where `docker run` prints it
 
-# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
+# docker_within SECONDS ARG...: runs docker with a time limit. A daemon or a container can hang.
+docker_within() {
+  local seconds=$1
+  shift
+  run_with_timeout "$seconds" docker "$@"
+}
+
+# query_docker ARG...: the same for a command that only takes long if the daemon hangs.
+query_docker() { docker_within 10 "$@"; }
+
+# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and DOCKER_FIX, and
+# returns 1. NO_DOCKER tells whether docker is not installed or no daemon runs, so that nothing can run in it.
 # shellcheck disable=SC2034 # not every script uses all of them
 probe_docker() {
   local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
-  ENGINE_VERSION='' LOG_DRIVER='' REASON='docker is not installed'
+  ENGINE_VERSION='' LOG_DRIVER='' NO_DOCKER=not-installed REASON='docker is not installed' DOCKER_FIX='install docker'
   command -v docker >/dev/null || return
-  response=$(run_with_timeout 5 docker info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
-  REASON="docker info failed: ${response##*$'\n'}"
-  [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s'
-  [[ $code -eq 0 && $response =~ $pattern ]] || return # old clients exit with 0 without a daemon
+  response=$(docker_within 5 info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
+  # Old clients exit with 0 without a daemon, and do not print why.
+  [[ $code -ne 0 || $response =~ $pattern ]] || response=$(docker_within 5 version 2>&1) || code=$?
+  REASON="docker info failed: ${response##*$'\n'}" NO_DOCKER='' DOCKER_FIX='fix the error that docker info reports'
+  case $response in
+    *[Pp]'ermission denied'*)
+      DOCKER_FIX="add your user to the group docker (sudo usermod -aG docker $(id -un)) and log in again, or use sudo"
+      ;;
+    *'Cannot connect to the Docker daemon'* | *'docker daemon'*running* | *'if the daemon is running'*)
+      NO_DOCKER=not-running DOCKER_FIX='start the daemon'
+      ;;
+  esac
+  [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s' DOCKER_FIX='restart the daemon'
+  [[ $code -eq 0 && $response =~ $pattern ]] || return
   ENGINE_VERSION=${BASH_REMATCH[1]} LOG_DRIVER=${BASH_REMATCH[2]}
 }
 
@@ -121,7 +144,7 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
-  image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
+  image=$(query_docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
     || reject "image $IMAGE_NAME is not available;" \
       "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command)"
   IFS='|' read -r mode model variables <<<"$image"
@@ -139,7 +162,7 @@ docker_prepare() {
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
       "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
-    names=$(docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
+    names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
     [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
   done
 }
@@ -152,39 +175,77 @@ gpu_image() {
   esac
 }
 
+# docker_start: sets CONTAINER_ID. Only that container is removed if the start fails: another start of the same name,
+# from another checkout, may have won. `docker run` prints the ID as soon as the container is created.
 docker_start() {
+  local code=0
   docker_find
   if [[ $FOUND == stopped ]]; then
     log "replacing container $CONTAINER_NAME, which has stopped"
-    docker_remove
+    query_docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
   fi
-  "${COMMAND[@]}" >/dev/null \
-    || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
+  CONTAINER_ID_FILE=$(embedded_file container)
+  run_with_timeout "$START_TIMEOUT" "${COMMAND[@]}" >"$CONTAINER_ID_FILE" || code=$?
+  read_container_id
+  [[ $code -ne 124 ]] || fail "docker run did not return within START_TIMEOUT=$START_TIMEOUT s"
+  [[ $code -eq 0 ]] || fail "docker run failed; its output is above${GPU:+ (GPUs need the NVIDIA Container Toolkit)}"
   docker_find
+}
+
+# read_container_id: sets CONTAINER_ID, after the end of a `docker run` that still runs.
+read_container_id() {
+  local tenths=100
+  [[ -n $CONTAINER_ID_FILE ]] || return 0
+  until read -r CONTAINER_ID <"$CONTAINER_ID_FILE" || [[ -z $(jobs -r) ]] || ((tenths-- == 0)); do
+    sleep 0.1
+  done
+  rm -f -- "$CONTAINER_ID_FILE"
+  CONTAINER_ID_FILE=''
 }
 
 # A restarted container reports running again, so its restart count matters too.
 docker_is_running() {
-  local format='{{.State.Status}} {{.RestartCount}}'
-  [[ $(docker container inspect --format "$format" "$CONTAINER_NAME" 2>/dev/null) == 'running 0' ]]
+  local format='{{.State.Status}} {{.RestartCount}}' state code=0
+  state=$(query_docker container inspect --format "$format" "$CONTAINER_ID" 2>/dev/null) || code=$?
+  [[ $state == 'running 0' || $code -eq 124 ]]
 }
 
-docker_log() { docker logs --tail 50 "$CONTAINER_NAME" 2>&1; }
+# docker_is_listening: docker publishes a port for one container only.
+docker_is_listening() { :; }
+
+docker_log() { query_docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
-CONTAINER_FORMAT='{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
+CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
+CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "org.opencontainers.image.created"}}|'
+CONTAINER_FORMAT+='{{index . "org.opencontainers.image.revision"}}{{else}}|{{end}}|'
+CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
-  local container state mode
-  FOUND='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
-  container=$(docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>/dev/null) || return 0
+  local container image restarts exit_code oom finished created revision models mode
+  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
+    ! matches "$container" '[Nn]o such (container|object)' || return 0
+    fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
+  fi
   # shellcheck disable=SC2034 # no script uses all of them
-  IFS='|' read -r state FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"$container"
-  case $state in
+  IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished created revision models FOUND_STATE \
+    FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
+  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}, models ${models:-in the image}"
+  [[ ${models:-} || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
+  [[ $restarts -eq 0 ]] || FOUND_DETAILS+=", restarts $restarts"
+  case $FOUND_STATE in
+    exited | dead | restarting)
+      FOUND_DETAILS+=", exit code $exit_code at ${finished%%.*}"
+      [[ $oom != true ]] || FOUND_DETAILS+=' (out of memory)'
+      ;;
+  esac
+  case $FOUND_STATE in
     created | exited | dead) FOUND=stopped ;;
     *) FOUND=running ;;
   esac
@@ -192,13 +253,20 @@ docker_find() {
   [[ $mode == single ]] || FOUND_MODEL=''
 }
 
-# docker_list_models: prints the names of the models that the container should serve, one per line.
+# Runs in the container. Prints what the entrypoint and the health check wrote: a line that says whether the server
+# drains, then the config in force.
+# shellcheck disable=SC2016 # the container's bash expands it
+READ_STATE='. /usr/local/bin/server_config.sh && cd "${STATE_DIR:-$(get_state_dir)}" || exit
+if [[ -e draining ]]; then echo draining; else echo serving; fi
+[[ ! -e models.config ]] || cat models.config'
+
+# docker_list_models: prints the names of the models of the config in force, one per line.
 docker_list_models() {
   local pair
   if [[ -n $FOUND_MODEL ]]; then
     printf '%s\n' "$FOUND_MODEL"
   elif [[ -n $FOUND_CONFIG ]]; then
-    docker exec "$CONTAINER_NAME" cat "$FOUND_CONFIG" | list_config_models /dev/stdin
+    docker_active_config | list_config_models /dev/stdin
   else
     for pair in $FOUND_MODELS; do
       printf '%s\n' "${pair%:*}"
@@ -206,20 +274,25 @@ docker_list_models() {
   fi
 }
 
+docker_active_config() { query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d; }
+docker_read_config() { query_docker exec "$FOUND_ID" cat "$FOUND_CONFIG" 2>&1; }
+docker_is_draining() { [[ $(query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null) == draining* ]]; }
+docker_is_polling() { [[ $(query_docker container inspect --format '{{.Args}}' "$FOUND_ID" 2>/dev/null) =~ $POLLING ]]; }
+docker_reload_error() { :; } # only the log has it
+
 docker_stop() {
-  docker stop "$CONTAINER_NAME" >/dev/null || fail "docker stop failed; its output is above"
-  docker_remove
+  docker_within "$((FOUND_STOP_TIMEOUT + 15))" stop "$FOUND_ID" >/dev/null \
+    || fail "docker stop failed or did not return within $((FOUND_STOP_TIMEOUT + 15)) s; any output is above"
+  query_docker rm --force "$FOUND_ID" >/dev/null 2>&1 || true # gone already if it was run with --rm
 }
 
-# docker_discard: removes a container that failed to start; another program may have taken the name meanwhile.
+# docker_discard: removes the container that this script created.
 docker_discard() {
-  docker_find
-  case $FOUND in running | stopped) docker_remove ;; esac
+  read_container_id
+  [[ -z $CONTAINER_ID ]] || docker_within 30 rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
 }
-
-docker_remove() { docker rm --force "$CONTAINER_NAME" >/dev/null 2>&1 || true; }
 
 # docker_list_servers: prints the names of our running containers, one per line.
 docker_list_servers() {
-  run_with_timeout 5 docker ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true
+  docker_within 5 ps --filter label=tfserving.rest --format '{{.Names}}' 2>/dev/null || true
 }

@@ -2,7 +2,8 @@
 # The embedded engine, without Docker: python -m tfserving.server in the background. It has the functions that
 # docker_engine.sh lists. State is in .run/: CONTAINER_NAME.pid, .command (one argument per line) and .log.
 
-SERVER_PID='' # the server's process id
+SERVER_PID=''   # the server's process id
+PREVIOUS_JOB='' # $! before this script started the server
 
 embedded_file() { printf '%s/.run/%s.%s' "$ROOT" "$CONTAINER_NAME" "$1"; }
 
@@ -31,21 +32,26 @@ embedded_command() {
   COMMAND+=("${FLAGS[@]}" "$@")
 }
 
-embedded_prepare() {
-  mkdir -p "$ROOT/.run" || fail "cannot create $(quoted "$ROOT/.run"), which holds the log and the process id"
-}
+embedded_prepare() { :; }
 
 embedded_start() {
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
+  # Without polling, the server keeps the config that it starts with, even if the file changes.
+  [[ $MODE == single ]] || cat "$MODELS_CONFIG" >"$(embedded_file config)"
   set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
+  PREVIOUS_JOB=${!:-}
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
   set +m
+  disown "$SERVER_PID" # bash reports nothing if it is killed
   printf '%s\n' "$SERVER_PID" >"$(embedded_file pid)"
   embedded_describe # embedded_find would not recognize the process before it executes the server
 }
 
 embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
+
+# embedded_is_listening: until the server listens, another server may use its ports and respond in its place.
+embedded_is_listening() { grep -q 'REST API listening at' "$(embedded_file log)"; }
 
 embedded_log() { tail -n 50 "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
@@ -67,13 +73,18 @@ is_server() {
   [[ -n $started && $line == *"$started" ]]
 }
 
-# embedded_find: as docker_find, but FOUND is running or ''.
+# embedded_find: as docker_find, but FOUND is running or ''. FOUND_EXITED is the process of a server that was not
+# stopped and does not run any more.
 embedded_find() {
   local process=''
-  FOUND=''
+  FOUND='' FOUND_EXITED=''
   [[ -r $(embedded_file pid) && -r $(embedded_file command) ]] || return 0
   read -r process <"$(embedded_file pid)" || true
-  matches "$process" '^[1-9][0-9]*$' && is_server "$process" || return 0
+  matches "$process" '^[1-9][0-9]*$' || return 0
+  if ! is_server "$process"; then
+    FOUND_EXITED=$process
+    return 0
+  fi
   FOUND=running
   SERVER_PID=$process
   embedded_describe
@@ -82,7 +93,7 @@ embedded_find() {
 # embedded_describe: sets FOUND_... from the saved command line.
 embedded_describe() {
   local command=() line host
-  FOUND_HEALTH=''
+  FOUND_HEALTH='' FOUND_STATE=running
   while IFS= read -r line; do
     command+=("$line")
   done <"$(embedded_file command)"
@@ -91,6 +102,7 @@ embedded_describe() {
   FOUND_REST=$(host_port "$host" "$(get_flag rest_api_port "${command[@]}")")
   FOUND_CONFIG=$(get_flag model_config_file "${command[@]}")
   FOUND_MODEL=$(get_flag model_name "${command[@]}")
+  FOUND_DETAILS="process $SERVER_PID, models $(get_flag models_dir "${command[@]}")"
 }
 
 # embedded_list_servers: prints the names of the running servers of this checkout, one per line.
@@ -105,12 +117,30 @@ embedded_list_servers() {
   done
 }
 
+# embedded_list_models: as docker_list_models; the server logs the models of a config that it reloads.
 embedded_list_models() {
+  local names
   if [[ -n $FOUND_MODEL ]]; then
     printf '%s\n' "$FOUND_MODEL"
   else
-    list_config_models "$FOUND_CONFIG"
+    names=$(sed -n 's/.*the configuration has changed; models: //p' "$(embedded_file log)" | tail -n 1)
+    if [[ -n $names && $names != none ]]; then
+      tr -s ', ' '\n' <<<"$names"
+    else
+      embedded_active_config | list_config_models /dev/stdin
+    fi
   fi
+}
+
+embedded_active_config() { cat "$(embedded_file config)" 2>/dev/null || cat "$FOUND_CONFIG"; }
+embedded_read_config() { cat -- "$FOUND_CONFIG" 2>&1; }
+embedded_is_draining() { grep -q 'shutting down: requests in flight' "$(embedded_file log)"; }
+embedded_is_polling() { [[ $(cat "$(embedded_file command)") =~ $POLLING ]]; }
+
+# embedded_reload_error: prints the server's own message, if its last attempt to reload the config failed.
+embedded_reload_error() {
+  grep -oE 'the configuration (has changed;|is not reloaded:).*' "$(embedded_file log)" | tail -n 1 \
+    | sed -n 's/^the configuration is not reloaded: //p'
 }
 
 # embedded_stop: after SIGTERM the server takes up to 10 s to finish the requests in flight.
@@ -124,8 +154,12 @@ embedded_stop() {
     log "the server (process $SERVER_PID) did not stop; killing it"
     kill -KILL "$SERVER_PID" 2>/dev/null || true
   fi
-  rm -f -- "$(embedded_file pid)" "$(embedded_file command)"
+  [[ $(cat "$(embedded_file pid)" 2>/dev/null) != "$SERVER_PID" ]] \
+    || rm -f -- "$(embedded_file pid)" "$(embedded_file command)" "$(embedded_file config)"
 }
 
-# embedded_discard: unlike a container's name, the process id cannot belong to another program.
-embedded_discard() { embedded_stop; }
+# embedded_discard: stops the server that this script started. A signal may arrive before SERVER_PID is set.
+embedded_discard() {
+  [[ -n $SERVER_PID || ${!:-} == "$PREVIOUS_JOB" ]] || SERVER_PID=$!
+  [[ -z $SERVER_PID ]] || embedded_stop
+}

@@ -9,6 +9,7 @@ SOURCES=() # the directories of the versions to bake
 TARGETS=() # their paths in the context, models/…/VERSION
 CONFIG=()  # the command that prints the models.config to bake; empty for one model
 MODELS=''  # a summary for labels and messages: "digits:1,2 flowers:7"
+LABELS=()  # the arguments that record the contents, as labels and as a tag
 DRY_RUN=''
 
 # parse_build_arguments ARG...: the command line of build.sh and build_ensemble.sh.
@@ -91,11 +92,35 @@ run_docker_build() {
     [[ -z $output ]] || printf '%s\n' "$output" >&2
     fail "docker build failed with exit code $code; its output is above"
   fi
-  log "built $IMAGE_NAME in $((SECONDS - start)) s"
+  log "built $IMAGE_NAME${LABELS[1]:+ (also tagged ${LABELS[1]##*:})} in $((SECONDS - start)) s"
+}
+
+# identify_build: sets LABELS to the arguments of `docker build` that record what the image contains, as labels and as
+# a tag that no other build has: v1-8e03597-20260102T030405Z. IMAGE_NAME moves to the newest build, this tag does not.
+identify_build() {
+  local created revision='' short='' versions='' repository=$IMAGE_NAME tag
+  created=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  if revision=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null); then
+    short=${revision:0:7}
+    if [[ -n $(git -C "$ROOT" status --porcelain --untracked-files=no 2>/dev/null) ]]; then
+      revision+=-dirty short+=-dirty
+    fi
+  fi
+  case $MODE in
+    single) versions=${MODELS#*:} ;;
+  esac
+  tag=${short:+$short-}${created//[-:]/}
+  [[ -z $versions || ${#versions} -gt 60 ]] || tag=v${versions//,/_}-$tag
+  case ${IMAGE_NAME##*/} in *:*) repository=${IMAGE_NAME%:*} ;; esac
+  LABELS=(--tag "$repository:$tag" --label "org.opencontainers.image.version=${versions:-$MODELS}")
+  LABELS+=(--label "org.opencontainers.image.revision=${revision:-unknown}")
+  LABELS+=(--label "org.opencontainers.image.created=$created")
 }
 
 build_image() {
-  local arguments=(--tag "$IMAGE_NAME" --build-arg "TF_SERVING_IMAGE=$TF_SERVING_IMAGE")
+  local arguments
+  identify_build
+  arguments=(--tag "$IMAGE_NAME" "${LABELS[@]}" --build-arg "TF_SERVING_IMAGE=$TF_SERVING_IMAGE")
   arguments+=(--build-arg "MODE=$MODE" --build-arg "MODELS=$MODELS")
   [[ $MODE == multi ]] || arguments+=(--build-arg "MODEL_NAME=$MODEL_NAME")
   split_docker_args

@@ -21,20 +21,26 @@ host_port() {
   esac
 }
 
+RESPONSE_TIMEOUT=5 # seconds until a request for the states of a model fails
+
 is_port_open() { run_with_timeout 3 open_port "$1" "$2" 2>/dev/null; } # ADDRESS PORT
 open_port() { : 3<>"/dev/tcp/$1/$2"; }
 
 # list_config_models FILE: prints the model names of a models.config, one per line.
 list_config_models() { list_model_names "$1" | tr '\0' '\n'; }
 
-# list_states ADDRESS PORT MODEL: prints "VERSION STATE" lines, newest first; fails without a response.
+# list_states ADDRESS PORT MODEL: prints "VERSION STATE" lines, newest first; fails without a response, with 124 after
+# RESPONSE_TIMEOUT.
 list_states() {
   local response
-  response=$(run_with_timeout 5 get_model_status "$@" 2>/dev/null) || return
+  response=$(run_with_timeout "$RESPONSE_TIMEOUT" get_model_status "$@" 2>/dev/null) || return
   [[ ${response%%$'\n'*} == HTTP/*' 200 '* ]] || return
   printf '%s' "$response" | tr -d '[:space:]' | grep -oE '"version":"?-?[0-9]+"?,"state":"[A-Z]+"' \
     | sed -E 's/"version":"?(-?[0-9]+)"?,"state":"([A-Z]+)"/\1 \2/'
 }
+
+# shellcheck disable=SC2034 # the engines use it
+POLLING='--model_config_file_poll_wait_seconds=0*[1-9]' # in a server's command line
 
 # find_unavailable ADDRESS PORT MODEL...: prints the first model that is not AVAILABLE, and why; else nothing.
 find_unavailable() {

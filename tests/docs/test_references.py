@@ -52,6 +52,7 @@ FOREIGN_MESSAGES = (
     "RESOURCE_EXHAUSTED: … message larger than max (… vs. 4194304)",
     "XLA compilation disabled",
     "docker stop",
+    "permission denied while trying to connect to the Docker daemon socket",
 )
 
 

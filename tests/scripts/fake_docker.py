@@ -7,6 +7,8 @@ that it publishes.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -50,16 +52,40 @@ def save(state: dict[str, Any]) -> None:
     (WORLD / "state").write_text(json.dumps(state))
 
 
+def identifier(name: str) -> str:
+    """The ID of the container with this name."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def find(state: dict[str, Any], name_or_id: str) -> str:
+    """The name of the container; fails if there is none."""
+    names: list[str] = [name for name in state["containers"] if name_or_id in (name, identifier(name))]
+    return names[0] if names else fail(f"Error: No such container: {name_or_id}")
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(code)
 
 
-def info(state: dict[str, Any]) -> None:
+ENGINE_ERRORS = {
+    "down": "Cannot connect to the Docker daemon. Is the docker daemon running?",
+    "denied": "ERROR: Got permission denied while trying to connect to the Docker daemon socket",
+    "broken": "ERROR: request returned Internal Server Error",
+}
+
+
+def check_engine(state: dict[str, Any], arguments: list[str]) -> None:
     if state["engine"] == "hangs":
         signal.pause()
-    if state["engine"] == "down":
-        fail("Cannot connect to the Docker daemon. Is the docker daemon running?")
+    if state["engine"] == "denied" and arguments[0] == "info":
+        print("engine  ")  # as clients of Docker 20.10
+        sys.exit()
+    if state["engine"] in ENGINE_ERRORS:
+        fail(ENGINE_ERRORS[state["engine"]])
+
+
+def info(state: dict[str, Any]) -> None:
     print(f"engine 20.10.24 {state['log_driver']}")
 
 
@@ -84,13 +110,28 @@ def inspect_image(state: dict[str, Any], reference: str) -> None:
 
 
 def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
-    container = state["containers"].get(name) or fail(f"Error: No such container: {name}")
+    name = find(state, name)
+    container = state["containers"][name]
     if template == "{{.State.Status}} {{.RestartCount}}":
         print(container["status"], container["restarts"])
         return
+    if template == "{{.Args}}":
+        print(container.get("arguments", []))
+        return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
     values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
-    print("|".join([container["status"], container["health"], *values]))
+    mounts = [mount for mount in container.get("mounts", []) if ",target=/models," in mount]
+    details = [
+        container.get("image", ""),
+        str(container["restarts"]),
+        str(container.get("exit_code", 0)),
+        str(container.get("oom", False)).lower(),
+        "2026-01-02T03:04:05.678Z",
+        container["labels"].get("org.opencontainers.image.created", ""),
+        container["labels"].get("org.opencontainers.image.revision", ""),
+        mounts[0].split("source=")[1].split(",")[0] if mounts else "",
+    ]
+    print("|".join([identifier(name), "15", *details, container["status"], container["health"], *values]))
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:
@@ -99,6 +140,10 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
     options = Options(arguments)
     name = options.one("--name")
     image = state["images"][options.image]
+    if name in state["containers"]:
+        fail(f'docker: Error response from daemon: Conflict. The name "/{name}" is already in use.', 125)
+    published = [value.rpartition(":")[0] for value in options.given["--publish"]]
+    used = {port for each in state["containers"].values() for port in each.get("published", [])}
     container = {
         "labels": {**image["labels"], **options.pairs("--label")},
         "status": "running",
@@ -106,11 +151,19 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         "restarts": 0,
         "pid": None,
         "mounts": options.given.get("--mount", []),
+        "published": published,
+        "image": options.image,
+        "arguments": options.arguments,
     }
     state["containers"][name] = container
-    if state["run"] == "fails":
+    config = container["labels"].get("tfserving.models_config")
+    if config:  # the entrypoint writes it
+        (WORLD / "server_state").mkdir(exist_ok=True)
+        (WORLD / "server_state" / "models.config").write_text(file_of(container, config).read_text())
+    if state["run"] == "fails" or used.intersection(published):
         container["status"] = "created"
         save(state)
+        print(identifier(name), flush=True)
         fail("docker: Error response from daemon: driver failed programming external connectivity.", 125)
     if state["run"] == "dies":
         container["status"] = "restarting"
@@ -125,18 +178,34 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
             start_new_session=True,
         ).pid
     save(state)
-    print("0123456789abcdef")
+    print(identifier(name))
+
+
+def file_of(container: dict[str, Any], path: str) -> Path:
+    """The file on this machine that is mounted at this path, else the one in WORLD/files."""
+    for mount in container.get("mounts", []):
+        source, _, target = mount.removesuffix(",readonly").partition("source=")[2].partition(",target=")
+        if path.startswith(f"{target}/"):
+            return Path(source, path[len(target) + 1 :])
+    return WORLD / "files" / path.lstrip("/")
+
+
+def print_file(container: dict[str, Any], path: str) -> None:
+    try:
+        print(file_of(container, path).read_text(), end="")
+    except OSError as error:
+        fail(f"cat: {path}: {error.strerror}")
 
 
 def remove(state: dict[str, Any], name: str) -> None:
-    container = state["containers"].pop(name, None)
-    if container and container["pid"]:
+    container = state["containers"].pop(find(state, name))
+    if container["pid"]:
         os.kill(container["pid"], signal.SIGKILL)
     save(state)
 
 
 def stop(state: dict[str, Any], name: str) -> None:
-    container = state["containers"][name]
+    container = state["containers"][find(state, name)]
     os.kill(container["pid"], signal.SIGTERM)
     container.update(status="exited", pid=None)
     save(state)
@@ -155,7 +224,11 @@ def ps(state: dict[str, Any], filter_: str) -> None:
 def main(arguments: list[str]) -> None:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps(arguments) + "\n")
+    if arguments[0] in ("run", "rm", "stop"):
+        lock = (WORLD / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     state = load()
+    check_engine(state, arguments)
     match arguments:
         case ["info", *_]:
             info(state)
@@ -167,7 +240,7 @@ def main(arguments: list[str]) -> None:
             inspect_container(state, template, name)
         case ["run", *rest]:
             run(state, rest)
-        case ["rm", "--force", name]:
+        case ["rm", name] | ["rm", "--force", name]:
             remove(state, name)
         case ["stop", name]:
             stop(state, name)
@@ -178,7 +251,12 @@ def main(arguments: list[str]) -> None:
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
         case ["exec", name, "cat", path]:
-            print((WORLD / "files" / path.lstrip("/")).read_text())
+            print_file(state["containers"][find(state, name)], path)
+        case ["exec", _, "bash", "-c", script]:
+            source = Path(__file__).parents[2] / "docker" / "server_config.sh"
+            script = script.replace("/usr/local/bin/server_config.sh", str(source))
+            os.environ["STATE_DIR"] = str(WORLD / "server_state")
+            os.execvp("bash", ["bash", "-c", script])
         case _:
             fail(f"fake docker does not support {arguments}", 99)
 

@@ -1,8 +1,8 @@
 """A model server that only reports the status of models over REST: fake_server.py --rest_api_port=PORT ...
 
 In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, read for each request; version 1
-of any other model is AVAILABLE. `server` is "works", "dies" (at startup) or "ignores SIGTERM". The server
-writes its arguments to `argv`.
+of any other model is AVAILABLE. `server` is "works", "dies" (at startup), "freezes" (SIGSTOP, once it
+listens) or "ignores SIGTERM". The server writes its arguments to `argv`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def respond(request: str) -> bytes:
 
 def serve(port: int) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
+        print("REST API listening at http://127.0.0.1", flush=True)
+        if (WORLD / "server").read_text() == "freezes":
+            os.kill(os.getpid(), signal.SIGSTOP)
         while True:
             connection, _ = listening.accept()
             with connection, connection.makefile("r", newline="\r\n") as lines:

@@ -33,13 +33,68 @@ def models_argument(command: list[str]) -> str:
     return models.removeprefix("MODELS=")
 
 
+def without_identity(command: list[str]) -> list[str]:
+    """The arguments without the labels and the tag that record the time and the revision."""
+    start = command.index("--tag") + 2
+    assert command[start] == "--tag"
+    assert [word.partition("=")[0] for word in command[start + 2 : start + 8]] == [
+        *("--label", "org.opencontainers.image.version"),
+        *("--label", "org.opencontainers.image.revision"),
+        *("--label", "org.opencontainers.image.created"),
+    ]
+    return command[:start] + command[start + 8 :]
+
+
+def labels(command: list[str]) -> dict[str, str]:
+    """The OCI labels, without their prefix."""
+    prefix = "org.opencontainers.image."
+    pairs = [word.removeprefix(prefix).split("=", 1) for word in command if word.startswith(prefix)]
+    return dict(pairs)
+
+
+class TestIdentity:
+    def test_labels_and_a_tag_record_version_revision_and_time(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1, 2)
+        git = ["git", "-C", str(checkout.root), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        subprocess.run([*git, "add", "build.sh"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "x"], check=True)
+        revision = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+        command = checkout.run("build.sh", "--dry-run", IMAGE_NAME="host:5000/me/x:1").command
+        found = labels(command)
+        assert (found["version"], found["revision"]) == ("2", revision)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["created"])
+        time = re.sub("[-:]", "", found["created"])
+        tags = [command[i + 1] for i, word in enumerate(command) if word == "--tag"]
+        assert tags == ["host:5000/me/x:1", f"host:5000/me/x:v2-{revision[:7]}-{time}"]
+
+        with (checkout.root / "build.sh").open("a") as script:
+            script.write("\n")
+        command = checkout.run("build.sh", "--dry-run", MODEL_VERSIONS="1,2").command
+        assert labels(command)["revision"] == f"{revision}-dirty"
+        assert f"tfserving-digits:v1_2-{revision[:7]}-dirty-" in " ".join(command)
+
+    def test_the_revision_is_unknown_outside_a_git_repository(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        command = checkout.run("build.sh", "--dry-run").command
+        assert labels(command)["revision"] == "unknown"
+        assert re.fullmatch(r"tfserving-digits:v1-\d{8}T\d{6}Z", command[command.index("--label") - 1])
+
+    def test_many_versions_are_not_part_of_the_tag(self, checkout: Any) -> None:
+        checkout.add_version("digits", *range(100))
+        versions = ",".join(map(str, range(100)))
+        command = checkout.run("build.sh", "--dry-run", MODEL_VERSIONS=versions).command
+        assert labels(command)["version"] == versions
+        assert re.fullmatch(r"tfserving-digits:\d{8}T\d{6}Z", command[command.index("--label") - 1])
+
+
 class TestCommand:
     def test_passes_base_image_mode_and_model_to_docker_build(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         result = checkout.run("build.sh")
         assert (result.code, result.out) == (0, "")
         ((*command, directory),) = checkout.calls("build")
-        assert command == [
+        assert without_identity(command) == [
             *("build", "--tag", "tfserving-digits"),
             *("--build-arg", f"TF_SERVING_IMAGE={BASE}"),
             *("--build-arg", "MODE=single"),
@@ -62,7 +117,8 @@ class TestCommand:
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
         checkout.run("build.sh")
-        assert command[:-1] == ["docker", *checkout.calls("build")[0][:-1]]
+        built = without_identity(["docker", *checkout.calls("build")[0][:-1]])
+        assert without_identity(command[:-1]) == built
 
     def test_settings_change_the_arguments(self, checkout: Any, tmp_path: Path) -> None:
         checkout.add_version("Flowers", 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,11 @@ class Server:
 
     def __call__(self, *arguments: str, **variables: str) -> Any:
         return self.checkout.run("run_tf_serving.sh", *arguments, **{**self.variables, **variables})
+
+    def processes(self) -> list[int]:
+        """The processes of the servers, of either engine."""
+        containers: list[dict[str, Any]] = list(self.checkout.state["containers"].values())
+        return [*self.checkout.server_processes(), *(container["pid"] for container in containers)]
 
     def leftovers(self) -> list[str]:
         """Containers and processes that still exist."""
@@ -54,7 +62,9 @@ def test_a_server_starts_once_shows_its_status_and_stops(server: Server) -> None
     status = server("status")
     assert status.code == 0, status.err
     head, *rows = status.out.splitlines()
-    assert head.startswith(f"tfserving: {where}")
+    assert head.startswith(f"tfserving: {where}, ")
+    details = "image tfserving-digits, models in the image, starting"
+    assert head.endswith(details if server.engine == "docker" else f", models {server.checkout.models}")
     assert [row.split() for row in rows] == [["digits", "1", "AVAILABLE"]]
 
     stopped = server("stop")
@@ -89,6 +99,50 @@ def test_status_reads_a_mounted_config(server: Server) -> None:
     inside.write_text((server.checkout.models / "models.config").read_text())
     assert server("multi", MODELS_DIR="models").code == 0
     assert len(server("status").out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("", "names no model"),
+        ("model_config_list {", "names no model"),
+        (None, "cannot be read (cat: "),
+        (
+            "model_config_list { config { name: 'other' } }",
+            "has changed, and the server does not reload it; restart it",
+        ),
+    ],
+    ids=["empty", "broken", "removed", "changed"],
+)
+def test_status_reports_the_config_in_force(server: Server, text: str | None, note: str) -> None:
+    assert server("multi", MODELS_DIR="models").code == 0
+    assert server("status").err == ""
+    file = server.checkout.models / "models.config"
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    status = server("status")
+    assert status.code == 0
+    assert [row.split()[0] for row in status.out.splitlines()[1:]] == ["digits", "half"]
+    path = str(file) if server.engine == "embedded" else "/models/models.config"
+    assert f"note: the server uses the config that it read before: {path} {note}" in status.err or (
+        f"note: {path} {note}" in status.err
+    )
+    server.checkout.serve({"half": {"1": "END"}})
+    assert server("status").code == 1
+
+
+def test_status_checks_a_config_that_the_server_polls(server: Server) -> None:
+    polled = {"MODELS_DIR": "models", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "1"}
+    assert server("multi", **polled).code == 0
+    config = server.checkout.models / "models.config"
+    config.write_text(config.read_text().replace("all {}", "some {}"))
+    status = server("status")
+    assert status.code == 0
+    assert "note: the server uses the config that it read before: " in status.err
+    assert "models.config:6" in status.err
+    server.checkout.add_config()
+    assert server("status").err == ""
 
 
 def test_status_fails_unless_every_model_is_available(server: Server) -> None:
@@ -158,10 +212,147 @@ def test_two_servers_run_side_by_side(server: Server) -> None:
     assert server.leftovers() == []
 
 
+def test_status_reports_a_frozen_server(server: Server) -> None:
+    assert server("multi").code == 0
+    for process in server.processes():
+        os.kill(process, signal.SIGSTOP)
+    status = server("status")
+    assert status.code == 1
+    rows = [row.split() for row in status.out.splitlines()[1:]]
+    assert rows == [["digits", "-", "no", "response"], ["half", "-", "no", "response"]]
+    assert status.err == "run_tf_serving.sh: tfserving did not respond within 5 s\n"
+
+
+def test_start_fails_after_its_timeout_if_the_server_freezes(server: Server) -> None:
+    server.checkout.let_server("freezes")
+    library = server.checkout.root / "lib" / "embedded_engine.sh"
+    library.write_text(library.read_text().replace("tenths=150", "tenths=3"))
+    result = server(START_TIMEOUT="2")
+    assert result.code == 1
+    assert "error: not AVAILABLE within START_TIMEOUT=2 s; digits: no response yet" in result.err
+    assert server.leftovers() == []
+
+
+def finish(*processes: subprocess.Popen[str]) -> dict[int, list[str]]:
+    """What each process printed to stderr, by exit code."""
+    errors: dict[int, list[str]] = {}
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        errors.setdefault(process.returncode, []).append(err)
+    return errors
+
+
+def test_one_of_two_concurrent_starts_of_a_name_wins(server: Server) -> None:
+    starts = [server.checkout.start("run_tf_serving.sh", **server.variables) for _ in range(4)]
+    errors = finish(*starts)
+    assert len(errors.pop(0)) == 1
+    for err in itertools.chain(*errors.values()):
+        assert re.search(r"tfserving is already running|is starting or stopping tfserving; wait", err), err
+    assert len(server.leftovers()) == 1
+    assert server("status").code == 0
+    assert server("stop").code == 0
+    assert server.leftovers() == []
+
+
+def test_one_of_two_concurrent_starts_with_the_same_ports_wins(server: Server) -> None:
+    starts = [
+        server.checkout.start("run_tf_serving.sh", **server.variables, CONTAINER_NAME=name)
+        for name in ("one", "two")
+    ]
+    errors = finish(*starts)
+    assert len(errors.pop(0)) == 1
+    ((err,),) = errors.values()
+    assert re.search(r"port \d+ is in use by|docker run failed|the server exited", err), err
+    assert len(server.leftovers()) == 1
+
+
+def test_a_start_fails_while_another_one_runs(server: Server) -> None:
+    server.checkout.serve({"digits": {"1": "LOADING"}})
+    process = server.checkout.start("run_tf_serving.sh", **server.variables)
+    assert any("LOADING" in line for line in iter(process.stderr.readline, ""))
+    result = server()
+    assert result.code == 1
+    assert (
+        f"another run_tf_serving.sh (process {process.pid}) is starting or stopping tfserving" in result.err
+    )
+    server.checkout.serve({})
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert list((server.checkout.root / ".run").glob("*.lock@*")) == []
+
+
+def test_a_lock_ends_with_its_process(server: Server) -> None:
+    locks = [
+        server.checkout.root / ".run" / f"tfserving.lock@{process}@1" for process in (os.getpid(), 99999999)
+    ]
+    locks[0].parent.mkdir()
+    for lock in locks:
+        lock.touch()
+    assert server().code == 0
+    assert not any(lock.exists() for lock in locks)
+
+
 def test_stop_succeeds_without_a_server(server: Server) -> None:
     result = server("stop")
     assert (result.code, result.out) == (0, "")
     assert "tfserving is not running" in result.err
+
+
+UNKNOWN = [
+    (
+        "denied",
+        "permission denied while trying to connect to the Docker daemon socket; add your user to the group",
+    ),
+    ("broken", "request returned Internal Server Error; fix the error that docker info reports"),
+    ("hangs", "docker info did not respond within 5 s; restart the daemon"),
+]
+
+
+def hide_docker(checkout: Any) -> None:
+    """Removes docker from PATH: the directory of the fake one, and those of a real one."""
+    path = checkout.environment["PATH"].split(":")[1:]
+    tools = checkout.tmp / "tools"
+    tools.mkdir()
+    for directory in [place for place in path if (Path(place) / "docker").exists()]:
+        path.remove(directory)
+        for tool in Path(directory).iterdir():
+            if tool.name != "docker" and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    checkout.environment["PATH"] = ":".join([*path, str(tools)])
+
+
+@pytest.mark.parametrize("action", ["stop", "status"])
+class TestWithoutAnswerOfDocker:
+    @pytest.mark.parametrize(
+        ("engine", "reason"), [*UNKNOWN, ("down", "Is the docker daemon running?; start the daemon")]
+    )
+    @pytest.mark.parametrize("chosen", ["auto", "docker"])
+    def test_fails_since_it_cannot_know(
+        self, checkout: Any, action: str, engine: str, reason: str, chosen: str
+    ) -> None:
+        checkout.change(engine=engine)
+        result = checkout.run("run_tf_serving.sh", action, ENGINE=chosen)
+        assert (result.code, result.out) == (1, "")
+        assert "error: cannot tell whether tfserving is running: docker info" in result.err
+        assert reason in result.err
+        assert "is not running" not in result.err
+
+    @pytest.mark.parametrize("engine", ["denied", "hangs"])
+    def test_finds_an_embedded_server(
+        self, checkout: Any, ports: dict[str, str], action: str, engine: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        assert checkout.run("run_tf_serving.sh", ENGINE="embedded", **ports).code == 0
+        checkout.change(engine=engine)
+        assert checkout.run("run_tf_serving.sh", action).code == 0
+
+    def test_knows_that_no_container_runs_if_docker_is_not_installed(
+        self, checkout: Any, action: str
+    ) -> None:
+        hide_docker(checkout)
+        result = checkout.run("run_tf_serving.sh", action)
+        assert result.code == (0 if action == "stop" else 1)
+        assert "tfserving is not running" in result.err
 
 
 class TestDocker:
@@ -177,7 +368,7 @@ class TestDocker:
         result = server()
         assert result.code == 0
         assert "replacing container tfserving, which has stopped" in result.err
-        assert server.checkout.calls("rm") == [["rm", "--force", "tfserving"]]
+        assert [call[0] for call in server.checkout.calls("rm")] == ["rm"]
 
     def test_start_fails_if_docker_run_fails(self, server: Server) -> None:
         server.checkout.change(run="fails")
@@ -186,6 +377,26 @@ class TestDocker:
         assert "driver failed programming" in result.err
         assert "error: docker run failed; its output is above" in result.err
         assert server.leftovers() == []
+
+    def test_does_not_remove_a_container_that_another_checkout_started_meanwhile(
+        self, server: Server
+    ) -> None:
+        server.checkout.serve({"digits": {"1": "LOADING"}})
+        first = server.checkout.start("run_tf_serving.sh", **server.variables)
+        assert any("LOADING" in line for line in iter(first.stderr.readline, ""))
+        # What the second checkout would run: the name was free when it checked.
+        library = server.checkout.root / "lib" / "docker_engine.sh"
+        library.write_text(f"{library.read_text()}\ndocker_find() {{ FOUND='' FOUND_ID=''; }}\n")
+        for lock in (server.checkout.root / ".run").glob("*.lock@*"):
+            lock.rename(lock.with_suffix(".x"))
+        ports = {name: str(int(port) + 1) for name, port in server.ports.items()}
+        second = server(**ports)
+        assert second.code == 1
+        assert 'The name "/tfserving" is already in use' in second.err
+        server.checkout.serve({})
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+        assert len(server.leftovers()) == 1
 
     def test_serves_the_model_of_the_image(self, server: Server) -> None:
         server.checkout.add_image("mine", mode="single", model_name="flowers", models="flowers:1")
@@ -197,6 +408,46 @@ class TestDocker:
         server.checkout.add_container("tfserving")
         assert "tfserving is not running" in server("stop").err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
+
+    def test_status_shows_why_a_container_stopped(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        os.kill(containers["tfserving"]["pid"], signal.SIGKILL)
+        containers["tfserving"].update(status="exited", exit_code=137, oom=True, restarts=2, pid=None)
+        server.checkout.change(containers=containers)
+        result = server("status")
+        assert (result.code, result.out) == (1, "")
+        details = "restarts 2, exit code 137 at 2026-01-02T03:04:05 (out of memory)"
+        assert f"tfserving: image tfserving-digits, models in the image, {details}\n" in result.err
+
+    def test_status_shows_that_a_container_restarts(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        containers["tfserving"].update(status="restarting", exit_code=1, restarts=7)
+        server.checkout.change(containers=containers)
+        head = server("status").out.splitlines()[0]
+        assert head.endswith("restarts 7, exit code 1 at 2026-01-02T03:04:05, restarting")
+
+    def test_status_shows_when_an_image_was_built(self, server: Server) -> None:
+        server()
+        containers = server.checkout.state["containers"]
+        containers["tfserving"]["labels"]["org.opencontainers.image.created"] = "2026-01-02T03:04:05Z"
+        containers["tfserving"]["labels"]["org.opencontainers.image.revision"] = "0123456789-dirty"
+        server.checkout.change(containers=containers)
+        built = "image tfserving-digits (built 2026-01-02T03:04:05Z, revision 0123456), models in the image"
+        assert built in server("status").out
+
+    def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
+        server(MODELS_DIR="models")
+        assert f", models {server.checkout.models}, starting" in server("status").out
+
+    def test_status_shows_that_a_container_drains(self, server: Server) -> None:
+        server()
+        (server.checkout.world / "server_state").mkdir()
+        (server.checkout.world / "server_state" / "draining").touch()
+        status = server("status")
+        assert status.code == 0
+        assert status.out.splitlines()[0].endswith(", draining")
 
     def test_status_names_the_log_of_a_stopped_container(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
@@ -260,6 +511,25 @@ class TestEmbedded:
         served = server.checkout.served()
         assert served["argv"][-1] == "--a=b c;'d'"
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
+
+    def test_status_follows_a_config_that_the_server_reloads(self, server: Server) -> None:
+        assert server("multi", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1").code == 0
+        log = server.checkout.root / ".run" / "tfserving.log"
+        with log.open("a") as lines:
+            lines.write("INFO the configuration has changed; models: half, other\n")
+        assert [row.split()[0] for row in server("status").out.splitlines()[1:]] == ["half", "other"]
+        with log.open("a") as lines:
+            lines.write("ERROR the configuration is not reloaded: label 'a' names version 2\n")
+        assert "last attempt to reload" in server("status").err
+        assert "models.config failed: label 'a' names version 2" in server("status").err
+
+    def test_status_names_the_log_of_a_server_that_exited(self, server: Server) -> None:
+        server()
+        (process,) = server.checkout.server_processes()
+        os.kill(process, signal.SIGKILL)
+        result = server("status")
+        assert result.code == 1
+        assert f"its process {process} has exited; its log: tail -f " in result.err
 
     def test_the_server_survives_the_end_of_its_terminal(self, server: Server) -> None:
         server()
@@ -334,15 +604,23 @@ class TestAuto:
         assert len(result.err.splitlines()) == 1
         assert result.command[0] == ("docker" if engine == "works" else "env")
 
-    def test_chooses_embedded_if_docker_hangs(self, checkout: Any) -> None:
+    def test_chooses_embedded_if_docker_is_not_installed(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
-        checkout.change(engine="hangs")
-        library = checkout.root / "lib" / "docker_engine.sh"
-        library.write_text(
-            library.read_text().replace("run_with_timeout 5 docker", "run_with_timeout 1 docker")
-        )
+        hide_docker(checkout)
         result = checkout.run("run_tf_serving.sh", "--dry-run")
-        assert "engine: embedded (docker info did not respond within 5 s)" in result.err
+        assert "engine: embedded (docker is not installed)" in result.err
+        assert result.command[0] == "env"
+
+    @pytest.mark.parametrize(("engine", "reason"), UNKNOWN)
+    def test_fails_if_docker_is_installed_and_not_usable(
+        self, checkout: Any, engine: str, reason: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(engine=engine)
+        result = checkout.run("run_tf_serving.sh", "--dry-run")
+        assert (result.code, result.out) == (1, "")
+        assert reason in result.err
+        assert "or set ENGINE=embedded to serve without docker" in result.err
 
     def test_does_not_fall_back_without_the_image(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
