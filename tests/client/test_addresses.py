@@ -16,6 +16,12 @@ from tfserving.errors import InvalidInputError, UnavailableError
         ("[::1]", "::1", 8500, "[::1]:8500"),
         ("::1", "::1", 8500, "[::1]:8500"),
         ("a.b-c_d:2", "a.b-c_d", 2, "a.b-c_d:2"),
+        ("ipv4:127.0.0.1:9", "127.0.0.1", 9, "127.0.0.1:9"),
+        ("ipv6:[::1]:9", "::1", 9, "[::1]:9"),
+        ("dns:host:9", "host", 9, "host:9"),
+        ("dns:///host:9", "host", 9, "host:9"),
+        ("dns:9", "dns", 9, "dns:9"),
+        ("b\u00fccher.example:1", "xn--bcher-kva.example", 1, "xn--bcher-kva.example:1"),
     ],
 )
 def test_parses_addresses(text, host, port, shown):
@@ -39,11 +45,40 @@ def test_parses_addresses(text, host, port, shown):
         "http://a:1",
         "a/b",
         "a:\u0661",
+        "a:b:1",
+        "[a]:1",
+        "[::1]]:1",
+        "a\ud800:1",
+        "a\0:1",
+        "\u00fc" * 70 + ":1",
+        "unix:",
+        "unix:/\ud800",
+        "unix:/a\0",
     ],
 )
 def test_rejects_what_is_not_an_address(text):
     with pytest.raises(InvalidInputError):
         Targets(text, 8500)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ipv4:name:1", "'ipv4:name:1': 'name' is not an IPv4 address"),
+        ("ipv6:127.0.0.1:1", "'127.0.0.1' is not an IPv6 address"),
+        ("dns://8.8.8.8/name:1", "names a DNS server, which is not supported"),
+        ("xds:///name", "has the scheme 'xds', which is not supported"),
+        ("vsock:1:2", "has the scheme 'vsock', which is not supported"),
+    ],
+)
+def test_refuses_other_grpc_names_by_name(text, words):
+    with pytest.raises(InvalidInputError, match=words):
+        Targets(text, 8500)
+
+
+def test_rejects_an_address_that_is_not_a_str():
+    with pytest.raises(InvalidInputError, match="an address is a bytes"):
+        Targets([b"a:1"], 8500)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +88,8 @@ def test_rejects_what_is_not_an_address(text):
         ("[::1]:1", "ipv6:[::1]:1"),
         ("name:1", "dns:///name:1"),
         ("unix:/tmp/socket", "unix:/tmp/socket"),
+        ("unix-abstract:socket", "unix-abstract:socket"),
+        ("ipv4:127.0.0.1:1,127.0.0.1:2", "ipv4:127.0.0.1:1,127.0.0.1:2"),
         ("127.0.0.1:1, 127.0.0.1:2,", "ipv4:127.0.0.1:1,127.0.0.1:2"),
         (["127.0.0.1:1", "[::1]:2"], "ipv6:[::ffff:127.0.0.1]:1,[::1]:2"),
     ],

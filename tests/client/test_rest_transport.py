@@ -12,7 +12,14 @@ import urllib3
 from tests.client.clients import Blocking, make_client
 from tests.client.fakes import FakeRestServer
 from tfserving.client import Retry, Tls
-from tfserving.errors import DeadlineError, NotFoundError, ProtocolError, TfServingError, UnavailableError
+from tfserving.errors import (
+    DeadlineError,
+    InvalidInputError,
+    NotFoundError,
+    ProtocolError,
+    TfServingError,
+    UnavailableError,
+)
 
 
 @pytest.fixture(params=["rest", "aio_rest"])
@@ -141,6 +148,47 @@ def test_request_paths_begin_with_the_path_of_the_url(make, rest_server):
     client = make(f"http://{rest_server.address}/models/")
     with pytest.raises(TfServingError, match="Malformed request: /models/v1/models/half"):
         client.status()
+
+
+@pytest.mark.parametrize("path", ["", "/wrong"])
+def test_a_password_in_the_url_is_sent_and_never_shown(make, rest_server, path):
+    client = make(f"http://user:p%40ss@{rest_server.address}{path}")
+    if path:
+        with pytest.raises(TfServingError) as caught:
+            client.status()
+        errors = (caught.value, caught.value.__cause__, caught.value.__context__)
+        assert "ss@" not in "".join(f"{error} {error!r} {getattr(error, '__dict__', '')}" for error in errors)
+    else:
+        client.infer([1])
+        assert rest_server.headers[-1]["authorization"] == "Basic dXNlcjpwQHNz"
+    assert client.address == f"{rest_server.address}{path}"
+    assert "user" not in repr(client.wrapped)
+
+
+def test_metadata_overrides_the_password_in_the_url(make, rest_server):
+    client = make(f"http://user:pass@{rest_server.address}", metadata={"authorization": "Bearer x"})
+    client.status()
+    assert rest_server.headers[-1]["authorization"] == "Bearer x"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:secret@a:b",
+        "http://user:secret@",
+        "ftp://user:secret@a",
+        "http://user:sec,ret@a:1",
+        "http://user:sec/ret@a:1",
+        "http://1:2/secret@a:1",
+        "user:secret@a:1",
+        ["http://user:secret@a", "secret@b"],
+        "http://a:1,user:sec,ret@b",
+    ],
+)
+def test_errors_for_invalid_addresses_do_not_show_passwords(kind, address):
+    with pytest.raises(InvalidInputError) as caught:
+        make_client(kind, address, "half")
+    assert "sec" not in str(caught.value)
 
 
 def test_tls_verifies_the_server_and_sends_the_client_certificate(make, service, certificates):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,12 @@ from tfserving.errors import InvalidInputError, UnavailableError
 
 # Seconds after which the names in a list of addresses are resolved again.
 _REFRESH_SECONDS = 30.0
+
+# gRPC's name syntax. "dns:8500" is a host with a port.
+_SCHEME = re.compile(
+    r"(ipv4|ipv6|dns|unix|unix-abstract|vsock|xds|passthrough|google-c2p):(?!\d*$)(.*)", re.DOTALL
+)
+_SOCKETS = ("unix:", "unix-abstract:")
 
 
 @dataclass(frozen=True)
@@ -40,39 +47,99 @@ def split_addresses(address: str | Sequence[str]) -> list[str]:
     """The addresses in a comma-separated list or a sequence.
 
     Raises:
-        InvalidInputError: there are none.
+        InvalidInputError: there are none, or one of them is not a str.
     """
     given = address.split(",") if isinstance(address, str) else list(address)
+    for part in given:
+        if not isinstance(part, str):
+            raise InvalidInputError(f"an address is a {type(part).__name__}, expected a str; pass host:port")
+        # a comma in a password splits the address, and the second part would show the rest of the password
+        if "@" in part and "://" not in part:
+            raise InvalidInputError(
+                f"{mask_credentials(','.join(map(str, given)))!r} has credentials in an address without a "
+                "scheme; pass https://USER:PASSWORD@HOST:PORT, with other characters than letters and "
+                "digits percent-encoded"
+            )
     parts = [part.strip() for part in given if part.strip()]
     if not parts:
         raise InvalidInputError(f"{address!r} has no address; pass host:port")
     return parts
 
 
+def mask_credentials(text: str) -> str:
+    """An address or URL without its user name and password, for messages."""
+    before, at, host = text.rpartition("@")
+    scheme, separator, _ = before.partition("://")
+    return f"{scheme}://***@{host}" if separator else f"***@{host}" if at else text
+
+
 def parse_address(text: str, default_port: int) -> Address:
-    """Parse "host:port", "host", "[::1]:port" or "::1".
+    """Parse "host:port", "host", "[::1]:port" or "::1", also after "ipv4:", "ipv6:" or "dns:".
 
     Raises:
         InvalidInputError: the text is none of these, or the port is not valid.
     """
-    if "://" in text:
+    shown = repr(mask_credentials(text))
+    match = _SCHEME.fullmatch(text)
+    scheme, name = match.groups() if match else ("", text)
+    if scheme.startswith("unix"):
         raise InvalidInputError(
-            f"{text!r} is a URL, but gRPC takes host:port without a scheme; for REST use TfRestClient"
+            f"{shown} is a unix socket, which only the gRPC clients support; pass host:port"
         )
+    if scheme not in ("", "ipv4", "ipv6", "dns"):
+        raise InvalidInputError(f"{shown} has the scheme {scheme!r}, which is not supported; pass host:port")
+    if scheme == "dns" and name.startswith("//") and not name.startswith("///"):
+        raise InvalidInputError(f"{shown} names a DNS server, which is not supported; pass dns:///host:port")
+    if scheme == "dns":
+        name = name.lstrip("/")
+    if "://" in name:
+        raise InvalidInputError(
+            f"{shown} is a URL, but gRPC takes host:port without a scheme; for REST use TfRestClient"
+        )
+    host, port = _split_host(name)
+    if not host or not host.isprintable() or any(character in " /,@?#[" for character in host):
+        raise InvalidInputError(f"{shown} is not a valid address; pass host:port")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidInputError(f"{shown}: {port!r} is not a valid port (1-65535)")
+    address = Address(_ascii_host(host, shown), int(port) if port else default_port)
+    version = address.ip_version
+    if (":" in host and version != 6) or (scheme.startswith("ipv") and version != int(scheme[-1])):
+        expected = "an IPv4" if scheme == "ipv4" else "an IPv6"
+        raise InvalidInputError(f"{shown}: {host!r} is not {expected} address; pass host:port")
+    return address
+
+
+def is_grpc_name(text: str) -> bool:
+    """Whether the text has a scheme of gRPC's name syntax, such as "dns:///host:port"."""
+    return _SCHEME.fullmatch(text) is not None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return "\0" not in text and bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    """Host and port; the port is "" if there is none, the host if the text is not valid."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        port = rest[1:] if rest.startswith(":") else "?" if rest or not bracket else ""
-    elif text.count(":") > 1:
-        host, port = text, ""
-    else:
-        host, _, port = text.partition(":")
-    if not host or any(character.isspace() or character in "/,@?#" for character in text):
-        raise InvalidInputError(f"{text!r} is not a valid address; pass host:port")
-    if not port:
-        return Address(host, default_port)
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise InvalidInputError(f"{text!r}: {port!r} is not a valid port (1-65535)")
-    return Address(host, int(port))
+        if ":" not in host or not bracket or (rest and not rest.startswith(":")):
+            return "", ""
+        return host, rest[1:]
+    if text.count(":") > 1:
+        return text, ""
+    host, _, port = text.partition(":")
+    return host, port
+
+
+def _ascii_host(host: str, shown: str) -> str:
+    """The host as it appears in DNS: international names in their ASCII form."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError as error:
+        raise InvalidInputError(f"{shown} is not a valid address: {error}; pass host:port") from error
 
 
 class Targets:
@@ -83,7 +150,8 @@ class Targets:
     call, and every 30 s in a background thread, so that a server that moved is found again.
 
     Args:
-        address: "host:port", several as a comma-separated list or a sequence, or one "unix:PATH".
+        address: "host:port", several as a comma-separated list or a sequence, or one "unix:PATH" or
+            "unix-abstract:NAME".
         default_port: for addresses without a port.
         resolve: from an Address to its IP addresses; raises OSError.
         clock: monotonic time in seconds.
@@ -109,7 +177,9 @@ class Targets:
         self._resolved_at = clock()
         self._resolving = threading.Lock()
         self.addresses: list[Address] = []
-        if any(part.startswith("unix:") for part in parts):
+        if any(part.startswith(_SOCKETS) for part in parts):
+            if self.text in _SOCKETS or not _is_encodable(self.text):
+                raise InvalidInputError(f"{self.text!r} is not a valid unix socket; pass unix:PATH")
             if len(parts) > 1:
                 raise InvalidInputError(
                     f"{self.text!r} has a unix socket among several addresses; pass the socket alone"

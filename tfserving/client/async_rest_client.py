@@ -11,7 +11,7 @@ import aiohttp
 from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
-from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, reason_of
+from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
@@ -29,23 +29,23 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
     _loop: asyncio.AbstractEventLoop | None = None
 
     async def _send(self, request: Request[Any]) -> bytes:
-        base = self._endpoints.pick()
+        endpoint = self._endpoints.pick()
         limits = aiohttp.ClientTimeout(total=request.timeout, connect=self._connect_timeout(request.timeout))
         try:
             async with self._current_session().request(
                 "GET" if request.body is None else "POST",
-                base + request.path,
+                endpoint.url + request.path,
                 data=request.body,
-                headers=self._headers(request.body),
+                headers=self._headers(request.body, endpoint),
                 timeout=limits,
                 allow_redirects=False,
                 server_hostname=self._tls.server_name if self._tls else None,
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            self._endpoints.mark_down(base)
-            raise _translate(error, host_of(base), request.model) from error
-        return self._check_response(response.status, body, base, request.model)
+            self._endpoints.mark_down(endpoint)
+            raise _translate(error, endpoint.text, request.model) from error
+        return self._check_response(response.status, body, endpoint, request.model)
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
-from tfserving.client.rest_transport import POOL_SIZE, RestTransport, host_of, reason_of
+from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
@@ -31,7 +31,8 @@ class TfRestClient(RestTransport, BlockingClient):
 
     Args:
         address: "host:port" or a URL; or several, as a comma-separated list or a sequence: calls go to them
-            in turn, and skip servers that do not respond. The default port is 8501.
+            in turn, and skip servers that do not respond. The default port is 8501. Errors and attributes do
+            not show credentials in a URL.
         model_name: the default model of the calls.
         timeout: default timeout of the calls in seconds; None for no limit.
         retry: when to retry.
@@ -44,14 +45,14 @@ class TfRestClient(RestTransport, BlockingClient):
     """
 
     def _send(self, request: Request[Any]) -> bytes:
-        base = self._endpoints.pick()
+        endpoint = self._endpoints.pick()
         tls = self._tls or Tls()
         try:
             response = self._current_session().request(
                 "GET" if request.body is None else "POST",
-                base + request.path,
+                endpoint.url + request.path,
                 data=request.body,
-                headers=self._headers(request.body),
+                headers=self._headers(request.body, endpoint),
                 timeout=(self._connect_timeout(request.timeout), request.timeout),
                 allow_redirects=False,
                 # with each request: REQUESTS_CA_BUNDLE overrides the session's settings
@@ -63,9 +64,9 @@ class TfRestClient(RestTransport, BlockingClient):
                 ),
             )
         except requests.RequestException as error:
-            self._endpoints.mark_down(base)
-            raise _translate(error, host_of(base), request.model) from error
-        return self._check_response(response.status_code, response.content, base, request.model)
+            self._endpoints.mark_down(endpoint)
+            raise _translate(error, endpoint.text, request.model) from error
+        return self._check_response(response.status_code, response.content, endpoint, request.model)
 
     def close(self) -> None:
         """See `BlockingClient.close`."""

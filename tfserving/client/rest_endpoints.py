@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from tfserving.client.addresses import parse_address, split_addresses
+from tfserving.client.addresses import is_grpc_name, mask_credentials, parse_address, split_addresses
 from tfserving.client.options import DEFAULT_REST_PORT
 from tfserving.errors import InvalidInputError
 
 # Seconds for which a server that failed gets no calls while there are others.
 _SKIP_SECONDS = 5.0
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server.
+
+    Attributes:
+        url: base URL without credentials, such as "http://127.0.0.1:8501".
+        authorization: the value of the header for the credentials in the address; None without any.
+    """
+
+    url: str
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The URL without its scheme, for messages."""
+        return self.url.partition("://")[2]
 
 
 class RestEndpoints:
-    """Base URLs such as "http://127.0.0.1:8501".
+    """The servers behind an address.
 
     Args:
-        address: "host:port" or a URL (which may have a path, behind a proxy); several as a comma list or a
-            sequence.
+        address: "host:port" or a URL (which may have a path, behind a proxy, and a user and password);
+            several as a comma list or a sequence.
         tls: whether "host:port" means https.
         clock: monotonic time in seconds.
 
@@ -31,43 +52,54 @@ class RestEndpoints:
     def __init__(
         self, address: str | Sequence[str], *, tls: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._urls = [_base_url(part, tls) for part in split_addresses(address)]
+        self._endpoints = [_endpoint(part, tls) for part in split_addresses(address)]
         self._clock = clock
         self._turns = itertools.count()
         self._failed_at: dict[str, float] = {}
-        self.text = ",".join(url.partition("://")[2] for url in self._urls)
+        self.text = ",".join(one.text for one in self._endpoints)
 
-    def pick(self) -> str:
+    def pick(self) -> Endpoint:
         """The server for the next call."""
-        count = len(self._urls)
+        count = len(self._endpoints)
         turn = next(self._turns)
         if count == 1:
-            return self._urls[0]
+            return self._endpoints[0]
         for step in range(count):
-            url = self._urls[(turn + step) % count]
-            since = self._failed_at.get(url)
+            endpoint = self._endpoints[(turn + step) % count]
+            since = self._failed_at.get(endpoint.url)
             if since is None or self._clock() - since > _SKIP_SECONDS:
-                return url
-        return self._urls[turn % count]
+                return endpoint
+        return self._endpoints[turn % count]
 
-    def mark_down(self, url: str) -> None:
+    def mark_down(self, endpoint: Endpoint) -> None:
         """The server did not respond."""
-        self._failed_at[url] = self._clock()
+        self._failed_at[endpoint.url] = self._clock()
 
-    def mark_up(self, url: str) -> None:
+    def mark_up(self, endpoint: Endpoint) -> None:
         """The server responded."""
         if self._failed_at:
-            self._failed_at.pop(url, None)
+            self._failed_at.pop(endpoint.url, None)
 
 
-def _base_url(text: str, tls: bool) -> str:
-    if "://" not in text:
-        return f"{'https' if tls else 'http'}://{parse_address(text, DEFAULT_REST_PORT)}"
+def _endpoint(text: str, tls: bool) -> Endpoint:
+    if "://" not in text or is_grpc_name(text):
+        return Endpoint(f"{'https' if tls else 'http'}://{parse_address(text, DEFAULT_REST_PORT)}")
     try:
         url = urlsplit(text)
-        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        credentials, at, server = url.netloc.rpartition("@")
+        is_valid = url.scheme in _DEFAULT_PORTS and bool(server) and not url.query and not url.fragment
+        path = quote(url.path.rstrip("/"), safe="/%:;,@~!$&'()*+=")
+        authorization = basic_authorization(credentials) if at else None
     except ValueError:
-        good = False
-    if not good or url.query or url.fragment:
-        raise InvalidInputError(f"{text!r} is not a valid address; pass host:port or http://host:port")
-    return text.rstrip("/")
+        is_valid = False
+    if not is_valid or "@" in path:
+        shown = mask_credentials(text)
+        raise InvalidInputError(f"{shown!r} is not a valid address; pass host:port or http://host:port")
+    address = parse_address(server, _DEFAULT_PORTS[url.scheme])
+    netloc = str(address) if address.port != _DEFAULT_PORTS[url.scheme] else str(address).rpartition(":")[0]
+    return Endpoint(f"{url.scheme}://{netloc}{path}", authorization)
+
+
+def basic_authorization(credentials: str) -> str:
+    """The value of an authorization header for "user:password" from a URL."""
+    return "Basic " + base64.b64encode(unquote_to_bytes(credentials)).decode()

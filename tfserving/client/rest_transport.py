@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfserving.client.client_base import ClientBase
 from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
-from tfserving.client.rest_endpoints import RestEndpoints
+from tfserving.client.rest_endpoints import Endpoint, RestEndpoints
 from tfserving.client.rest_json import decode_json
 from tfserving.client.status_errors import make_error
 from tfserving.errors import FailedPreconditionError, ProtocolError
@@ -40,7 +40,7 @@ class RestTransport(ClientBase):
     ) -> None:
         self._endpoints = RestEndpoints(address, tls=tls is not None)
         super().__init__(self._endpoints.text, model_name, timeout, retry)
-        self._metadata = metadata
+        self._metadata = metadata if callable(metadata) else pairs_of(metadata)
         self._tls = tls
         self._row_format = row_format
         self._is_closed = False
@@ -52,8 +52,10 @@ class RestTransport(ClientBase):
 
         return RestCodec(row_format=self._row_format)
 
-    def _headers(self, body: bytes | None) -> dict[str, str]:
-        headers = dict(pairs_of(self._metadata))
+    def _headers(self, body: bytes | None, endpoint: Endpoint) -> dict[str, str]:
+        headers = dict(pairs_of(self._metadata) if callable(self._metadata) else self._metadata)
+        if endpoint.authorization is not None:
+            headers.setdefault("authorization", endpoint.authorization)
         if body is not None:
             headers["content-type"] = "application/json"
         return headers
@@ -61,12 +63,12 @@ class RestTransport(ClientBase):
     def _connect_timeout(self, timeout: float | None) -> float:
         return CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
 
-    def _check_response(self, status: int, body: bytes, base: str, model: str | None) -> bytes:
+    def _check_response(self, status: int, body: bytes, endpoint: Endpoint, model: str | None) -> bytes:
         """Return the body of a response with status 200; raise for any other status."""
-        self._endpoints.mark_up(base)
+        self._endpoints.mark_up(endpoint)
         if status != 200:
             text = _server_message(status, body)
-            raise make_error(code_of(status), text, address=host_of(base), model=model)
+            raise make_error(code_of(status), text, address=endpoint.text, model=model)
         return body
 
     def _check_open(self) -> None:
@@ -90,11 +92,6 @@ def reason_of(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None and not isinstance(inner, TypeError):
         error = inner
     return f"{type(error).__name__}: {error}"
-
-
-def host_of(base: str) -> str:
-    """The base URL without its scheme, for messages."""
-    return base.partition("://")[2]
 
 
 def _server_message(status: int, body: bytes) -> str:
