@@ -24,8 +24,6 @@ _UNSUPPORTED = (
     Flag("prefer_tflite_model", False),
     Flag("num_tflite_pools", CPUS),
     Flag("num_tflite_interpreters_per_pool", 1),
-    Flag("xla_cpu_compilation_enabled", False),
-    Flag("xla_gpu_compilation_enabled", False),
     Flag("enable_profiler", True),
     Flag("thread_pool_factory_config_file", ""),
     Flag("mixed_precision", ""),

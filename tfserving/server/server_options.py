@@ -217,6 +217,12 @@ class RuntimeOptions:
     gpu_memory_fraction: float = _flag(
         "per_process_gpu_memory_fraction", 0.0, "Part of the memory of each GPU to allocate; 0: as needed."
     )
+    xla_cpu: bool = _flag(
+        "xla_cpu_compilation_enabled",
+        False,
+        "Compile with XLA for CPUs what a model asks to compile (jit_compile); otherwise such requests fail.",
+    )
+    xla_gpu: bool = _flag("xla_gpu_compilation_enabled", False, "Compile with XLA for CPUs and GPUs.")
     warmup: bool = _flag(
         "enable_model_warmup", True, "Replay the warmup records of a version before it becomes available."
     )

@@ -61,6 +61,14 @@ def test_one_callable_serves_inputs_and_outputs_in_any_order(servable):
     assert made.call_count == 1
 
 
+def test_denormal_results_are_zero_and_the_thread_keeps_its_mode(servable):
+    signature = servable.signatures["serving_default"]
+    tiny, smallest = np.array([1.5e-38], np.float32), np.array([1.25e-38], np.float32)
+    response = servable.submit(RequestContext(), signature, {"a": tiny, "b": smallest}, ("difference",))
+    assert response.result()["difference"].tolist() == [0.0]
+    assert (tiny - smallest).tolist() != [0.0]
+
+
 @pytest.fixture
 def from_examples(tmp_path):
     """The directory of a version whose signature takes tf.Examples."""

@@ -1,4 +1,4 @@
-"""SavedModels in TensorFlow sessions. The only module of the server that imports TensorFlow."""
+"""SavedModels in TensorFlow sessions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning
+from tfserving.server.runtime import gc_tuning, native
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays, DType
@@ -75,10 +76,12 @@ class SavedModel:
     """A SavedModel of TensorFlow 1 or 2 in its own session, with tables and state."""
 
     def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
-        tf, CallableOptions = _tensorflow()  # noqa: N806 - a class
+        runtime = _import_tensorflow(xla=options.xla_cpu or options.xla_gpu)
+        tf = runtime.module
 
         self._errors = tf.errors
-        self._callable_options = CallableOptions
+        self._callable_options = runtime.CallableOptions
+        self._flushing_denormals = runtime.flushing_denormals
         self._metrics = metrics
         self._in_caller_thread = not options.inter_op_threads
         # Without this, TensorFlow logs every restored checkpoint and warns that sessions are deprecated.
@@ -118,7 +121,8 @@ class SavedModel:
         call = self._callable(signature.name, tuple(inputs), tuple(outputs))
         started = time.perf_counter()
         try:
-            values = call(*inputs.values())
+            with self._flushing_denormals:
+                values = call(*inputs.values())
         except Exception as error:
             raise self._translate(error) from error
         context.run_seconds = time.perf_counter() - started
@@ -221,20 +225,30 @@ class SavedModel:
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
 
 
+class _TensorFlow(NamedTuple):
+    """The module, a class of it, and what sets the floating-point mode of a thread."""
+
+    module: Any
+    CallableOptions: Any
+    flushing_denormals: AbstractContextManager[None]
+
+
 _collector = gc_tuning.DelayedCollector()
 _importing = threading.Lock()
-_imported: list[Any] = []
+_imported: list[_TensorFlow] = []
 
 
-def _tensorflow() -> Any:
-    """The module tensorflow and the class CallableOptions."""
+def _import_tensorflow(*, xla: bool) -> _TensorFlow:
+    """TensorFlow, which is imported once; without `xla` the process cannot compile with XLA from then on."""
     with _importing:
         if not _imported:
             with gc_tuning.freeze_objects():
                 import tensorflow as tf
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
-            _imported.extend((tf, CallableOptions))
-    return _imported
+            if not xla:
+                native.disable_xla(tf)
+            _imported.append(_TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf)))
+    return _imported[0]
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
