@@ -75,11 +75,20 @@ def test_ignores_values_that_the_shape_does_not_hold(message, values):
         (proto(DType.DT_RESOURCE, [1]), "dtype number 20"),
         (proto(0, [1]), "dtype number 0"),
         (proto(999, [1]), "dtype number 999"),
+        (proto(DType.DT_FLOAT + 100, [1], float_val=[1]), "dtype number 101"),
     ],
 )
 def test_inconsistent_tensors_are_protocol_errors(message, words):
     with pytest.raises(ProtocolError, match=words):
         tensors.to_array(message)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.quantized_as], ids=lambda d: d.label)
+def test_quantized_numbers_are_sent_as_integers(dtype):
+    array = np.array([1, 2], dtype.quantized_as.numpy).view(dtype.numpy)
+    sent = tensors.to_proto(array, tensor_content=False)
+    assert (sent.dtype, list(sent.int_val)) == (dtype, [1, 2])
+    assert tensors.to_array(sent).dtype == dtype.numpy
 
 
 def test_rejects_a_tensor_without_rank():

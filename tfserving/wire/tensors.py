@@ -24,6 +24,11 @@ VALUE_FIELDS: dict[DType, str] = {
     DType.DT_INT32: "int_val",
     DType.DT_UINT8: "int_val",
     DType.DT_UINT16: "int_val",
+    DType.DT_QINT8: "int_val",
+    DType.DT_QUINT8: "int_val",
+    DType.DT_QINT16: "int_val",
+    DType.DT_QUINT16: "int_val",
+    DType.DT_QINT32: "int_val",
     DType.DT_INT64: "int64_val",
     DType.DT_UINT32: "uint32_val",
     DType.DT_UINT64: "uint64_val",
@@ -68,6 +73,8 @@ def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
     flat = array.reshape(-1)
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         flat = flat.view("<u2")
+    elif dtype.quantized_as:
+        flat = flat.view(dtype.quantized_as.numpy)
     elif dtype is DType.DT_COMPLEX64:
         flat = flat.view("<f4")
     elif dtype is DType.DT_COMPLEX128:
@@ -93,6 +100,8 @@ def to_array(proto: Any) -> Array:
         raise ProtocolError("a tensor has no shape (unknown_rank is set)")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     count = count_elements(shape, dtype)
+    if not count:
+        return np.empty(shape, dtype.numpy)
     if proto.tensor_content:
         if dtype is DType.DT_STRING:
             return _object_array(_split_strings(proto.tensor_content, count), shape)
@@ -100,8 +109,6 @@ def to_array(proto: Any) -> Array:
             raise ProtocolError(
                 f"{len(proto.tensor_content)} bytes for a {dtype.label} tensor of shape {shape}, "
                 f"expected {count * dtype.numpy.itemsize}"
-    if not count:
-        return np.empty(shape, dtype.numpy)
             )
         return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape).copy()
     values = getattr(proto, VALUE_FIELDS[dtype])

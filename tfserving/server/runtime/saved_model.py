@@ -253,5 +253,6 @@ def _import_tensorflow(*, xla: bool) -> _TensorFlow:
 
 def _as_array(value: Any, dtype: DType) -> Array:
     if isinstance(value, np.ndarray):
-        return value
+        # TensorFlow returns quantized numbers as integers
+        return value.view(dtype.numpy) if dtype.quantized_as else value
     return np.asarray(value, object if dtype is DType.DT_STRING else None)
