@@ -27,7 +27,7 @@ from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning, native
+from tfserving.server.runtime import gc_tuning, native, op_libraries
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays, DType
@@ -94,13 +94,13 @@ class SavedModel:
             config.gpu_options.per_process_gpu_memory_fraction = options.gpu_memory_fraction
         else:
             config.gpu_options.allow_growth = True
+        self._missing_ops: set[str] = set()
+        self._removed_functions: dict[str, set[str]] = {}
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, list(options.tags), str(path)
-                )
+                meta_graph = self._load_graph(path, list(options.tags))
         except Exception as error:
             self._session.close()
             _collector.schedule()
@@ -118,11 +118,13 @@ class SavedModel:
     ) -> Future[Arrays]:
         """Runs the graph in the calling thread; see Servable.submit."""
         check_dtypes(signature, inputs)
-        call = self._callable(signature.name, tuple(inputs), tuple(outputs))
-        started = time.perf_counter()
         try:
+            call = self._callable(signature.name, tuple(inputs), tuple(outputs))
+            started = time.perf_counter()
             with self._flushing_denormals:
                 values = call(*inputs.values())
+        except TfServingError:
+            raise
         except Exception as error:
             raise self._translate(error) from error
         context.run_seconds = time.perf_counter() - started
@@ -163,6 +165,19 @@ class SavedModel:
     def close(self) -> None:
         """Frees the session and its memory."""
         self._callable.cache_clear()
+    def _load_graph(self, path: Path, tags: list[str]) -> Any:
+        """Restores the model in the session; returns its `MetaGraphDef`."""
+        from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
+        loader = SavedModelLoader(str(path))
+        graph_def = loader.get_meta_graph_def_from_tags(tags).graph_def
+        self._missing_ops = op_libraries.load_libraries_for(graph_def)
+        self._removed_functions = op_libraries.remove_functions(graph_def, self._missing_ops)
+        meta_graph = loader.load(self._session, tags)
+        if self._missing_ops:
+            log.warning("%s: some signatures may fail: %s", path, op_libraries.explain(self._missing_ops))
+        return meta_graph
+
         self._sorted_callable.cache_clear()
         self._session.close()
         _collector.schedule()
@@ -216,10 +231,22 @@ class SavedModel:
                 .values_by_number[error.error_code]
                 .name
             )
-            return error_class_for(code)(error.message, code=code)
+            return error_class_for(code)(error.message + self._explain_missing_ops(error, path), code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
+    def _explain_missing_ops(self, error: Any, path: Path | None) -> str:
+        """What to add to the message of an error that missing ops caused, "" for other errors."""
+        if not isinstance(error, self._errors.NotFoundError):
+            return ""
+        if path is not None:
+            missing = {op for op in self._missing_ops if repr(op) in error.message}
+        else:
+            missing = set().union(
+                *(ops for name, ops in self._removed_functions.items() if name in error.message)
+            )
+        return f" ({op_libraries.explain(missing)})" if missing else ""
+
         if isinstance(error, (ValueError, TypeError)):
             return InvalidInputError(str(error))
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
