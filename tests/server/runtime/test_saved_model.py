@@ -279,11 +279,25 @@ def test_warmup_records_of_every_kind_run(from_examples):
     assert warmed_up(from_examples, log("multi_inference_log", "serving_default", "also")) == 2
 
 
+def test_a_warmup_record_without_a_log_passes(from_examples):
+    assert warmed_up(from_examples, b"", log("regress_log")) == 1
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
         (log("regress_log", "no such"), "no such', which the model"),
-        (b"", "no predict, classify, regress or multi-inference log"),
+        (
+            messages.PredictionLog(session_run_log={}).SerializeToString(),
+            "a session_run_log, expected a predict, classify",
+        ),
+        (
+            messages.PredictionLog(predict_streamed_log={}).SerializeToString(),
+            "a predict_streamed_log, expected a predict, classify",
+        ),
+        (predict_log({"inputs": X}, "no such"), "returns 'outputs', not 'no such'"),
+        (predict_log({"inputs": X}, "outputs", "outputs"), "more than once: 'outputs'"),
+        (predict_log({}), "missing: 'inputs'"),
     ],
 )
 def test_an_invalid_warmup_record_fails_the_load(from_examples, record, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -22,7 +22,7 @@ from tfserving.errors import (
     error_class_for,
 )
 from tfserving.repository.warmup_records import read_warmup, unpack_requests
-from tfserving.server.core.servable import Inputs, check_dtypes
+from tfserving.server.core.servable import Inputs, check_dtypes, complete_inputs, select_outputs
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
@@ -60,7 +60,7 @@ def load(
     metrics.count_load(path, loaded - started)
     if options.warmup:
         try:
-            count = saved_model.replay(read_warmup(path), options.warmup_iterations)
+            count = saved_model.replay(model, read_warmup(path), options.warmup_iterations)
         except TfServingError as error:
             saved_model.close()
             raise type(error)(
@@ -136,7 +136,7 @@ class SavedModel:
             }
         )
 
-    def replay(self, records: Any, iterations: int = 1) -> int:
+    def replay(self, model: str, records: Iterable[Any], iterations: int = 1) -> int:
         """Runs warmup records; returns how many there were.
 
         Raises:
@@ -151,20 +151,20 @@ class SavedModel:
                     raise InvalidInputError(
                         f"a warmup record is for signature {name!r}, which the model does not have"
                     )
-                unknown = inputs.keys() ^ signature.inputs.keys()
-                if unknown - signature.defaults.keys():
-                    raise InvalidInputError(
-                        f"a warmup record has inputs {sorted(inputs)}, expected {sorted(signature.inputs)}"
-                    )
-                inputs = {**signature.defaults, **inputs}
+                completed = complete_inputs(signature, inputs, model)
+                selected = select_outputs(signature, outputs, model)
                 for _ in range(iterations):
-                    self.submit(context, signature, inputs, outputs or tuple(signature.outputs))
+                    self.submit(context, signature, completed, selected)
             count += 1
         return count
 
     def close(self) -> None:
         """Frees the session and its memory."""
         self._callable.cache_clear()
+        self._sorted_callable.cache_clear()
+        self._session.close()
+        _collector.schedule()
+
     def _load_graph(self, path: Path, tags: list[str]) -> Any:
         """Restores the model in the session; returns its `MetaGraphDef`."""
         from tensorflow.python.saved_model.loader_impl import SavedModelLoader
@@ -177,10 +177,6 @@ class SavedModel:
         if self._missing_ops:
             log.warning("%s: some signatures may fail: %s", path, op_libraries.explain(self._missing_ops))
         return meta_graph
-
-        self._sorted_callable.cache_clear()
-        self._session.close()
-        _collector.schedule()
 
     def _ordered_callable(
         self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
@@ -235,6 +231,10 @@ class SavedModel:
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
+        if isinstance(error, (ValueError, TypeError)):
+            return InvalidInputError(str(error))
+        return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
+
     def _explain_missing_ops(self, error: Any, path: Path | None) -> str:
         """What to add to the message of an error that missing ops caused, "" for other errors."""
         if not isinstance(error, self._errors.NotFoundError):
@@ -246,10 +246,6 @@ class SavedModel:
                 *(ops for name, ops in self._removed_functions.items() if name in error.message)
             )
         return f" ({op_libraries.explain(missing)})" if missing else ""
-
-        if isinstance(error, (ValueError, TypeError)):
-            return InvalidInputError(str(error))
-        return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
 
 
 class _TensorFlow(NamedTuple):
