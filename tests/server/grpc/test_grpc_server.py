@@ -194,7 +194,7 @@ def test_a_port_in_use_is_an_error(in_loop):
         number = other.getsockname()[1]
 
         async def run():
-            port = BoundPort("127.0.0.1", number, "port", socket.socket())
+            port = BoundPort("127.0.0.1", number, "port", (other.dup(),))
             await GrpcServer(NoApi(), GrpcOptions(), dict).start(port)
 
         with pytest.raises(UnavailableError, match=f"cannot open the gRPC API at 127.0.0.1:{number}"):

@@ -54,8 +54,10 @@ class GrpcServer:
         """
         await warm_up_transport()
         if port is not None:
-            port.socket.close()
-            self._open(port.address, self._credentials)
+            addresses = port.addresses
+            port.close()
+            for address in addresses:
+                self._open(address, self._credentials)
         if self._socket_path:
             self._open(f"unix:{self._socket_path}", None)
         await self._server.start()
@@ -90,6 +92,14 @@ def _read_ssl_config(path: str) -> grpc.ServerCredentials:
             f"--ssl_config_file={path}: client_verify is set without custom_ca; give the certificate of the "
             "authority that signs the clients' certificates"
         )
+    for name in ("server_key", "server_cert", "custom_ca"):
+        value = getattr(config, name)
+        if value and "-----BEGIN " not in value:
+            # Not the value: it may be a key in another form
+            raise ConfigError(
+                f"--ssl_config_file={path}: {name} is not PEM text (-----BEGIN ...); give the contents of "
+                "the PEM file, not its path"
+            )
     pair = (config.server_key.encode(), config.server_cert.encode())
     credentials = grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
     _check_credentials(credentials, path)
@@ -108,14 +118,6 @@ def _check_credentials(credentials: grpc.ServerCredentials, path: str) -> None:
         ) from error
     finally:
         probe.stop(None)
-    for name in ("server_key", "server_cert", "custom_ca"):
-        value = getattr(config, name)
-        if value and "-----BEGIN " not in value:
-            # Not the value: it may be a key in another form
-            raise ConfigError(
-                f"--ssl_config_file={path}: {name} is not PEM text (-----BEGIN ...); give the contents of "
-                "the PEM file, not its path"
-            )
 
 
 def parse_channel_arguments(text: str) -> list[tuple[str, int | str]]:
