@@ -230,6 +230,19 @@ def quoted(pem):
     return '"' + pem.replace("\n", "\\n") + '"'
 
 
+def test_the_unix_socket_uses_tls_as_well(serve, tmp_path):
+    cert, key = certificate()
+    config = ssl_config(tmp_path, f"server_key: {quoted(key)} server_cert: {quoted(cert)}")
+    path = tmp_path / "grpc.sock"
+    serve(health_service=True, socket_path=str(path), ssl_config_file=config)
+    name = [("grpc.ssl_target_name_override", "localhost")]
+    with grpc.secure_channel(f"unix:{path}", grpc.ssl_channel_credentials(cert.encode()), name) as channel:
+        assert check(channel, "") == SERVING
+    with grpc.insecure_channel(f"unix:{path}") as channel, pytest.raises(grpc.RpcError) as caught:
+        check(channel, "")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def test_tls_requires_a_client_certificate_only_if_configured(serve, tmp_path):
     (cert, key), (other_cert, other_key) = certificate(), certificate("client")
     text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"

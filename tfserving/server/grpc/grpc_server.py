@@ -57,9 +57,9 @@ class GrpcServer:
             addresses = port.addresses
             port.close()
             for address in addresses:
-                self._open(address, self._credentials)
+                self._open(address)
         if self._socket_path:
-            self._open(f"unix:{self._socket_path}", None)
+            self._open(f"unix:{self._socket_path}")
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
@@ -67,17 +67,17 @@ class GrpcServer:
         self._health.stop()
         await self._server.stop(grace)
 
-    def _open(self, address: str, credentials: grpc.ServerCredentials | None) -> None:
+    def _open(self, address: str) -> None:
         try:
-            if credentials is None:
+            if self._credentials is None:
                 self._server.add_insecure_port(address)
             else:
-                self._server.add_secure_port(address, credentials)
+                self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise UnavailableError(
                 f"cannot open the gRPC API at {address}: {error}; another process may use the address"
             ) from error
-        log.info("gRPC API listening at %s%s", address, " (TLS)" if credentials else "")
+        log.info("gRPC API listening at %s%s", address, " (TLS)" if self._credentials else "")
 
 
 def _read_ssl_config(path: str) -> grpc.ServerCredentials:
