@@ -49,6 +49,18 @@ def test_python_values_take_the_dtype_of_the_signature(dtype):
     assert one(np.float64(1), dtype).dtype == dtype.numpy, "a numpy scalar is a number"
 
 
+@pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.quantized_as], ids=lambda d: d.label)
+def test_quantized_inputs_accept_integers_that_they_can_hold(dtype):
+    held = dtype.quantized_as.numpy
+    quantized = np.array([1, 2], held).view(dtype.numpy)
+    for value in ([1, 2], np.array([1, 2], held), quantized):
+        found = one(value, dtype)
+        assert (found.dtype, found.view(held).tolist()) == (dtype.numpy, [1, 2])
+    for value in ([2**40], [1.5], np.array([1.0])):
+        with pytest.raises(InvalidInputError):
+            one(value, dtype)
+
+
 @pytest.mark.parametrize(
     ("value", "dtype"),
     [

@@ -21,7 +21,13 @@ from tfserving.server.service import Prediction
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
+from tfserving.wire.signatures import (
+    CLASSIFY_METHOD,
+    PREDICT_METHOD,
+    REGRESS_METHOD,
+    Signature,
+    TensorInfo,
+)
 
 DOUBLE = Signature(
     "serving_default",
@@ -31,19 +37,18 @@ DOUBLE = Signature(
 )
 
 
-FROM_EXAMPLES = Signature(
-    "from_examples",
-    "",
-    {"inputs": TensorInfo("inputs", DType.DT_STRING, (None,), "inputs:0")},
-    {
-        name: TensorInfo(name, dtype, None, f"{name}:0")
-        for name, dtype in {
-            "classes": DType.DT_STRING,
-            "scores": DType.DT_FLOAT,
-            "outputs": DType.DT_FLOAT,
-        }.items()
-    },
-)
+def from_examples(outputs):
+    """A signature that takes tf.Examples."""
+    inputs = {"inputs": TensorInfo("inputs", DType.DT_STRING, (None,), "inputs:0")}
+    infos = {name: TensorInfo(name, dtype, None, f"{name}:0") for name, dtype in outputs.items()}
+    return Signature("from_examples", "", inputs, infos)
+
+
+# By method name. One signature cannot serve both.
+FROM_EXAMPLES = {
+    CLASSIFY_METHOD: from_examples({"classes": DType.DT_STRING, "scores": DType.DT_FLOAT}),
+    REGRESS_METHOD: from_examples({"outputs": DType.DT_FLOAT}),
+}
 
 
 class FakeService:
@@ -60,9 +65,9 @@ class FakeService:
         if spec.name != "m":
             raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
 
-    def predict(self, context, spec, read, outputs=(), *, methods=()):
+    def predict(self, context, spec, read, outputs=(), *, method=None):
         self._check(spec)
-        signature = FROM_EXAMPLES if spec.signature == FROM_EXAMPLES.name else DOUBLE
+        signature = FROM_EXAMPLES[method] if spec.signature == "from_examples" else DOUBLE
         return CompletedFuture(Prediction(ModelSpec(spec.name, 7), signature, self.run(read(signature))))
 
     def metadata(self, context, spec):

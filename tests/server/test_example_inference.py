@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.server.fake_loader import FakeLoader
-from tfserving.errors import InvalidInputError, UnsupportedError
+from tfserving.errors import InvalidInputError, TfServingError, UnsupportedError
 from tfserving.server import example_inference
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
@@ -12,6 +13,7 @@ from tfserving.server.request_context import RequestContext
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
+from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD
 
 
@@ -106,6 +108,30 @@ def test_rejects_signatures_of_another_kind(service):
         regress(service, request(messages.RegressionRequest, "", 1))
 
 
+def test_rejects_signatures_that_do_not_exist(service):
+    with pytest.raises(InvalidInputError, match="no signature 'nobody'"):
+        classify(service, request(messages.ClassificationRequest, "nobody", 1))
+    with pytest.raises(InvalidInputError, match="no signature 'nobody'"):
+        regress(service, request(messages.RegressionRequest, "nobody", 1))
+
+
+@pytest.mark.parametrize("extra", ["classify", "regress"])
+def test_rejects_signatures_with_more_outputs_than_the_result_has(service, servable, extra):
+    signature = servable.signatures[extra]
+    outputs = {
+        **signature.outputs,
+        "more": signature.outputs["classes" if extra == "classify" else "outputs"],
+    }
+    servable.signatures[extra] = replace(signature, outputs=outputs)
+    infer, kind = (
+        (classify, messages.ClassificationRequest)
+        if extra == "classify"
+        else (regress, messages.RegressionRequest)
+    )
+    with pytest.raises(InvalidInputError, match="at most"):
+        infer(service, request(kind, extra, 1))
+
+
 @pytest.mark.parametrize(
     ("kind", "signature", "alias", "value"),
     [
@@ -153,7 +179,18 @@ def test_multi_inference_returns_a_result_for_each_task(service):
             InvalidInputError,
             "more than one",
         ),
+        (
+            tasks((CLASSIFY_METHOD, ""), (REGRESS_METHOD, "serving_default")),
+            InvalidInputError,
+            "same signature",
+        ),
         (tasks((PREDICT_METHOD, "serving_default")), UnsupportedError, "expected .*classify or .*regress"),
+        (tasks((PREDICT_METHOD, "nobody")), InvalidInputError, "no signature 'nobody'"),
+        (
+            tasks((CLASSIFY_METHOD, "classify"), (REGRESS_METHOD, "nobody")),
+            InvalidInputError,
+            "no signature 'nobody'",
+        ),
     ],
 )
 def test_multi_inference_rejects_invalid_tasks(service, made, error, message):
@@ -176,12 +213,22 @@ def test_multi_inference_finishes_with_a_version_that_is_unloading(
     assert [result.model_spec.version.value for result in reply.results] == [3, 3]
 
 
+def test_predict_reports_an_unknown_method_name_as_internal(manager, servable):
+    servable.signatures["odd"] = replace(servable.signatures["serving_default"], method_name="odd")
+    strict = Service(manager, WorkerPools(1, lambda name: True), check_method_names=True)
+    inputs = {"x": np.ones(1, np.float32)}
+    with pytest.raises(TfServingError, match="has method name 'odd'") as caught:
+        strict.predict(RequestContext(), ModelSpec("m", signature="odd"), lambda _: inputs)
+    assert caught.value.code == "INTERNAL"
+
+
 def test_method_names_are_checked_if_enabled(manager):
     strict = Service(manager, WorkerPools(1, lambda name: True), check_method_names=True)
     classification = request(messages.ClassificationRequest, "misnamed", 1)
     regression = request(messages.RegressionRequest, "regress", 1)
-    with pytest.raises(InvalidInputError, match="method name 'tensorflow/serving/regress'"):
+    with pytest.raises(TfServingError, match="method name 'tensorflow/serving/regress'") as caught:
         classify(strict, classification)
+    assert caught.value.code == "INVALID_ARGUMENT"
     assert regress(strict, regression).result.regressions[0].value == 3.0
     # without the check the outputs alone decide
     lenient = Service(manager, WorkerPools(1, lambda name: True))

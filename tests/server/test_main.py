@@ -172,6 +172,22 @@ def test_ports_are_closed_while_models_load_and_sigterm_exits_with_0(tmp_path):
     assert "stopped while the models were loading" in errors
 
 
+def test_localhost_opens_both_apis_at_every_address_of_it(tmp_path):
+    grpc_port, rest_port = free_port(), free_port()
+    flags = ["--host=localhost", f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
+    with started(*flags, *models(tmp_path, "good")) as process:
+        wait_for_log(process, "REST API listening")
+        reached = {}
+        for port in (grpc_port, rest_port):
+            reached[port] = []
+            for host in ("127.0.0.1", "::1"):
+                with suppress(OSError):
+                    socket.create_connection((host, port), timeout=30).close()
+                    reached[port].append(host)
+    assert "127.0.0.1" in reached[grpc_port]
+    assert reached[grpc_port] == reached[rest_port]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unloads_the_models_and_exits_with_0(tmp_path, number):
     port = free_port()

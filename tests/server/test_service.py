@@ -50,9 +50,14 @@ def test_the_reader_gets_the_signature_that_will_run(service):
 
 
 def test_outputs_can_be_filtered(service):
-    assert predict(service, {"x": X}, ["version", "version"]).outputs.keys() == {"version"}
+    assert predict(service, {"x": X}, ["version"]).outputs.keys() == {"version"}
     with pytest.raises(InvalidInputError, match="returns 'version', 'y', not 'z'"):
         predict(service, {"x": X}, ["z"])
+
+
+def test_rejects_an_output_that_is_selected_twice(service):
+    with pytest.raises(InvalidInputError, match="an output more than once: 'version'"):
+        predict(service, {"x": X}, ["version", "y", "version"])
 
 
 def test_missing_inputs_take_the_defaults_of_the_signature(service):

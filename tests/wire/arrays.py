@@ -7,6 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tfserving.wire.dtypes import DType
+
 NUMERIC = [
     *(
         np.dtype(f"{order}{kind}")
@@ -16,6 +18,7 @@ NUMERIC = [
     np.dtype("i1"),
     np.dtype("u1"),
     np.dtype("?"),
+    *(dtype.numpy for dtype in DType if dtype.quantized_as),
 ]
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

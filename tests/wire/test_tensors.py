@@ -41,27 +41,54 @@ def test_a_short_field_repeats_its_last_value(message, values):
 
 
 @pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        (proto(DType.DT_FLOAT, [1], float_val=[1, 2]), [1.0]),
+        (proto(DType.DT_INT8, [1], int_val=[1, 2]), [1]),
+        (proto(DType.DT_HALF, [1], half_val=[0x3C00, 0]), [1.0]),
+        (proto(DType.DT_STRING, [1], string_val=[b"a", b"b"]), [b"a"]),
+        (proto(DType.DT_COMPLEX64, [1], scomplex_val=[1, 2, 3, 4]), [1 + 2j]),
+        (proto(DType.DT_COMPLEX64, [2], scomplex_val=[1, 2, 3]), [1 + 2j, 1 + 2j]),
+        (proto(DType.DT_COMPLEX64, [1], scomplex_val=[1]), [0j]),
+        (proto(DType.DT_FLOAT, [0], float_val=[1, 2]), []),
+        (proto(DType.DT_FLOAT, [0], tensor_content=b"12345678"), []),
+        (proto(DType.DT_STRING, [0], tensor_content=b"abc"), []),
+    ],
+)
+def test_ignores_values_that_the_shape_does_not_hold(message, values):
+    array = tensors.to_array(message)
+    assert array.tolist() == values
+    assert array.dtype == DType(message.dtype).numpy
+
+
+@pytest.mark.parametrize(
     ("message", "words"),
     [
-        (proto(DType.DT_FLOAT, [1], float_val=[1, 2]), "2 values for a tensor of shape"),
-        (proto(DType.DT_STRING, [1], string_val=[b"a", b"b"]), "2 values for a tensor of shape"),
         (proto(DType.DT_FLOAT, [2], tensor_content=b"123"), "3 bytes for a float32 tensor"),
         (proto(DType.DT_FLOAT, [-1]), "cannot be negative"),
         (proto(DType.DT_FLOAT, [2**40], float_val=[1]), "2 GiB"),
         (proto(DType.DT_FLOAT, [2**62, 0, 4]), "2 GiB"),
         (proto(DType.DT_FLOAT, [1] * 33, float_val=[1]), "33 dimensions, the limit is 32"),
         (proto(DType.DT_STRING, [1] * 33, string_val=[b"a"]), "33 dimensions"),
-        (proto(DType.DT_COMPLEX64, [1], scomplex_val=[1]), "pairs"),
         (proto(DType.DT_STRING, [2], tensor_content=b"\x01"), "too short"),
         (proto(DType.DT_STRING, [1], tensor_content=b"\x05abc"), "not the sum"),
         (proto(DType.DT_RESOURCE, [1]), "dtype number 20"),
         (proto(0, [1]), "dtype number 0"),
         (proto(999, [1]), "dtype number 999"),
+        (proto(DType.DT_FLOAT + 100, [1], float_val=[1]), "dtype number 101"),
     ],
 )
 def test_inconsistent_tensors_are_protocol_errors(message, words):
     with pytest.raises(ProtocolError, match=words):
         tensors.to_array(message)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.quantized_as], ids=lambda d: d.label)
+def test_quantized_numbers_are_sent_as_integers(dtype):
+    array = np.array([1, 2], dtype.quantized_as.numpy).view(dtype.numpy)
+    sent = tensors.to_proto(array, tensor_content=False)
+    assert (sent.dtype, list(sent.int_val)) == (dtype, [1, 2])
+    assert tensors.to_array(sent).dtype == dtype.numpy
 
 
 def test_rejects_a_tensor_without_rank():

@@ -8,6 +8,7 @@ arg[0] to be float but double is provided`), but before it is sent and with the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,9 @@ def _check_names(signature: Signature, inputs: Mapping[str, Any]) -> None:
 
 
 def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
+    held = info.dtype.quantized_as
+    if held and getattr(value, "dtype", None) != info.dtype.numpy:
+        return _array_for(value, replace(info, dtype=held), signature).view(info.dtype.numpy)
     if isinstance(value, np.ndarray):
         array = value
         given = _dtype_of(array, info, signature)

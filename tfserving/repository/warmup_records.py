@@ -73,7 +73,7 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
 def unpack_requests(record: Any) -> Iterator[tuple[str, Arrays, tuple[str, ...]]]:
     """Yield (signature name, inputs, names of outputs) of each request in a `PredictionLog`.
 
-    No names of outputs mean all outputs. The kinds of requests are those of saved_model_warmup.cc.
+    No names of outputs mean all outputs. As in saved_model_warmup.cc, a record without a log has no requests.
 
     Raises:
         UnsupportedError: the kind of the record is not supported.
@@ -81,7 +81,11 @@ def unpack_requests(record: Any) -> Iterator[tuple[str, Arrays, tuple[str, ...]]
     """
     kind = record.WhichOneof("log_type")
     if kind is None:
-        raise UnsupportedError("a warmup record has no predict, classify, regress or multi-inference log")
+        return
+    if kind in ("session_run_log", "predict_streamed_log"):
+        raise UnsupportedError(
+            f"a warmup record has a {kind}, expected a predict, classify, regress or multi-inference log"
+        )
     request = getattr(record, kind).request
     if kind == "predict_log":
         inputs = {alias: tensors.to_array(proto) for alias, proto in request.inputs.items()}

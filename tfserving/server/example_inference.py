@@ -18,7 +18,7 @@ from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages, tf_examples
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD, Signature
+from tfserving.wire.signatures import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD, Signature
 
 # Aliases that these signatures must use (tensorflow/core SignatureConstants).
 _CLASSES, _SCORES, _OUTPUTS = "classes", "scores", "outputs"
@@ -28,8 +28,9 @@ def classify(context: RequestContext, service: Service, request: Any) -> Future[
     """A future for the `ClassificationResponse` to a `ClassificationRequest`.
 
     Raises:
-        InvalidInputError: there are no examples, the signature does not classify, or it cannot parse them.
-        NotFoundError, FailedPreconditionError: as `Service.predict`.
+        InvalidInputError: there are no examples, the signature does not exist or does not classify, or it
+            cannot parse them.
+        NotFoundError: as `Service.predict`.
     """
     return _infer(context, service, request, CLASSIFY_METHOD, messages.ClassificationResponse)
 
@@ -54,7 +55,7 @@ def multi_inference(context: RequestContext, service: Service, request: Any) -> 
     names = {task.model_spec.name for task in request.tasks}
     if len(names) > 1:
         raise InvalidInputError(f"the tasks name more than one model: {', '.join(map(repr, sorted(names)))}")
-    signatures = [task.model_spec.signature_name for task in request.tasks]
+    signatures = [task.model_spec.signature_name or DEFAULT_SIGNATURE for task in request.tasks]
     if len(set(signatures)) < len(signatures):
         raise InvalidInputError(f"two tasks use the same signature (signatures: {signatures})")
 
@@ -88,17 +89,15 @@ def _infer(
 
     spec = ModelSpec.from_message(request.model_spec)
     make_inputs = _make_inputs_for(context, request.input, method)
-    return then(service.predict(context, spec, make_inputs, methods=(method,)), respond)
+    return then(service.predict(context, spec, make_inputs, method=method), respond)
 
 
 def _submit_task(
     context: RequestContext, service: Service, harness: LoaderHarness, task: Any, examples: Any
 ) -> Future[Prediction]:
-    if task.method_name not in _FILLS:
-        raise UnsupportedError(f"a task has method {task.method_name!r}, expected {' or '.join(_FILLS)}")
     spec = ModelSpec(task.model_spec.name, harness.version, signature=task.model_spec.signature_name)
     make_inputs = _make_inputs_for(context, examples, task.method_name)
-    return service.predict_with(context, harness, spec, make_inputs, methods=(task.method_name,))
+    return service.predict_with(context, harness, spec, make_inputs, method=task.method_name)
 
 
 def _make_inputs_for(context: RequestContext, message: Any, method: str) -> Callable[[Signature], Inputs]:
@@ -117,11 +116,18 @@ def _make_inputs_for(context: RequestContext, message: Any, method: str) -> Call
 
 
 def _check_output_names(signature: Signature, method: str) -> None:
+    if method not in _FILLS:
+        raise UnsupportedError(f"a task has method {method!r}, expected {' or '.join(_FILLS)}")
     expected = (_CLASSES, _SCORES) if method == CLASSIFY_METHOD else (_OUTPUTS,)
     if not signature.outputs.keys() & expected:
         raise InvalidInputError(
             f"signature {signature.name!r} returns {sorted(signature.outputs)}, but {method} needs "
             f"{' or '.join(map(repr, expected))}"
+        )
+    if len(signature.outputs) > len(expected):
+        raise InvalidInputError(
+            f"signature {signature.name!r} returns {sorted(signature.outputs)}, but {method} takes at most "
+            f"{len(expected)}; use Predict"
         )
 
 

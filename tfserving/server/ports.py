@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tfserving.errors import UnavailableError
 
 
 @dataclass(frozen=True)
 class BoundPort:
-    """A port that is reserved by a socket that does not listen yet.
+    """A port that is reserved by sockets that do not listen yet, one for each address of the host.
 
     Attributes:
         flag: the flag that names the port, for errors.
@@ -21,12 +23,17 @@ class BoundPort:
     host: str
     port: int
     flag: str
-    socket: socket.socket
+    sockets: tuple[socket.socket, ...]
 
     @property
     def address(self) -> str:
-        """HOST:PORT, with an IPv6 address in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """HOST:PORT with the host as it was given, for messages."""
+        return _join(self.host, self.port)
+
+    @property
+    def addresses(self) -> list[str]:
+        """HOST:PORT with the IP address of each socket."""
+        return [_join(*bound.getsockname()[:2]) for bound in self.sockets]
 
     def listen(self) -> None:
         """Start to accept connections.
@@ -35,37 +42,60 @@ class BoundPort:
             UnavailableError: another server that bound the port as well listens on it by now.
         """
         try:
-            self.socket.listen()
+            for bound in self.sockets:
+                bound.listen()
         except OSError as error:
             raise _bind_error(self.host, self.port, self.flag, error) from error
+
+    def close(self) -> None:
+        """Release the port."""
+        for bound in self.sockets:
+            bound.close()
 
 
 @contextmanager
 def bind(host: str, port: int, flag: str) -> Iterator[BoundPort | None]:
-    """Reserve a port while the block runs; None for port 0.
+    """Reserve a port on every address of a host while the block runs; None for port 0.
 
     tensorflow_model_server shares a gRPC port that is in use with the process that uses it, and runs without
     REST if that port is in use. If two of our servers start at the same time, both can bind a port; the first
     to listen gets it.
 
     Raises:
-        UnavailableError: the address is not available, or the port is in use.
+        UnavailableError: no address of the host is available, or the port is in use on one of them.
     """
     if not port:
         yield None
         return
     try:
-        bound = _bound_socket(host, port)
+        bound = BoundPort(host, port, flag, _bind_sockets(host, port))
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
         raise _bind_error(host, port, flag, error) from error
-    with bound:
-        yield BoundPort(host, port, flag, bound)
+    with closing(bound):
+        yield bound
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+def _bind_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    unavailable: OSError | None = None
+    # getaddrinfo can return an address twice
+    for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+        try:
+            sockets.append(_bind_socket(family, address))
+        except OSError as error:
+            # "localhost" often has an IPv6 address on machines without IPv6
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for bound in sockets:
+                    bound.close()
+                raise
+            unavailable = error
+    if not sockets and unavailable:
+        raise unavailable
+    return tuple(sockets)
+
+
+def _bind_socket(family: socket.AddressFamily, address: Any) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,6 +104,10 @@ def _bound_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind_error(host: str, port: int, flag: str, error: Exception) -> UnavailableError:

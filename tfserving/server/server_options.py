@@ -66,13 +66,15 @@ class ListenOptions:
 
 @dataclass(frozen=True)
 class GrpcOptions:
-    """The gRPC API. The UNIX socket is always plaintext."""
+    """The gRPC API."""
 
     socket_path: str = _flag(
         "grpc_socket_path", "", "UNIX socket to serve the gRPC API on, in addition to the port."
     )
     ssl_config_file: str = _flag(
-        "ssl_config_file", "", "Enable TLS on the gRPC port: an SSLConfig in protobuf text format."
+        "ssl_config_file",
+        "",
+        "Enable TLS for gRPC: an SSLConfig in protobuf text format, with keys and certificates as PEM text.",
     )
     channel_arguments: str = _flag(
         "grpc_channel_arguments", "", "Arguments of the gRPC server: key=value pairs separated by commas."

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tfserving.errors import FailedPreconditionError, InvalidInputError
+from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError
 from tfserving.server.core.loader_harness import LoaderHarness
 from tfserving.server.core.manager import ServableManager
-from tfserving.server.core.servable import Inputs
+from tfserving.server.core.servable import Inputs, complete_inputs, select_outputs
 from tfserving.server.core.servable_state import ServableStatus
 from tfserving.server.request_context import RequestContext
 from tfserving.server.worker_pool import WorkerPools
@@ -28,8 +28,8 @@ from tfserving.wire.signatures import (
 
 METADATA_FIELD = "signature_def"
 
-# Predict takes signatures of any kind (predict_util.cc).
-METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
+# Predict takes signatures of any kind.
+_PREDICT_TAKES = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Service:
         make_inputs: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
-        methods: Sequence[str] = METHODS,
+        method: str | None = None,
     ) -> Future[Prediction]:
         """Runs a signature of a model; to be called in a worker thread of the model.
 
@@ -81,23 +81,24 @@ class Service:
             spec: the model, version and signature.
             make_inputs: returns the inputs by alias for the signature that will run.
             outputs: the aliases to return; all outputs if empty.
-            methods: the method names that the signature may have, if they are checked.
+            method: the method name that the signature must have, of Classify or Regress; None for Predict.
 
         Returns:
             A future that is already done, or that a worker thread of the model completes.
 
         Raises:
             NotFoundError: the model or the version is not served.
-            FailedPreconditionError: the version has no such signature.
-            InvalidInputError: names or dtypes do not match the signature, an output does not exist, or the
-                method name is another.
-            TfServingError: the graph failed, with the code that TensorFlow gave. What the model raises comes
-                from the future if it waits for a batch.
+            FailedPreconditionError: Predict is called with a signature that the version does not have.
+            InvalidInputError: names or dtypes do not match the signature, or an output does not exist or is
+                selected twice, or Classify or Regress is called with a signature that does not exist.
+            TfServingError: the method name of the signature is checked and is another; or the graph failed,
+                with the code that TensorFlow gave. What the model raises comes from the future if it waits
+                for a batch.
         """
         context.requested_spec = spec
         return self.with_version(
             spec,
-            lambda harness: self.predict_with(context, harness, spec, make_inputs, outputs, methods=methods),
+            lambda harness: self.predict_with(context, harness, spec, make_inputs, outputs, method=method),
         )
 
     def with_version(self, spec: ModelSpec, function: Callable[[LoaderHarness], Future[T]]) -> Future[T]:
@@ -123,28 +124,32 @@ class Service:
         make_inputs: Callable[[Signature], Inputs],
         outputs: Sequence[str] = (),
         *,
-        methods: Sequence[str] = METHODS,
+        method: str | None = None,
     ) -> Future[Prediction]:
         """As `predict`, for a version from `with_version`."""
         context.requested_spec, context.version = spec, harness.version
         name = spec.signature or DEFAULT_SIGNATURE
         servable = harness.servable
         signature = servable.signatures.get(name)
+        # Codes as in predict_util.cc, classifier.cc and regressor.cc
         if signature is None:
-            raise FailedPreconditionError(
+            missing = FailedPreconditionError if method is None else InvalidInputError
+            raise missing(
                 f"model {spec.name!r} version {harness.version} has no signature {name!r} "
                 f"(signatures: {', '.join(servable.signatures) or 'none'})",
                 model=spec.name,
             )
-        if self._check_method_names and signature.method_name not in methods:
-            raise InvalidInputError(
+        accepted = _PREDICT_TAKES if method is None else (method,)
+        if self._check_method_names and signature.method_name not in accepted:
+            raise TfServingError(
                 f"signature {name!r} of model {spec.name!r} has method name {signature.method_name!r}, "
-                f"expected {' or '.join(methods)}",
+                f"expected {' or '.join(accepted)}",
+                code="INTERNAL" if method is None else "INVALID_ARGUMENT",
                 model=spec.name,
             )
         context.signature = name
-        inputs = _check_inputs(signature, make_inputs(signature), spec.name)
-        future = servable.submit(context, signature, inputs, _select_outputs(signature, outputs, spec.name))
+        inputs = complete_inputs(signature, make_inputs(signature), spec.name)
+        future = servable.submit(context, signature, inputs, select_outputs(signature, outputs, spec.name))
         served = ModelSpec(spec.name, harness.version, signature=name)
         return self._workers.then(spec.name, future, lambda arrays: Prediction(served, signature, arrays))
 
@@ -183,35 +188,3 @@ def _add_status(response: Any, status: ServableStatus) -> None:
     if status.error is not None:
         entry.status.error_code = status.error.code
         entry.status.error_message = str(status.error)
-
-
-def _check_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
-    """Checks the names of the inputs and fills in the signature's defaults."""
-    missing = signature.inputs.keys() - inputs.keys() - signature.defaults.keys()
-    unknown = inputs.keys() - signature.inputs.keys()
-    if missing or unknown:
-        raise InvalidInputError(
-            f"signature {signature.name!r} of model {model!r} takes {_names(signature.inputs)}"
-            + (f"; missing: {_names(missing)}" if missing else "")
-            + (f"; unknown: {_names(unknown)}" if unknown else ""),
-            model=model,
-        )
-    return {**signature.defaults, **inputs} if signature.defaults else inputs
-
-
-def _select_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
-    if not outputs:
-        return tuple(signature.outputs)
-    unknown = set(outputs) - signature.outputs.keys()
-    if unknown:
-        raise InvalidInputError(
-            f"signature {signature.name!r} of model {model!r} returns {_names(signature.outputs)}, "
-            f"not {_names(unknown)}",
-            model=model,
-        )
-    # an output that is requested twice is returned once: the response is a map
-    return tuple(dict.fromkeys(outputs))
-
-
-def _names(names: Any) -> str:
-    return ", ".join(map(repr, sorted(names))) or "nothing"

@@ -27,7 +27,12 @@ class DType(enum.IntEnum):
     DT_COMPLEX64 = 8
     DT_INT64 = 9
     DT_BOOL = 10
+    DT_QINT8 = 11
+    DT_QUINT8 = 12
+    DT_QINT32 = 13
     DT_BFLOAT16 = 14
+    DT_QINT16 = 15
+    DT_QUINT16 = 16
     DT_UINT16 = 17
     DT_COMPLEX128 = 18
     DT_HALF = 19
@@ -42,8 +47,16 @@ class DType(enum.IntEnum):
         return _LABELS.get(self, self.name.removeprefix("DT_").lower())
 
     @property
+    def quantized_as(self) -> DType | None:
+        """The integer dtype that holds such quantized numbers; None for a dtype that is not quantized."""
+        return _QUANTIZED.get(self)
+
+    @property
     def numpy(self) -> np.dtype[Any]:
         """The numpy dtype of such a tensor: little-endian for numbers, object (of bytes) for strings.
+
+        Quantized numbers have the structured dtypes of TensorFlow's Python API, e.g. [("qint8", "i1")], so
+        that they are not confused with integers.
 
         Raises:
             InvalidInputError: DT_RESOURCE, DT_VARIANT and DT_INVALID have no values to send.
@@ -100,6 +113,14 @@ _LITTLE = np.little_endian
 
 _LABELS = {DType.DT_FLOAT: "float32", DType.DT_DOUBLE: "float64", DType.DT_HALF: "float16"}
 
+_QUANTIZED = {
+    DType.DT_QINT8: DType.DT_INT8,
+    DType.DT_QUINT8: DType.DT_UINT8,
+    DType.DT_QINT16: DType.DT_INT16,
+    DType.DT_QUINT16: DType.DT_UINT16,
+    DType.DT_QINT32: DType.DT_INT32,
+}
+
 _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.DT_FLOAT: np.dtype("<f4"),
     DType.DT_DOUBLE: np.dtype("<f8"),
@@ -117,4 +138,5 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.DT_COMPLEX128: np.dtype("<c16"),
     DType.DT_STRING: np.dtype(object),
 }
+_NUMPY.update({dtype: np.dtype([(dtype.label, _NUMPY[held])]) for dtype, held in _QUANTIZED.items()})
 _BY_NUMPY: dict[np.dtype[Any], DType] = {dtype: member for member, dtype in _NUMPY.items()}

@@ -16,6 +16,10 @@ PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 
+# The number of a reference dtype minus that of the dtype itself (kDataTypeRefOffset in types.h). A signature
+# of TensorFlow 1 has one if an input or output is a variable.
+_REFERENCE = 100
+
 # TensorFlow 2 stores the initializer of a SavedModel as a signature; it cannot be called.
 _INIT_SIGNATURE = "__saved_model_init_op"
 
@@ -84,7 +88,7 @@ def _infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {
         alias: TensorInfo(
             alias,
-            DType.from_number(info.dtype),
+            DType.from_number(info.dtype % _REFERENCE),
             None
             if info.tensor_shape.unknown_rank
             else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),

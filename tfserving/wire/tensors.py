@@ -24,6 +24,11 @@ VALUE_FIELDS: dict[DType, str] = {
     DType.DT_INT32: "int_val",
     DType.DT_UINT8: "int_val",
     DType.DT_UINT16: "int_val",
+    DType.DT_QINT8: "int_val",
+    DType.DT_QUINT8: "int_val",
+    DType.DT_QINT16: "int_val",
+    DType.DT_QUINT16: "int_val",
+    DType.DT_QINT32: "int_val",
     DType.DT_INT64: "int64_val",
     DType.DT_UINT32: "uint32_val",
     DType.DT_UINT64: "uint64_val",
@@ -68,6 +73,8 @@ def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
     flat = array.reshape(-1)
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         flat = flat.view("<u2")
+    elif dtype.quantized_as:
+        flat = flat.view(dtype.quantized_as.numpy)
     elif dtype is DType.DT_COMPLEX64:
         flat = flat.view("<f4")
     elif dtype is DType.DT_COMPLEX128:
@@ -79,11 +86,12 @@ def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
 def to_array(proto: Any) -> Array:
     """Convert a `TensorProto` to an array that owns its memory; strings as an object array of bytes.
 
-    A repeated field that is shorter than the shape repeats its last value, and an empty one means zeros, as
-    in TensorFlow (tensor.cc, Tensor::FromProto).
+    As in TensorFlow (tensor.cc, Tensor::FromProto), a repeated field that is shorter than the shape repeats
+    its last value, an empty one means zeros, values beyond the shape are ignored, and so is everything for a
+    shape without elements.
 
     Raises:
-        ProtocolError: the dtype or shape is missing or unknown, or the values do not fit the shape.
+        ProtocolError: the dtype or shape is missing or unknown, or tensor_content does not fit the shape.
     """
     dtype = DType.from_number(proto.dtype)
     if dtype not in VALUE_FIELDS:
@@ -92,6 +100,8 @@ def to_array(proto: Any) -> Array:
         raise ProtocolError("a tensor has no shape (unknown_rank is set)")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     count = count_elements(shape, dtype)
+    if not count:
+        return np.empty(shape, dtype.numpy)
     if proto.tensor_content:
         if dtype is DType.DT_STRING:
             return _object_array(_split_strings(proto.tensor_content, count), shape)
@@ -103,18 +113,13 @@ def to_array(proto: Any) -> Array:
         return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape).copy()
     values = getattr(proto, VALUE_FIELDS[dtype])
     if dtype is DType.DT_STRING:
-        if len(values) > count:
-            raise ProtocolError(f"{len(values)} values for a tensor of shape {shape}, expected {count}")
         fill = values[-1] if values else b""
-        return _object_array([*values, *[fill] * (count - len(values))], shape)
+        return _object_array([*values[:count], *[fill] * (count - len(values))], shape)
     raw = np.array(values, _FIELD_DTYPES.get(dtype) or dtype.numpy)
     if dtype in (DType.DT_COMPLEX64, DType.DT_COMPLEX128):
-        if raw.size % 2:
-            raise ProtocolError(f"a {dtype.label} tensor has {raw.size} numbers, expected pairs")
-        raw = raw.view(dtype.numpy)
-    if raw.size != count:
-        if raw.size > count:
-            raise ProtocolError(f"{raw.size} values for a tensor of shape {shape}, expected {count}")
+        raw = raw[: raw.size // 2 * 2].view(dtype.numpy)
+    raw = raw[:count]
+    if raw.size < count:
         fill = raw[-1] if raw.size else raw.dtype.type(0)
         raw = np.concatenate([raw, np.full(count - raw.size, fill, raw.dtype)])
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):

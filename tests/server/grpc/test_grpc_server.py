@@ -194,7 +194,7 @@ def test_a_port_in_use_is_an_error(in_loop):
         number = other.getsockname()[1]
 
         async def run():
-            port = BoundPort("127.0.0.1", number, "port", socket.socket())
+            port = BoundPort("127.0.0.1", number, "port", (other.dup(),))
             await GrpcServer(NoApi(), GrpcOptions(), dict).start(port)
 
         with pytest.raises(UnavailableError, match=f"cannot open the gRPC API at 127.0.0.1:{number}"):
@@ -228,6 +228,19 @@ def ssl_config(tmp_path, text):
 
 def quoted(pem):
     return '"' + pem.replace("\n", "\\n") + '"'
+
+
+def test_the_unix_socket_uses_tls_as_well(serve, tmp_path):
+    cert, key = certificate()
+    config = ssl_config(tmp_path, f"server_key: {quoted(key)} server_cert: {quoted(cert)}")
+    path = tmp_path / "grpc.sock"
+    serve(health_service=True, socket_path=str(path), ssl_config_file=config)
+    name = [("grpc.ssl_target_name_override", "localhost")]
+    with grpc.secure_channel(f"unix:{path}", grpc.ssl_channel_credentials(cert.encode()), name) as channel:
+        assert check(channel, "") == SERVING
+    with grpc.insecure_channel(f"unix:{path}") as channel, pytest.raises(grpc.RpcError) as caught:
+        check(channel, "")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_tls_requires_a_client_certificate_only_if_configured(serve, tmp_path):
@@ -280,7 +293,29 @@ def test_channel_arguments_become_integers_if_possible():
     assert {key: found[key] for key in "abcd"} == {"a": -1, "b": "--5", "c": "\u00b2", "d": "x=y"}
 
 
-def test_the_error_for_an_invalid_key_names_the_ssl_config_file(serve, tmp_path):
-    text = 'server_key: "no key" server_cert: "no certificate"'
-    with pytest.raises(UnavailableError, match="--ssl_config_file"):
-        serve(ssl_config_file=ssl_config(tmp_path, text))
+PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("field", ["server_key", "server_cert", "custom_ca"])
+def test_a_path_in_the_ssl_config_is_an_error_before_models_load(tmp_path, field):
+    cert, key = certificate()
+    values = {"server_key": key, "server_cert": cert, "custom_ca": cert, field: "/etc/tls/server.pem"}
+    text = " ".join(f"{name}: {quoted(value)}" for name, value in values.items())
+    message = f"{field} is not PEM text .*give the contents of the PEM file, not its path"
+    with pytest.raises(ConfigError, match=message):
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict)
+
+
+def broken_pairs():
+    (cert, key), (_, other_key) = certificate(), certificate()
+    yield pytest.param(other_key, cert, id="key of another certificate")
+    yield pytest.param(PEM.format("AAAA"), cert, id="broken key")
+    yield pytest.param(key, PEM.format("AAAA"), id="broken certificate")
+    yield pytest.param(cert, key, id="swapped")
+
+
+@pytest.mark.parametrize(("key", "cert"), broken_pairs())
+def test_keys_and_certificates_that_grpc_rejects_are_an_error_before_models_load(tmp_path, key, cert):
+    text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
+    with pytest.raises(ConfigError, match="gRPC rejects the key and certificates"):
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict)

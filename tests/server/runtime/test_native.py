@@ -1,4 +1,4 @@
-"""Process-wide settings of TensorFlow, each in a process of its own."""
+"""Process-wide settings of TensorFlow, each in a separate process."""
 
 import subprocess
 import sys

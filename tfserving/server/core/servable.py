@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,3 +74,50 @@ def check_dtypes(signature: Signature, inputs: Inputs) -> None:
                 f"input {alias!r} of signature {signature.name!r} is {expected.label}, "
                 f"the request has {given.label}"
             )
+
+
+def complete_inputs(signature: Signature, inputs: Inputs, model: str) -> Inputs:
+    """The inputs of a request, and the defaults of the signature for those that it lacks.
+
+    Raises:
+        InvalidInputError: names the inputs that are missing or that the signature does not have.
+    """
+    missing = signature.inputs.keys() - inputs.keys() - signature.defaults.keys()
+    unknown = inputs.keys() - signature.inputs.keys()
+    if missing or unknown:
+        raise InvalidInputError(
+            f"signature {signature.name!r} of model {model!r} takes {_join(signature.inputs)}"
+            + (f"; missing: {_join(missing)}" if missing else "")
+            + (f"; unknown: {_join(unknown)}" if unknown else ""),
+            model=model,
+        )
+    return {**signature.defaults, **inputs} if signature.defaults else inputs
+
+
+def select_outputs(signature: Signature, outputs: Sequence[str], model: str) -> tuple[str, ...]:
+    """The outputs that a request selects; all outputs of the signature if it selects none.
+
+    Raises:
+        InvalidInputError: names the outputs that do not exist or that are selected more than once
+            (PreProcessPrediction in predict_util.cc).
+    """
+    if not outputs:
+        return tuple(signature.outputs)
+    unknown = set(outputs) - signature.outputs.keys()
+    if unknown:
+        raise InvalidInputError(
+            f"signature {signature.name!r} of model {model!r} returns {_join(signature.outputs)}, "
+            f"not {_join(unknown)}",
+            model=model,
+        )
+    repeated = [alias for alias, count in Counter(outputs).items() if count > 1]
+    if repeated:
+        raise InvalidInputError(
+            f"the request selects an output more than once: {_join(repeated)}; select each output once",
+            model=model,
+        )
+    return tuple(outputs)
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "nothing"

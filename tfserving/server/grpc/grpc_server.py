@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_reflection
@@ -53,10 +54,12 @@ class GrpcServer:
         """
         await warm_up_transport()
         if port is not None:
-            port.socket.close()
-            self._open(port.address, self._credentials)
+            addresses = port.addresses
+            port.close()
+            for address in addresses:
+                self._open(address)
         if self._socket_path:
-            self._open(f"unix:{self._socket_path}", None)
+            self._open(f"unix:{self._socket_path}")
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
@@ -64,19 +67,17 @@ class GrpcServer:
         self._health.stop()
         await self._server.stop(grace)
 
-    def _open(self, address: str, credentials: grpc.ServerCredentials | None) -> None:
+    def _open(self, address: str) -> None:
         try:
-            if credentials is None:
+            if self._credentials is None:
                 self._server.add_insecure_port(address)
             else:
-                self._server.add_secure_port(address, credentials)
+                self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
-            # gRPC raises the same error whatever the reason
-            reason = ", or the key and certificates in --ssl_config_file are not valid" if credentials else ""
             raise UnavailableError(
-                f"cannot open the gRPC API at {address}: {error}; another process may use the address{reason}"
+                f"cannot open the gRPC API at {address}: {error}; another process may use the address"
             ) from error
-        log.info("gRPC API listening at %s%s", address, " (TLS)" if credentials else "")
+        log.info("gRPC API listening at %s%s", address, " (TLS)" if self._credentials else "")
 
 
 def _read_ssl_config(path: str) -> grpc.ServerCredentials:
@@ -91,8 +92,32 @@ def _read_ssl_config(path: str) -> grpc.ServerCredentials:
             f"--ssl_config_file={path}: client_verify is set without custom_ca; give the certificate of the "
             "authority that signs the clients' certificates"
         )
+    for name in ("server_key", "server_cert", "custom_ca"):
+        value = getattr(config, name)
+        if value and "-----BEGIN " not in value:
+            # Not the value: it may be a key in another form
+            raise ConfigError(
+                f"--ssl_config_file={path}: {name} is not PEM text (-----BEGIN ...); give the contents of "
+                "the PEM file, not its path"
+            )
     pair = (config.server_key.encode(), config.server_cert.encode())
-    return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
+    credentials = grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
+    _check_credentials(credentials, path)
+    return credentials
+
+
+def _check_credentials(credentials: grpc.ServerCredentials, path: str) -> None:
+    """Open a port with the credentials for a moment: gRPC parses them only then."""
+    probe = grpc.server(ThreadPoolExecutor(1))
+    try:
+        probe.add_secure_port("127.0.0.1:0", credentials)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--ssl_config_file={path}: gRPC rejects the key and certificates; check that each is valid PEM "
+            "text, and that server_key is the key of server_cert"
+        ) from error
+    finally:
+        probe.stop(None)
 
 
 def parse_channel_arguments(text: str) -> list[tuple[str, int | str]]:

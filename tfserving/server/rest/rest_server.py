@@ -55,7 +55,8 @@ async def open_port(runner: web.BaseRunner, port: BoundPort) -> None:
         UnavailableError: another process listens on the port.
     """
     port.listen()  # uvloop does not report that listening failed
-    await web.SockSite(runner, port.socket).start()
+    for bound in port.sockets:
+        await web.SockSite(runner, bound).start()
     log.info("REST API listening at http://%s", port.address)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -22,12 +22,12 @@ from tfserving.errors import (
     error_class_for,
 )
 from tfserving.repository.warmup_records import read_warmup, unpack_requests
-from tfserving.server.core.servable import Inputs, check_dtypes
+from tfserving.server.core.servable import Inputs, check_dtypes, complete_inputs, select_outputs
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning, native
+from tfserving.server.runtime import gc_tuning, native, op_libraries
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays, DType
@@ -60,7 +60,7 @@ def load(
     metrics.count_load(path, loaded - started)
     if options.warmup:
         try:
-            count = saved_model.replay(read_warmup(path), options.warmup_iterations)
+            count = saved_model.replay(model, read_warmup(path), options.warmup_iterations)
         except TfServingError as error:
             saved_model.close()
             raise type(error)(
@@ -94,13 +94,13 @@ class SavedModel:
             config.gpu_options.per_process_gpu_memory_fraction = options.gpu_memory_fraction
         else:
             config.gpu_options.allow_growth = True
+        self._missing_ops: set[str] = set()
+        self._removed_functions: dict[str, set[str]] = {}
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, list(options.tags), str(path)
-                )
+                meta_graph = self._load_graph(path, list(options.tags))
         except Exception as error:
             self._session.close()
             _collector.schedule()
@@ -118,11 +118,13 @@ class SavedModel:
     ) -> Future[Arrays]:
         """Runs the graph in the calling thread; see Servable.submit."""
         check_dtypes(signature, inputs)
-        call = self._callable(signature.name, tuple(inputs), tuple(outputs))
-        started = time.perf_counter()
         try:
+            call = self._callable(signature.name, tuple(inputs), tuple(outputs))
+            started = time.perf_counter()
             with self._flushing_denormals:
                 values = call(*inputs.values())
+        except TfServingError:
+            raise
         except Exception as error:
             raise self._translate(error) from error
         context.run_seconds = time.perf_counter() - started
@@ -134,7 +136,7 @@ class SavedModel:
             }
         )
 
-    def replay(self, records: Any, iterations: int = 1) -> int:
+    def replay(self, model: str, records: Iterable[Any], iterations: int = 1) -> int:
         """Runs warmup records; returns how many there were.
 
         Raises:
@@ -149,14 +151,10 @@ class SavedModel:
                     raise InvalidInputError(
                         f"a warmup record is for signature {name!r}, which the model does not have"
                     )
-                unknown = inputs.keys() ^ signature.inputs.keys()
-                if unknown - signature.defaults.keys():
-                    raise InvalidInputError(
-                        f"a warmup record has inputs {sorted(inputs)}, expected {sorted(signature.inputs)}"
-                    )
-                inputs = {**signature.defaults, **inputs}
+                completed = complete_inputs(signature, inputs, model)
+                selected = select_outputs(signature, outputs, model)
                 for _ in range(iterations):
-                    self.submit(context, signature, inputs, outputs or tuple(signature.outputs))
+                    self.submit(context, signature, completed, selected)
             count += 1
         return count
 
@@ -166,6 +164,19 @@ class SavedModel:
         self._sorted_callable.cache_clear()
         self._session.close()
         _collector.schedule()
+
+    def _load_graph(self, path: Path, tags: list[str]) -> Any:
+        """Restores the model in the session; returns its `MetaGraphDef`."""
+        from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
+        loader = SavedModelLoader(str(path))
+        graph_def = loader.get_meta_graph_def_from_tags(tags).graph_def
+        self._missing_ops = op_libraries.load_libraries_for(graph_def)
+        self._removed_functions = op_libraries.remove_functions(graph_def, self._missing_ops)
+        meta_graph = loader.load(self._session, tags)
+        if self._missing_ops:
+            log.warning("%s: some signatures may fail: %s", path, op_libraries.explain(self._missing_ops))
+        return meta_graph
 
     def _ordered_callable(
         self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
@@ -216,13 +227,25 @@ class SavedModel:
                 .values_by_number[error.error_code]
                 .name
             )
-            return error_class_for(code)(error.message, code=code)
+            return error_class_for(code)(error.message + self._explain_missing_ops(error, path), code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
         if isinstance(error, (ValueError, TypeError)):
             return InvalidInputError(str(error))
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
+
+    def _explain_missing_ops(self, error: Any, path: Path | None) -> str:
+        """What to add to the message of an error that missing ops caused, "" for other errors."""
+        if not isinstance(error, self._errors.NotFoundError):
+            return ""
+        if path is not None:
+            missing = {op for op in self._missing_ops if repr(op) in error.message}
+        else:
+            missing = set().union(
+                *(ops for name, ops in self._removed_functions.items() if name in error.message)
+            )
+        return f" ({op_libraries.explain(missing)})" if missing else ""
 
 
 class _TensorFlow(NamedTuple):
@@ -253,5 +276,6 @@ def _import_tensorflow(*, xla: bool) -> _TensorFlow:
 
 def _as_array(value: Any, dtype: DType) -> Array:
     if isinstance(value, np.ndarray):
-        return value
+        # TensorFlow returns quantized numbers as integers
+        return value.view(dtype.numpy) if dtype.quantized_as else value
     return np.asarray(value, object if dtype is DType.DT_STRING else None)
