@@ -67,6 +67,16 @@ def test_each_object_becomes_an_example():
     ]
 
 
+def test_strings_need_not_be_utf8():
+    _, given = parse_examples(b'{"examples": [{"s": ["caf\xe9", "\\udcff"]}]}')
+    assert features(given.example_list.examples[0]) == {"s": ("bytes_list", [b"caf\xe9", b"\xed\xb3\xbf"])}
+
+
+def test_the_last_of_equal_features_counts():
+    _, given = parse_examples(b'{"examples": [{"x": "a", "x": 2}], "examples": [{"x": 3}]}')
+    assert [features(example) for example in given.example_list.examples] == [{"x": ("int64_list", [2])}]
+
+
 def test_a_context_is_sent_with_the_examples():
     _, given = parse({"context": {"c": 1.0}, "examples": [{"x": 2.0}]})
     assert json_format.MessageToDict(given)["exampleListWithContext"] == {

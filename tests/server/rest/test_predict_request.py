@@ -157,12 +157,38 @@ def test_rejects_values_that_a_dtype_does_not_accept(value, dtype, message):
         read({"inputs": {"x": [good, value]}}, x=dtype)
 
 
-def test_rejects_a_lone_surrogate():
-    body = b'{"instances": [NaN, "\\ud800"]}'
-    with pytest.raises(InvalidInputError, match="instances"):
-        read(body, x=DType.DT_STRING)
-    with pytest.raises(InvalidInputError, match="surrogate"):
+def test_rejects_a_lone_high_surrogate():
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
+        read(b'{"instances": [NaN, "\\ud800"]}', x=DType.DT_STRING)
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
         read(b'{"instances": ["\\ud800"], "x": NaN}', x=DType.DT_STRING)
+
+
+def test_strings_need_not_be_utf8():
+    for body in (
+        b'{"instances": ["\xff:", {"b64": "AA=="}]}',
+        b'{"inputs": {"x": ["\xff:", "\0"]}}'.replace(b"\0", b"\\u0000"),
+    ):
+        assert read(body, x=DType.DT_STRING)["x"].tolist() == [b"\xff:", b"\0"]
+    with pytest.raises(InvalidInputError, match=r"instances\[1\] is \"caf\udce9\", but input 'x' is float32"):
+        read(b'{"instances": [1, "caf\xe9"]}', x=DType.DT_FLOAT)
+    with pytest.raises(InvalidInputError, match=r"'signature_name' is .*not UTF-8"):
+        parse_predict(b'{"instances": [1], "signature_name": "caf\xe9"}')
+
+
+def test_the_first_of_equal_keys_counts():
+    for body in (
+        b'{"instances": [{"x": 1, "x": 2}], "instances": 3}',
+        b'{"inputs": {"x": [1], "x": [2]}}',
+        b'{"inputs": [1], "inputs": [2]}',
+    ):
+        assert read(body, x=DType.DT_FLOAT)["x"].tolist() == [1]
+    parsed = parse_predict(b'{"inputs": [1], "signature_name": "a", "signature_name": "b"}')
+    assert parsed.signature == "a"
+    with pytest.raises(InvalidInputError, match="has 'b64'"):
+        read(b'{"instances": [{"b64": "AA==", "b64": "AA=="}]}', x=DType.DT_STRING)
+    with pytest.raises(InvalidInputError, match=r"instances\[0\]\[1\] is an object.*single key \"b64\""):
+        read(b'{"instances": [["a", {"b64": "AA==", "b64": "AA=="}]]}', x=DType.DT_STRING)
 
 
 def test_errors_contain_the_path_of_the_value():

@@ -181,6 +181,14 @@ def test_bodies_may_be_large_and_chunked(server):
     assert response.json["predictions"] == doubled
 
 
+def test_ignores_bytes_after_the_json_value(server):
+    for instances in ([1.5], [1.5] * 10_000):
+        body = json.dumps({"instances": instances}).encode() + b"\0 }"
+        assert server.predict(body).json == {"predictions": [3.0] * len(instances)}
+    examples = server.send("POST", "/v1/models/m:classify", b'{"examples": []}\0')
+    assert "no 'examples'" in examples.error
+
+
 def test_reads_a_compressed_body(server):
     body = gzip.compress(b'{"instances": [1.5]}')
     assert server.predict(body, {"Content-Encoding": "gzip"}).json == {"predictions": [3.0]}

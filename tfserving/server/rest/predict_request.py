@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body
+from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body, to_bytes
 from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
 from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.limits import MAX_RANK
@@ -112,12 +112,16 @@ def signature_name(request: Any) -> str:
     name = request.get("signature_name", "")
     if not isinstance(name, str):
         raise InvalidInputError(f"'signature_name' is {_describe(name)}; send the name as a string")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"'signature_name' is {_describe(name)}, which is not UTF-8") from error
     return name
 
 
 def is_base64(value: Any) -> bool:
     """Whether a JSON value is {"b64": "..."}, the form of bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def from_base64(value: dict[str, Any]) -> bytes:
@@ -282,7 +286,7 @@ def _convert_strings(flat: FlatArray) -> Array | None:
         return None
     array = np.empty(len(flat.values), object)
     try:
-        array[:] = [value.encode() if type(value) is str else from_base64(value) for value in flat.values]
+        array[:] = [to_bytes(value) if type(value) is str else from_base64(value) for value in flat.values]
     except ValueError:
         return None
     return array
@@ -329,15 +333,12 @@ _FLOAT32_OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103
 
 
 def _string_hint(value: Any) -> str | None:
+    if type(value) is str:
+        return None
+    if not isinstance(value, dict):
+        return 'send a string, or bytes as {"b64": "..."}'
     try:
-        if type(value) is str:
-            value.encode()
-        elif type(value) is dict:
-            from_base64(value)
-        else:
-            return 'send a string, or bytes as {"b64": "..."}'
-    except UnicodeEncodeError:
-        return 'it contains a lone surrogate; send bytes that are not text as {"b64": "..."}'
+        from_base64(value)
     except ValueError:
         if not is_base64(value):
             return 'send bytes as an object with the single key "b64"'
