@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest import responses
+from tfserving.server.rest.json_body import parse_body, to_bytes
 from tfserving.server.rest.predict_request import Format
 from tfserving.server.rest.responses import encode_predictions
 from tfserving.wire import messages
@@ -75,10 +76,19 @@ def test_strings_of_outputs_named_bytes_become_base64():
     assert row(raw_bytes=np.array([[1]], np.uint8)) == b'{"predictions":[[1]]}'
 
 
-def test_invalid_utf8_becomes_replacement_characters():
-    assert json.loads(row(s=strings(b"w\xc3\xb6", b"\x00\xff", "ü"))) == {
-        "predictions": ["wö", "\0\ufffd", "ü"]
-    }
+@pytest.mark.parametrize("data", [b"caf\xe9", b'\0\xff"\\\n\x7f/', b"\xed\xa0\x80", "测试".encode("gbk")])
+def test_strings_that_are_not_utf8_stay_as_they_are(data):
+    for body in (
+        row(s=strings(data, b"a")),
+        column(s=strings(data, b"a")),
+        row(s=strings(data, b"a"), t=strings(b"b", b"\xff")),
+        column(s=strings(data, b"a"), t=strings(b"b", b"\xff")),
+    ):
+        (outputs,) = parse_body(body).values()
+        first = outputs["s"] if isinstance(outputs, dict) else outputs
+        value = first[0]["s"] if isinstance(first[0], dict) else first[0]
+        assert to_bytes(value) == data
+    assert row(s=strings(b"caf\xe9", "ü")) == b'{"predictions":["caf\xe9","\xc3\xbc"]}'
 
 
 @pytest.mark.parametrize(

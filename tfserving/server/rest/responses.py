@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
+from tfserving.server.rest.json_body import to_bytes
 from tfserving.server.rest.predict_request import JSON_DTYPES, Format
 from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.model_spec import ModelSpec
@@ -25,7 +27,7 @@ def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
 
     A single output has no name. float32 values have the fewest digits that identify them. NaN and infinities
     are the tokens NaN, Infinity and -Infinity, which RapidJSON and Python parse. Strings of outputs named
-    *_bytes become {"b64": "..."}; other strings become text, with U+FFFD for bytes that are not UTF-8.
+    *_bytes become {"b64": "..."}; other strings stay as they are, also if they are not UTF-8.
 
     Raises:
         InvalidInputError: the dtype of an output cannot be written as JSON; or in row format, the first
@@ -111,8 +113,14 @@ def _to_base64(value: bytes | str) -> dict[str, str]:
     return {"b64": base64.b64encode(data).decode("ascii")}
 
 
-def _to_text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+def _to_text(value: bytes | str) -> str | orjson.Fragment:
+    if isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        text = json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+        return orjson.Fragment(to_bytes(text))
 
 
 def _dumps(value: Any) -> bytes:
