@@ -47,18 +47,18 @@ class NumberArray:
     def as_type(self, code: str) -> Array | None:
         """The numbers as a flat array of a type code of the struct module; None if one does not fit.
 
-        A number with a decimal point or exponent does not fit an integer type.
+        A number with a decimal point or exponent does not fit an integer type. Numbers beyond float32 become
+        infinite.
         """
         values = self.values
         if code in "fd":
             # through float64, as Python's numbers are converted
-            values = values.astype("<f8", copy=False)
-        elif values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                return values.astype("<f8", copy=False).astype(f"<{code}", copy=False)
+        if values.dtype.kind == "f":
             return None
-        with np.errstate(over="ignore"):
-            converted = values.astype(f"<{code}", copy=False)
-        fits = np.isfinite(converted) if code in "fd" else converted == values
-        return converted if fits.all() else None
+        converted = values.astype(f"<{code}", copy=False)
+        return converted if (converted == values).all() else None
 
     def flatten(self) -> FlatArray:
         """The numbers as Python values."""

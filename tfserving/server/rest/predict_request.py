@@ -10,7 +10,6 @@ import base64
 import binascii
 import enum
 import json
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -242,8 +241,9 @@ def _read_tensor(value: Any, info: TensorInfo, path_of: PathFormatter) -> Array:
     return array.reshape(flat.shape)
 
 
-# The code of the struct module that decides which numbers a dtype accepts. Integers narrower than int32 take
-# the low bits of one (AddValueToTensor, and Tensor::FromProto after it).
+# The code of the struct module that decides which numbers a dtype accepts, except that numbers beyond float32
+# become infinite. Integers narrower than int32 take the low bits of one (AddValueToTensor, and
+# Tensor::FromProto after it).
 _STRUCT_CODES: Mapping[DType, str] = {
     DType.DT_FLOAT: "f",
     DType.DT_DOUBLE: "d",
@@ -276,7 +276,11 @@ def _convert(flat: FlatArray, dtype: DType) -> Array | None:
     try:
         # numpy takes three times as long, and accepts floats for integers
         data = struct.pack(f"<{len(values)}{code}", *values)
-    except (struct.error, OverflowError):
+    except OverflowError:
+        # only float32: JSON has no larger number than float64
+        with np.errstate(over="ignore"):
+            return np.array(values, np.float64).astype(dtype.numpy)
+    except struct.error:
         return None
     return np.frombuffer(data, f"<{code}").astype(dtype.numpy, copy=False)
 
@@ -320,16 +324,11 @@ def _hint(value: Any, dtype: DType) -> str | None:
         return "send a number"
     code = _STRUCT_CODES[dtype]
     if code not in _RANGES:
-        fits = code == "d" or not math.isfinite(value) or abs(value) < _FLOAT32_OVERFLOW
-        return None if fits else "send a number that fits 32 bits"
+        return None
     low, high = _RANGES[code]
     if kind is float and not abs(value) >= 2**63:
         return "send an integer, without a decimal point or exponent"
     return None if kind is int and low <= value <= high else f"send an integer from {low} to {high}"
-
-
-# Halfway between the largest float32 and the next power of two: from here on, rounding results in infinity.
-_FLOAT32_OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103
 
 
 def _string_hint(value: Any) -> str | None:
