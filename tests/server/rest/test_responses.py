@@ -51,11 +51,12 @@ def test_several_outputs_have_names():
     }
 
 
-def test_float32_has_the_digits_of_a_float32():
-    assert row(y=f32(0.1, 16777216, 1e-7, 3.4028235e38, -0.0)) == (
-        b'{"predictions":[0.1,16777216.0,1e-7,3.4028235e+38,-0.0]}'
-    )
-    assert row(y=f32(0.1), z=f32(0.2)) == b'{"predictions":[{"y":0.1,"z":0.2}]}'
+def test_float32_has_up_to_nine_digits():
+    values = f32(0.1, 1 / 3, 16777216, 1e-7, 3.4028235e38, -0.0, 1e-20 / 3)
+    text = b"0.1,0.333333343,16777216.0,1e-7,3.40282347e+38,-0.0,3.33333329e-21"
+    assert row(y=values) == b'{"predictions":[%b]}' % text
+    assert column(y=values, z=np.array(1 / 3)) == b'{"outputs":{"y":[%b],"z":0.3333333333333333}}' % text
+    assert row(y=f32(1 / 3), z=f32(0.2)) == b'{"predictions":[{"y":0.333333343,"z":0.2}]}'
 
 
 def test_non_finite_values_become_tokens():
@@ -158,21 +159,21 @@ def test_arrays_survive_json(array, form, alone):
 
 def test_writes_classifications():
     result = messages.ClassificationResponse().result
-    for scores in ((0.1, math.nan), (0.3,), ()):
+    for scores in ((0.1, math.nan), (1 / 3,), ()):
         classes = result.classifications.add().classes
         for score in scores:
-            classes.add(label=f"l{score}", score=score)
+            classes.add(label=f"l{score:.1f}", score=score)
     assert (
         responses.encode_classifications(result)
-        == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
+        == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.333333343]],[]]}'
     )
 
 
 def test_writes_regressions():
     result = messages.RegressionResponse().result
-    for value in (0.1, -math.inf):
+    for value in (0.1, 2 / 3, -math.inf):
         result.regressions.add(value=value)
-    assert responses.encode_regressions(result) == b'{"results":[0.1,-Infinity]}'
+    assert responses.encode_regressions(result) == b'{"results":[0.1,0.666666687,-Infinity]}'
 
 
 def test_rejects_empty_results():
