@@ -223,34 +223,29 @@ def test_random_bytes_are_parsed_or_rejected(body):
         parse_body(body)
 
 
-def test_a_body_without_an_encoding_is_unchanged():
-    assert inflate(b"abc", "", 1) == b"abc"
-    assert inflate(b"abc", " Identity ", 1) == b"abc"
+@pytest.mark.parametrize("encoding", ["", "identity", "br", "deflate", "GZIP", "zstd, br"])
+def test_an_encoding_other_than_gzip_is_ignored(encoding):
+    assert inflate(b"abc", encoding, 1) == b"abc"
 
 
-@pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip"])
-def test_decompresses_gzip(name):
-    assert inflate(gzip.compress(b"abc"), name, 3) == b"abc"
-
-
-def test_decompresses_zlib_as_deflate():
-    assert inflate(zlib.compress(b"abc"), "deflate", 3) == b"abc"
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " gzip, br"])
+def test_decompresses_gzip(encoding):
+    assert inflate(gzip.compress(b"abc"), encoding, 3) == b"abc"
 
 
 @pytest.mark.parametrize(
-    ("body", "encoding", "message"),
+    ("body", "message"),
     [
-        (b"abc", "gzip", "is not gzip"),
-        (b"", "gzip", "truncated"),
-        (gzip.compress(b"abc")[:-3], "gzip", "truncated"),
-        (gzip.compress(b"abc") + b"x", "gzip", "followed by other data"),
-        (b"abc", "br", "'br' is not supported"),
-        (b"abc", "gzip, gzip", "is not supported"),
+        (b"abc", "is not gzip"),
+        (zlib.compress(b"abc"), "is not gzip"),
+        (b"", "truncated"),
+        (gzip.compress(b"abc")[:-3], "truncated"),
+        (gzip.compress(b"abc") + b"x", "followed by other data"),
     ],
 )
-def test_rejects_a_wrong_encoding(body, encoding, message):
+def test_rejects_a_body_that_is_not_gzip(body, message):
     with pytest.raises(InvalidInputError, match=message):
-        inflate(body, encoding, 100)
+        inflate(body, "gzip", 100)
 
 
 def test_rejects_a_body_that_expands_beyond_the_limit():

@@ -206,7 +206,8 @@ def test_reads_a_compressed_body(server):
     garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
     assert garbled.status == 400
     assert "is not gzip" in garbled.error
-    assert "is not supported" in server.predict(body, {"Content-Encoding": "br"}).error
+    assert server.predict(b'{"instances": [1.5]}', {"Content-Encoding": "br"}).json == {"predictions": [3.0]}
+    assert "not JSON" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
 def test_rejects_a_compressed_body_that_is_too_large(service, monkeypatch):

@@ -97,33 +97,29 @@ def flatten(value: Any, path_of: PathFormatter) -> FlatArray:
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """Decompress a body.
+    """Decompress a body if its encoding is gzip; any other encoding is ignored, as in evhttp_request.cc.
 
     Args:
         encoding: value of the Content-Encoding header; "" if there is none.
         limit: maximum size of the result in bytes.
 
     Raises:
-        InvalidInputError: an encoding other than gzip and deflate, a body that is not in this encoding, or
-            one that becomes larger than `limit`.
+        InvalidInputError: the body is not gzip, or becomes larger than `limit`.
     """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+    if "gzip" not in encoding:
         return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise InvalidInputError(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none")
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         data = inflater.decompress(body, limit + 1)
     except zlib.error as error:
-        raise InvalidInputError(f"the body is not {name}, as Content-Encoding declares: {error}") from error
+        raise InvalidInputError(f"the body is not gzip, as Content-Encoding declares: {error}") from error
     if len(data) > limit:
         raise InvalidInputError(
-            f"the {name} body of {len(body)} bytes expands to more than {limit} bytes; send it "
+            f"the gzip body of {len(body)} bytes expands to more than {limit} bytes; send it "
             "uncompressed, or send a smaller request"
         )
     if not inflater.eof or inflater.unused_data:
-        raise InvalidInputError(f"the {name} body is truncated or followed by other data")
+        raise InvalidInputError("the gzip body is truncated or followed by other data")
     return data
 
 

@@ -27,8 +27,8 @@ from tfserving.wire.http_status import status_of
 log = logging.getLogger(__name__)
 
 
-# A small compressed body can become a large one: this bounds the memory that it takes.
-MAX_INFLATED_BYTES = 1 << 28
+# kMaxUncompressedBytes in gzip_zlib.h. A small compressed body can become a large one.
+MAX_INFLATED_BYTES = 100 << 20
 # Compressing a shorter response costs more time than it saves.
 MIN_COMPRESSED_BYTES = 1 << 14
 
