@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest import responses
+from tfserving.server.rest.json_body import parse_body, to_bytes
 from tfserving.server.rest.predict_request import Format
 from tfserving.server.rest.responses import encode_predictions
 from tfserving.wire import messages
@@ -50,11 +51,12 @@ def test_several_outputs_have_names():
     }
 
 
-def test_float32_has_the_digits_of_a_float32():
-    assert row(y=f32(0.1, 16777216, 1e-7, 3.4028235e38, -0.0)) == (
-        b'{"predictions":[0.1,16777216.0,1e-7,3.4028235e+38,-0.0]}'
-    )
-    assert row(y=f32(0.1), z=f32(0.2)) == b'{"predictions":[{"y":0.1,"z":0.2}]}'
+def test_float32_has_up_to_nine_digits():
+    values = f32(0.1, 1 / 3, 16777216, 1e-7, 3.4028235e38, -0.0, 1e-20 / 3)
+    text = b"0.1,0.333333343,16777216.0,1e-7,3.40282347e+38,-0.0,3.33333329e-21"
+    assert row(y=values) == b'{"predictions":[%b]}' % text
+    assert column(y=values, z=np.array(1 / 3)) == b'{"outputs":{"y":[%b],"z":0.3333333333333333}}' % text
+    assert row(y=f32(1 / 3), z=f32(0.2)) == b'{"predictions":[{"y":0.333333343,"z":0.2}]}'
 
 
 def test_non_finite_values_become_tokens():
@@ -75,10 +77,19 @@ def test_strings_of_outputs_named_bytes_become_base64():
     assert row(raw_bytes=np.array([[1]], np.uint8)) == b'{"predictions":[[1]]}'
 
 
-def test_invalid_utf8_becomes_replacement_characters():
-    assert json.loads(row(s=strings(b"w\xc3\xb6", b"\x00\xff", "ü"))) == {
-        "predictions": ["wö", "\0\ufffd", "ü"]
-    }
+@pytest.mark.parametrize("data", [b"caf\xe9", b'\0\xff"\\\n\x7f/', b"\xed\xa0\x80", "测试".encode("gbk")])
+def test_strings_that_are_not_utf8_stay_as_they_are(data):
+    for body in (
+        row(s=strings(data, b"a")),
+        column(s=strings(data, b"a")),
+        row(s=strings(data, b"a"), t=strings(b"b", b"\xff")),
+        column(s=strings(data, b"a"), t=strings(b"b", b"\xff")),
+    ):
+        (outputs,) = parse_body(body).values()
+        first = outputs["s"] if isinstance(outputs, dict) else outputs
+        value = first[0]["s"] if isinstance(first[0], dict) else first[0]
+        assert to_bytes(value) == data
+    assert row(s=strings(b"caf\xe9", "ü")) == b'{"predictions":["caf\xe9","\xc3\xbc"]}'
 
 
 @pytest.mark.parametrize(
@@ -148,21 +159,21 @@ def test_arrays_survive_json(array, form, alone):
 
 def test_writes_classifications():
     result = messages.ClassificationResponse().result
-    for scores in ((0.1, math.nan), (0.3,), ()):
+    for scores in ((0.1, math.nan), (1 / 3,), ()):
         classes = result.classifications.add().classes
         for score in scores:
-            classes.add(label=f"l{score}", score=score)
+            classes.add(label=f"l{score:.1f}", score=score)
     assert (
         responses.encode_classifications(result)
-        == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.3]],[]]}'
+        == b'{"results":[[["l0.1",0.1],["lnan",NaN]],[["l0.3",0.333333343]],[]]}'
     )
 
 
 def test_writes_regressions():
     result = messages.RegressionResponse().result
-    for value in (0.1, -math.inf):
+    for value in (0.1, 2 / 3, -math.inf):
         result.regressions.add(value=value)
-    assert responses.encode_regressions(result) == b'{"results":[0.1,-Infinity]}'
+    assert responses.encode_regressions(result) == b'{"results":[0.1,0.666666687,-Infinity]}'
 
 
 def test_rejects_empty_results():

@@ -97,6 +97,8 @@ def test_the_server_header_does_not_name_aiohttp(server):
         ("PUT", "/v1/models/m", {}, 400, "malformed request PUT /v1/models/m"),
         ("OPTIONS", "/v1/models/m:predict", None, 400, "malformed request OPTIONS"),
         ("BREW", "/v1/models/m", None, 400, "not valid HTTP/1.1: Invalid method"),
+        ("POST", "/v1/models/m:predict?x=1", {"instances": [1]}, 400, "omit the query string"),
+        ("GET", "/v1/models/m?x=1", None, 404, "Servable not found for request: Latest(m?x=1)"),
         ("GET", "/v1/models/other", None, 404, "Servable not found for request: Latest(other)"),
         ("GET", "/v1/models/other/metadata", None, 404, "Servable not found for request: Latest(other)"),
         ("GET", "/v1/models/a%2F..%2Fb", None, 404, "Latest(a/../b)"),
@@ -163,11 +165,20 @@ def test_rejects_an_output_that_json_cannot_represent(service, server):
     assert "'y' is complex64" in response.error
 
 
-def test_head_is_get_without_a_body(server):
+def test_rejects_head_requests(server, service):
     response = server.send("HEAD", "/v1/models/m")
-    assert (response.status, response.body) == (200, b"")
-    assert int(response.headers["Content-Length"]) > 0
-    assert server.send("HEAD", "/v1/models/other").status == 404
+    assert (response.status, response.body) == (400, b"")
+    assert server.send("HEAD", "/").status == 404
+    assert service.specs == []
+
+
+def test_responds_to_preflight_requests_with_an_empty_body(server):
+    for origin in ("http://example.com", "https://example.com:8443"):
+        response = server.send("OPTIONS", "/v1/models/m:predict", headers={"Origin": origin})
+        assert (response.status, response.body) == (200, b"")
+    assert server.send("OPTIONS", "/v1/anything", headers={"Origin": "http://x"}).status == 200
+    assert server.send("OPTIONS", "/models/m", headers={"Origin": "http://x"}).status == 404
+    assert server.send("OPTIONS", "/v1/models/m", headers={"Origin": "null"}).status == 400
 
 
 def test_bodies_may_be_large_and_chunked(server):
@@ -181,13 +192,22 @@ def test_bodies_may_be_large_and_chunked(server):
     assert response.json["predictions"] == doubled
 
 
+def test_ignores_bytes_after_the_json_value(server):
+    for instances in ([1.5], [1.5] * 10_000):
+        body = json.dumps({"instances": instances}).encode() + b"\0 }"
+        assert server.predict(body).json == {"predictions": [3.0] * len(instances)}
+    examples = server.send("POST", "/v1/models/m:classify", b'{"examples": []}\0')
+    assert "no 'examples'" in examples.error
+
+
 def test_reads_a_compressed_body(server):
     body = gzip.compress(b'{"instances": [1.5]}')
     assert server.predict(body, {"Content-Encoding": "gzip"}).json == {"predictions": [3.0]}
     garbled = server.predict(b"abc", {"Content-Encoding": "gzip"})
     assert garbled.status == 400
     assert "is not gzip" in garbled.error
-    assert "is not supported" in server.predict(body, {"Content-Encoding": "br"}).error
+    assert server.predict(b'{"instances": [1.5]}', {"Content-Encoding": "br"}).json == {"predictions": [3.0]}
+    assert "not JSON" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
 def test_rejects_a_compressed_body_that_is_too_large(service, monkeypatch):
@@ -225,7 +245,7 @@ def test_cors_headers_are_sent_only_if_enabled(service, server):
     for response in (server.send("GET", "/v1/models/m"), server.send("GET", "/")):
         assert response.headers["Access-Control-Allow-Origin"] is None
     with serve(FakeService(), RestOptions(cors=True)) as open_server:
-        preflight = open_server.send("OPTIONS", "/v1/models/m:predict")
+        preflight = open_server.send("OPTIONS", "/v1/models/m:predict", headers={"Origin": "https://x"})
         assert (preflight.status, preflight.body) == (200, b"")
         assert preflight.headers["Access-Control-Allow-Methods"] == "POST, GET"
         assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"

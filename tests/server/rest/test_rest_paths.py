@@ -18,7 +18,8 @@ from tfserving.wire.model_spec import ModelSpec
         ("POST", "/v1/models/m/versions/12:classify", RestMethod.CLASSIFY, ModelSpec("m", 12)),
         ("POST", "/v1/models/m/labels/new:regress", RestMethod.REGRESS, ModelSpec("m", label="new")),
         ("POST", "/V1/Models/M/VERSIONS/1:predict", RestMethod.PREDICT, ModelSpec("M", 1)),
-        ("POST", "/v1/models/m:predict?x=1", RestMethod.PREDICT, ModelSpec("m")),
+        ("GET", "/v1/models/m?x=1", RestMethod.STATUS, ModelSpec("m?x=1")),
+        ("GET", "/v1/models/m/labels/a?x=1", RestMethod.STATUS, ModelSpec("m", label="a?x=1")),
         ("POST", "http://127.0.0.1:8501/v1/models/m:predict", RestMethod.PREDICT, ModelSpec("m")),
         ("GET", "/v1/models/a%2Fb%3Ac%C3%A9", RestMethod.STATUS, ModelSpec("a/b:cé")),
         ("GET", "/v1/models/metadata", RestMethod.STATUS, ModelSpec("metadata")),
@@ -50,6 +51,7 @@ def test_parses_the_paths_of_the_api(http_method, path, method, spec):
         ("GET", "/v1/"),
         ("DELETE", "/v1/models/m"),
         ("OPTIONS", "/v1/models/m"),
+        ("HEAD", "/v1/models/m"),
     ],
 )
 def test_other_methods_and_paths_are_invalid(method, path):
@@ -57,7 +59,22 @@ def test_other_methods_and_paths_are_invalid(method, path):
         parse_request_line(method, path)
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/models", "/v1", "*", "", "//v1/models/m"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/models/m:predict?x=1"),
+        ("POST", "/v1/models/m:predict?"),
+        ("GET", "/v1/models/m/versions/1?x=1"),
+        ("GET", "/v1/models/m/metadata?x=1"),
+        ("GET", "http://127.0.0.1:8501/v1/models/m/metadata?x=/metadata"),
+    ],
+)
+def test_rejects_a_query_string(method, path):
+    with pytest.raises(InvalidInputError, match="omit the query string"):
+        parse_request_line(method, path)
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/models", "/v1", "*", "", "//v1/models/m", "?/v1/models/m"])
 def test_paths_outside_of_the_api_are_not_found(path):
     with pytest.raises(NotFoundError, match="does not exist"):
         parse_request_line("GET", path)

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.json_body import parse_body
+from tfserving.server.rest.json_body import RepeatedKeys, parse_body, to_bytes
 from tfserving.server.rest.predict_request import from_base64, is_base64, signature_name
 from tfserving.wire import messages
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def parse_examples(body: bytes) -> tuple[str, Any]:
@@ -45,7 +41,9 @@ def _to_example(value: Any, path: str) -> Any:
     if not isinstance(value, dict):
         raise InvalidInputError(f"{path} is not an object; send one with the names of features as keys")
     example = messages.Example()
-    for name, content in value.items():
+    # MakeExampleFromJsonObject assigns every value, so here the last of equal keys counts
+    features = value.last if isinstance(value, RepeatedKeys) else value
+    for name, content in features.items():
         try:
             _fill(example.features.feature[name], content if isinstance(content, list) else [content])
         except ValueError as error:
@@ -84,15 +82,9 @@ def _to_int64(value: int) -> int:
     return int(value)
 
 
-def _to_float32(value: float) -> float:
-    if _FLOAT32_MAX < abs(value) < float("inf"):
-        raise ValueError(f"{value} does not fit float32, the only float type of features")
-    return value
-
-
 def _to_bytes(value: str | dict[str, Any]) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        return to_bytes(value)
     try:
         return from_base64(value)
     except ValueError as error:
@@ -105,6 +97,6 @@ def _to_bytes(value: str | dict[str, Any]) -> bytes:
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "int64_list": _to_int64,
-    "float_list": _to_float32,
+    "float_list": float,
     "bytes_list": _to_bytes,
 }

@@ -35,28 +35,47 @@ class FlatArray:
     types: frozenset[type]
 
 
-def parse_body(body: bytes) -> Any:
-    """Parse JSON that can also contain NaN, Infinity and Inf, with or without a minus sign.
+class RepeatedKeys(dict[str, Any]):
+    """A JSON object in which a key occurs more than once: the first value of each key.
 
-    This is what RapidJSON accepts with the options of tensorflow_model_server (json_tensor.cc, ParseJson).
-    Integers of more than 64 bits become floats.
+    Attributes:
+        last: the last value of each key.
+    """
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(reversed(members))
+        self.last = dict(members)
+
+
+def parse_body(body: bytes) -> Any:
+    """Parse JSON with the rules of tensorflow_model_server (json_tensor.cc, ParseJson, and RapidJSON 1.1.0).
+
+    - NaN, Infinity and Inf are numbers, with or without a minus sign.
+    - Integers of more than 64 bits become floats.
+    - Of equal keys the first counts: the object is a `RepeatedKeys`.
+    - Strings are bytes, not necessarily UTF-8: `to_bytes` returns them.
+    - Bytes after the JSON value are ignored.
 
     Raises:
-        InvalidInputError: the body is empty, not UTF-8 or not JSON.
+        InvalidInputError: the body is empty or not JSON.
     """
     text = body.removeprefix(b"\xef\xbb\xbf")
     if not text.strip():
         raise InvalidInputError("the body is empty; send a JSON object")
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if b"NaN" not in text and b"Inf" not in text:
-            raise InvalidInputError(f"the body is not JSON: {error}") from error
-    try:
-        standard = _TOKENS.sub(_to_python_token, text.decode())
-        return json.loads(standard, parse_float=_parse_float, parse_int=_parse_int)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"the body is not JSON: {error}") from error
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _parse_by_rules(text)
+    # each member has a colon; a colon can also be part of a string
+    members = _count_members(value)
+    if text.count(b":") == members or _STRING.sub(b"", text).count(b":") == members:
+        return value
+    return _parse_by_rules(text)
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes of a string in a body."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def flatten(value: Any, path_of: PathFormatter) -> FlatArray:
@@ -78,44 +97,95 @@ def flatten(value: Any, path_of: PathFormatter) -> FlatArray:
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """Decompress a body.
+    """Decompress a body if its encoding is gzip; any other encoding is ignored, as in evhttp_request.cc.
 
     Args:
         encoding: value of the Content-Encoding header; "" if there is none.
         limit: maximum size of the result in bytes.
 
     Raises:
-        InvalidInputError: an encoding other than gzip and deflate, a body that is not in this encoding, or
-            one that becomes larger than `limit`.
+        InvalidInputError: the body is not gzip, or becomes larger than `limit`.
     """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+    if "gzip" not in encoding:
         return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise InvalidInputError(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none")
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         data = inflater.decompress(body, limit + 1)
     except zlib.error as error:
-        raise InvalidInputError(f"the body is not {name}, as Content-Encoding declares: {error}") from error
+        raise InvalidInputError(f"the body is not gzip, as Content-Encoding declares: {error}") from error
     if len(data) > limit:
         raise InvalidInputError(
-            f"the {name} body of {len(body)} bytes expands to more than {limit} bytes; send it "
+            f"the gzip body of {len(body)} bytes expands to more than {limit} bytes; send it "
             "uncompressed, or send a smaller request"
         )
     if not inflater.eof or inflater.unused_data:
-        raise InvalidInputError(f"the {name} body is truncated or followed by other data")
+        raise InvalidInputError("the gzip body is truncated or followed by other data")
     return data
 
 
-# Strings are matched so that their contents stay as they are. A string without an end is matched up to the
-# end of the text; otherwise each quote in it would start another attempt, which takes quadratic time.
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|-NaN|Inf(?!inity)', re.DOTALL)
+def _parse_by_rules(text: bytes) -> Any:
+    """Parse JSON with the rules of `parse_body`; orjson has only those of standard JSON."""
+    try:
+        if _NOT_STANDARD.search(text):
+            text = _TOKEN.sub(_to_standard_token, text)
+        return _DECODER.raw_decode(text.lstrip(b" \n\r\t").decode("utf-8", "surrogateescape"))[0]
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not JSON: {error}") from error
 
 
-def _to_python_token(match: re.Match[str]) -> str:
+def _count_members(value: Any) -> int:
+    """The number of members of all objects in a JSON value.
+
+    Lists whose first value is not an object are taken to contain none, so the result can be too low.
+    """
+    count, values = 0, [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            values.extend(value.values())
+        elif isinstance(value, list):
+            first: Any = value
+            while isinstance(first, list) and first:
+                first = first[0]
+            if isinstance(first, dict):
+                values.extend(value)
+    return count
+
+
+# A string without an end is matched up to the end of the text; otherwise each quote in it would start another
+# attempt, which takes quadratic time.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+# Strings are matched so that tokens in them stay as they are.
+_TOKEN = re.compile(_STRING.pattern + rb"|-NaN|Inf(?!inity)", re.DOTALL)
+_NOT_STANDARD = re.compile(rb"NaN|Inf|\\u[dD][89a-fA-F]")
+# A pair of surrogates, another one (the group), or any other escape sequence.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _to_standard_token(match: re.Match[bytes]) -> bytes:
     token = match[0]
-    return {"-NaN": "NaN", "Inf": "Infinity"}.get(token, token)
+    if token.startswith(b'"'):
+        return _ESCAPE.sub(_to_standard_escape, token) if b"\\u" in token else token
+    return {b"-NaN": b"NaN", b"Inf": b"Infinity"}[token]
+
+
+def _to_standard_escape(match: re.Match[bytes]) -> bytes:
+    """Replaces a lone low surrogate by its bytes, as RapidJSON does."""
+    if match[1] is None:
+        return match[0]
+    code = int(match[1], 16)
+    if code < 0xDC00:
+        raise ValueError(f"lone surrogate {match[0].decode()}")
+    return chr(code).encode("utf-8", "surrogatepass")
+
+
+def _to_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(members)
+    return value if len(value) == len(members) else RepeatedKeys(members)
 
 
 def _parse_float(text: str) -> float:
@@ -129,6 +199,9 @@ def _parse_int(text: str) -> int | float:
     value = _parse_float(text)
     exact = int(text)
     return exact if -(2**63) <= exact < 2**64 else value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_to_object, parse_float=_parse_float, parse_int=_parse_int)
 
 
 def _not_rectangular(level: list[Any], shape: tuple[int, ...], path_of: PathFormatter) -> InvalidInputError:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tfserving.server.rest.json_body import FlatArray, flatten
+from tfserving.errors import InvalidInputError
+from tfserving.server.rest.json_body import FlatArray, flatten, parse_body
 from tfserving.wire.dtypes import Array
 from tfserving.wire.limits import MAX_RANK
 
@@ -46,18 +47,18 @@ class NumberArray:
     def as_type(self, code: str) -> Array | None:
         """The numbers as a flat array of a type code of the struct module; None if one does not fit.
 
-        A number with a decimal point or exponent does not fit an integer type.
+        A number with a decimal point or exponent does not fit an integer type. Numbers beyond float32 become
+        infinite.
         """
         values = self.values
         if code in "fd":
             # through float64, as Python's numbers are converted
-            values = values.astype("<f8", copy=False)
-        elif values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                return values.astype("<f8", copy=False).astype(f"<{code}", copy=False)
+        if values.dtype.kind == "f":
             return None
-        with np.errstate(over="ignore"):
-            converted = values.astype(f"<{code}", copy=False)
-        fits = np.isfinite(converted) if code in "fd" else converted == values
-        return converted if fits.all() else None
+        converted = values.astype(f"<{code}", copy=False)
+        return converted if (converted == values).all() else None
 
     def flatten(self) -> FlatArray:
         """The numbers as Python values."""
@@ -87,7 +88,7 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
         return None
     try:
         # null can stand wherever the array does, and there is no other null: it marks the place of the array
-        value = orjson.loads(head + b"null" + tail)
+        value = parse_body(head + b"null" + tail)
         inputs = value.get("inputs") if isinstance(value, dict) else None
         parent = inputs if isinstance(inputs, dict) else value
         if not isinstance(parent, dict):
@@ -95,7 +96,7 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
         key = next(key for key, child in parent.items() if child is None)
         text = memoryview(body)[start:end]
         numbers = NumberArray(shape, _parse_numbers(text), text)
-    except (ValueError, StopIteration):
+    except (ValueError, StopIteration, InvalidInputError):
         return None
     # a list of one number and an empty list have the same punctuation
     if numbers.values.size != math.prod(shape):

@@ -10,7 +10,6 @@ import base64
 import binascii
 import enum
 import json
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body
+from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body, to_bytes
 from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
 from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.limits import MAX_RANK
@@ -112,12 +111,16 @@ def signature_name(request: Any) -> str:
     name = request.get("signature_name", "")
     if not isinstance(name, str):
         raise InvalidInputError(f"'signature_name' is {_describe(name)}; send the name as a string")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"'signature_name' is {_describe(name)}, which is not UTF-8") from error
     return name
 
 
 def is_base64(value: Any) -> bool:
     """Whether a JSON value is {"b64": "..."}, the form of bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def from_base64(value: dict[str, Any]) -> bytes:
@@ -238,8 +241,9 @@ def _read_tensor(value: Any, info: TensorInfo, path_of: PathFormatter) -> Array:
     return array.reshape(flat.shape)
 
 
-# The code of the struct module that decides which numbers a dtype accepts. Integers narrower than int32 take
-# the low bits of one (AddValueToTensor, and Tensor::FromProto after it).
+# The code of the struct module that decides which numbers a dtype accepts, except that numbers beyond float32
+# become infinite. Integers narrower than int32 take the low bits of one (AddValueToTensor, and
+# Tensor::FromProto after it).
 _STRUCT_CODES: Mapping[DType, str] = {
     DType.DT_FLOAT: "f",
     DType.DT_DOUBLE: "d",
@@ -272,7 +276,11 @@ def _convert(flat: FlatArray, dtype: DType) -> Array | None:
     try:
         # numpy takes three times as long, and accepts floats for integers
         data = struct.pack(f"<{len(values)}{code}", *values)
-    except (struct.error, OverflowError):
+    except OverflowError:
+        # only float32: JSON has no larger number than float64
+        with np.errstate(over="ignore"):
+            return np.array(values, np.float64).astype(dtype.numpy)
+    except struct.error:
         return None
     return np.frombuffer(data, f"<{code}").astype(dtype.numpy, copy=False)
 
@@ -282,7 +290,7 @@ def _convert_strings(flat: FlatArray) -> Array | None:
         return None
     array = np.empty(len(flat.values), object)
     try:
-        array[:] = [value.encode() if type(value) is str else from_base64(value) for value in flat.values]
+        array[:] = [to_bytes(value) if type(value) is str else from_base64(value) for value in flat.values]
     except ValueError:
         return None
     return array
@@ -316,28 +324,20 @@ def _hint(value: Any, dtype: DType) -> str | None:
         return "send a number"
     code = _STRUCT_CODES[dtype]
     if code not in _RANGES:
-        fits = code == "d" or not math.isfinite(value) or abs(value) < _FLOAT32_OVERFLOW
-        return None if fits else "send a number that fits 32 bits"
+        return None
     low, high = _RANGES[code]
     if kind is float and not abs(value) >= 2**63:
         return "send an integer, without a decimal point or exponent"
     return None if kind is int and low <= value <= high else f"send an integer from {low} to {high}"
 
 
-# Halfway between the largest float32 and the next power of two: from here on, rounding results in infinity.
-_FLOAT32_OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103
-
-
 def _string_hint(value: Any) -> str | None:
+    if type(value) is str:
+        return None
+    if not isinstance(value, dict):
+        return 'send a string, or bytes as {"b64": "..."}'
     try:
-        if type(value) is str:
-            value.encode()
-        elif type(value) is dict:
-            from_base64(value)
-        else:
-            return 'send a string, or bytes as {"b64": "..."}'
-    except UnicodeEncodeError:
-        return 'it contains a lone surrogate; send bytes that are not text as {"b64": "..."}'
+        from_base64(value)
     except ValueError:
         if not is_base64(value):
             return 'send bytes as an object with the single key "b64"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import orjson
 from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
+from tfserving.server.rest.float32_digits import round_to_digits
+from tfserving.server.rest.json_body import to_bytes
 from tfserving.server.rest.predict_request import JSON_DTYPES, Format
 from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.model_spec import ModelSpec
@@ -23,9 +26,10 @@ _INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
     """The response to a predict request: {"predictions": [...]} in row format, else {"outputs": ...}.
 
-    A single output has no name. float32 values have the fewest digits that identify them. NaN and infinities
-    are the tokens NaN, Infinity and -Infinity, which RapidJSON and Python parse. Strings of outputs named
-    *_bytes become {"b64": "..."}; other strings become text, with U+FFFD for bytes that are not UTF-8.
+    A single output has no name. float32 values have the digits of `round_to_digits`, float64 values the
+    fewest digits that identify them. NaN and infinities are the tokens NaN, Infinity and -Infinity, which
+    RapidJSON and Python parse. Strings of outputs named *_bytes become {"b64": "..."}; other strings stay as
+    they are, also if they are not UTF-8.
 
     Raises:
         InvalidInputError: the dtype of an output cannot be written as JSON; or in row format, the first
@@ -103,7 +107,8 @@ def _prepare(name: str, array: Array) -> Array:
         prepared[:] = [to_json(value) for value in array.reshape(-1).tolist()]
         return prepared.reshape(array.shape)
     # not ascontiguousarray, which turns a scalar into a vector
-    return np.asarray(array, dtype.numpy, order="C")
+    native = np.asarray(array, dtype.numpy, order="C")
+    return round_to_digits(native) if dtype is DType.DT_FLOAT else native
 
 
 def _to_base64(value: bytes | str) -> dict[str, str]:
@@ -111,8 +116,14 @@ def _to_base64(value: bytes | str) -> dict[str, str]:
     return {"b64": base64.b64encode(data).decode("ascii")}
 
 
-def _to_text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+def _to_text(value: bytes | str) -> str | orjson.Fragment:
+    if isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        text = json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+        return orjson.Fragment(to_bytes(text))
 
 
 def _dumps(value: Any) -> bytes:
@@ -142,7 +153,7 @@ def _rows(array: Array) -> list[Any]:
     """The rows of an array, each a value that orjson can serialize."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [orjson.Fragment(_encode_array(np.asarray(row))) for row in array]
-    # not tolist for numbers: as a Python float, a float32 has the digits of a float64
+    # not tolist for numbers: orjson writes rows of numpy faster
     return array.tolist() if array.dtype == object else list(array)
 
 
@@ -158,7 +169,7 @@ def _check_rows(outputs: Mapping[str, Array]) -> None:
 
 
 def _scores(messages: Any, field: str) -> list[Any]:
-    return _rows(np.array([getattr(message, field) for message in messages], np.float32))
+    return _rows(round_to_digits(np.array([getattr(message, field) for message in messages], np.float32)))
 
 
 def _as_json(message: Any) -> Any:

@@ -27,8 +27,8 @@ from tfserving.wire.http_status import status_of
 log = logging.getLogger(__name__)
 
 
-# A small compressed body can become a large one: this bounds the memory that it takes.
-MAX_INFLATED_BYTES = 1 << 28
+# kMaxUncompressedBytes in gzip_zlib.h. A small compressed body can become a large one.
+MAX_INFLATED_BYTES = 100 << 20
 # Compressing a shorter response costs more time than it saves.
 MIN_COMPRESSED_BYTES = 1 << 14
 
@@ -57,11 +57,10 @@ class RestApi:
         return response
 
     async def _respond(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
-        if request.method == "OPTIONS" and self._options.cors:
+        if request.method == "OPTIONS" and _WEB_ORIGIN.search(request.headers.get("Origin", "")):
+            rest_paths.parse_path(request.raw_path)
             return json_response(b"")
-        call = rest_paths.parse_request_line(
-            "GET" if request.method == "HEAD" else request.method, request.raw_path
-        )
+        call = rest_paths.parse_request_line(request.method, request.raw_path)
         context.method, context.requested_spec = rest_paths.GRPC_NAMES[call.method], call.spec
         if call.method is RestMethod.STATUS:
             return json_response(responses.encode_status(self._service.status(context, call.spec)))
@@ -126,6 +125,8 @@ _CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+# The origin of a preflight request (RestApiRequestDispatcher in http_server.cc).
+_WEB_ORIGIN = re.compile("https?://")
 _ACCEPTS_GZIP = re.compile(
     r"(?:^|,)\s*(?:gzip|\*)\s*(?:$|,|;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE
 )

@@ -52,8 +52,23 @@ _USAGE = (
 )
 
 
+def parse_path(raw_path: str) -> str:
+    """The path of a request, with its query string, without the scheme and host that proxies send.
+
+    Raises:
+        NotFoundError: the path does not start with /v1/.
+    """
+    path = _ORIGIN.sub("", raw_path, count=1)
+    if path[:4].lower() != "/v1/":
+        raise NotFoundError(f"path {path} does not exist; {_USAGE}")
+    return path
+
+
 def parse_request_line(method: str, raw_path: str) -> RestCall:
     """Parse the method and the path of a request.
+
+    As in tensorflow_model_server, a query string is not separated from the path: it becomes part of a model
+    name or label at the end of the path, and is malformed after anything else.
 
     Args:
         method: "GET", "POST", ...
@@ -63,13 +78,12 @@ def parse_request_line(method: str, raw_path: str) -> RestCall:
         NotFoundError: the path does not start with /v1/.
         InvalidInputError: the API does not have this path or method (tensorflow_model_server returns no 405).
     """
-    path = _ORIGIN.sub("", raw_path, count=1).partition("?")[0]
-    if path[:4].lower() != "/v1/":
-        raise NotFoundError(f"path {path} does not exist; {_USAGE}")
+    path = parse_path(raw_path)
     pattern = {"GET": _GET, "POST": _POST}.get(method)
     match = pattern.fullmatch(path) if pattern else None
     if match is None:
-        raise InvalidInputError(f"malformed request {method} {path}; {_USAGE}")
+        hint = "omit the query string" if "?" in path else _USAGE
+        raise InvalidInputError(f"malformed request {method} {path}; {hint}")
     name, label, version = match["name"], match["label"], match["version"]
     if not name:
         raise InvalidInputError(f"path {path} has no model name; use GET /v1/models/NAME")
