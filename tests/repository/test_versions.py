@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.versions import (
-    check_version_dir,
     find_versions,
     list_versions,
     next_version,
@@ -175,53 +175,6 @@ class TestNext:
         (tmp_path / str(2**63 - 1)).mkdir()
         with pytest.raises(RepositoryError, match="has version 9223372036854775807, the largest possible"):
             next_version(tmp_path)
-
-
-class TestCheckVersionDir:
-    def test_accepts_a_complete_version(self, tmp_path: Path, fill_version: Fill) -> None:
-        fill_version(tmp_path / "1")
-        check_version_dir(tmp_path / "1")
-
-    def test_accepts_a_version_without_variables(self, tmp_path: Path) -> None:
-        (tmp_path / "saved_model.pb").write_bytes(b"x")
-        check_version_dir(tmp_path)
-        (tmp_path / "variables").mkdir()
-        check_version_dir(tmp_path)
-
-    def test_checks_that_every_shard_exists(self, tmp_path: Path, fill_version: Fill) -> None:
-        fill_version(tmp_path / "1")
-        (tmp_path / "1/variables/variables.data-00000-of-00001").unlink()
-        for name in ("variables.data-00000-of-00002", "variables.data-00001-of-00002"):
-            (tmp_path / "1/variables" / name).write_bytes(b"data")
-        check_version_dir(tmp_path / "1")
-        (tmp_path / "1/variables/variables.data-00001-of-00002").unlink()
-        with pytest.raises(RepositoryError, match=r"has no variables/variables[.]data-00001-of-00002"):
-            check_version_dir(tmp_path / "1")
-
-    @pytest.mark.parametrize(
-        ("missing", "error"),
-        [
-            ("saved_model.pb", "has no saved_model.pb"),
-            ("variables/variables.index", "has no variables/variables.index"),
-            ("variables/variables.data-00000-of-00001", "has no variables/variables.data-00000-of-00001"),
-        ],
-    )
-    def test_rejects_an_incomplete_version(
-        self, missing: str, error: str, tmp_path: Path, fill_version: Fill
-    ) -> None:
-        fill_version(tmp_path / "1")
-        (tmp_path / "1" / missing).unlink()
-        with pytest.raises(RepositoryError, match=f"/1 {error}; copy or export the model again"):
-            check_version_dir(tmp_path / "1")
-
-    def test_rejects_an_empty_saved_model_pb(self, tmp_path: Path) -> None:
-        (tmp_path / "saved_model.pb").touch()
-        with pytest.raises(RepositoryError, match=r"has an empty saved_model\.pb"):
-            check_version_dir(tmp_path)
-
-    def test_rejects_a_missing_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(RepositoryError, match="/7 is not a directory"):
-            check_version_dir(tmp_path / "7")
 
 
 class TestStaged:

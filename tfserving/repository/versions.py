@@ -1,4 +1,4 @@
-"""Versions on disk: which directories are versions, which are complete, and how to publish a new one.
+"""Versions on disk: which directories are versions, and how to publish a new one.
 
 A version is a SavedModel in `BASE_PATH/INTEGER/`. Servers load it as soon as it appears, so a new version is
 written to a staging directory, whose name is not an integer, and then renamed to its number.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.model_names import quote
 
 # The model repository in the official image, and so the beginning of each base_path in a models.config.
@@ -108,33 +109,6 @@ def next_version(base_path: str | os.PathLike[str]) -> int:
             f"{os.fspath(base_path)} has version {largest}, the largest possible; choose an unused number"
         )
     return max(largest, 0) + 1
-
-
-def check_version_dir(path: str | os.PathLike[str]) -> None:
-    """Check by names and sizes of files that `path` is a complete SavedModel.
-
-    Raises:
-        RepositoryError: it is not a directory, saved_model.pb is missing or empty, or a file of the variables
-            is missing.
-    """
-    error = find_version_error(path)
-    if error is not None:
-        raise RepositoryError(f"{os.fspath(path)} {error}; copy or export the model again")
-
-
-def find_version_error(path: str | os.PathLike[str]) -> str | None:
-    """Why `path` is not a complete SavedModel, as the end of a sentence about it; None if it is one."""
-    path = Path(path)
-    try:
-        if not path.is_dir():
-            return "is not a directory"
-        if not (path / "saved_model.pb").is_file():
-            return "has no saved_model.pb"
-        if (path / "saved_model.pb").stat().st_size == 0:
-            return "has an empty saved_model.pb"
-        return _find_variables_error(path / "variables")
-    except OSError as error:
-        return f"is not readable ({error.strerror})"
 
 
 @contextlib.contextmanager
@@ -246,25 +220,6 @@ def _children(base_path: str | os.PathLike[str]) -> list[Path]:
         raise RepositoryError(
             f"cannot list {os.fspath(base_path)}: {error.strerror}; expected a directory of versions"
         ) from error
-
-
-def _find_variables_error(variables: Path) -> str | None:
-    if not variables.is_dir():
-        return None  # a model without variables has no such directory
-    names = {path.name for path in variables.iterdir()}
-    shards = {name: match for name in names if (match := _SHARD.fullmatch(name))}
-    indexes = {name.removesuffix(".index") for name in names if name.endswith(".index")}
-    for match in shards.values():
-        if match["prefix"] not in indexes:
-            return f"has no variables/{match['prefix']}.index"
-    for prefix in sorted(indexes):
-        counts = {match["count"] for match in shards.values() if match["prefix"] == prefix}
-        count = max(counts, default="00001")
-        for number in range(int(count)):
-            name = f"{prefix}.data-{number:05d}-of-{count}"
-            if name not in names:
-                return f"has no variables/{name}"
-    return None
 
 
 def _last_change(path: Path) -> float:
