@@ -74,14 +74,22 @@ class TestResolve:
     def test_paths_do_not_change_without_models_dir(self) -> None:
         assert resolve("/models/digits") == Path("/models/digits")
 
-    @pytest.mark.parametrize("base_path", ["digits", "./digits", "", "models/digits"])
+    @pytest.mark.parametrize(
+        "base_path", ["digits", "./digits", "", "models/digits", "file:/models/digits", "a/b://c"]
+    )
     def test_rejects_relative_paths(self, base_path: str) -> None:
         with pytest.raises(RepositoryError, match="is relative; write /models/NAME"):
             resolve(base_path, "models")
 
-    def test_rejects_uris(self) -> None:
-        with pytest.raises(RepositoryError, match="is a URI; copy the model"):
-            resolve("gs://bucket/digits", "models")
+    @pytest.mark.parametrize("base_path", ["file:///models/digits", "file://host/models/digits"])
+    def test_reads_the_path_of_a_file_uri(self, base_path: str, tmp_path: Path) -> None:
+        assert resolve(base_path, tmp_path) == tmp_path / "digits"
+        assert resolve(base_path) == Path("/models/digits")
+
+    @pytest.mark.parametrize("base_path", ["gs://bucket/digits", "s3://bucket/digits", "FILE:///models/a"])
+    def test_rejects_other_uris(self, base_path: str) -> None:
+        with pytest.raises(RepositoryError, match="is a URI of another file system; copy the model"):
+            resolve(base_path, "models")
 
 
 @pytest.mark.parametrize(

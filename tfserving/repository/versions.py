@@ -32,7 +32,7 @@ _LEFTOVER_SECONDS = 24 * 60 * 60.0
 # What absl::SimpleAtoi accepts, which file_system_storage_path_source.cc of TensorFlow Serving 2.20 uses.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 
-_SHARD = re.compile(r"(?P<prefix>.+)\.data-[0-9]{5}-of-(?P<count>[0-9]{5})", re.ASCII)
+_URI = re.compile(r"(?P<scheme>[a-zA-Z][0-9a-zA-Z.]*)://", re.ASCII)
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -42,21 +42,37 @@ def resolve(base_path: str, models_dir: str | os.PathLike[str] | None = None) ->
     """The directory on this machine for a base_path of a models.config.
 
     `/models` stands for `models_dir`. Other paths do not change, nor does any path without a `models_dir`.
-    `..` is resolved first and by name, so no path leaves `models_dir`.
+    `..` is resolved first and by name, so no path leaves `models_dir`. `file:///models/NAME` is
+    `/models/NAME`.
 
     Raises:
-        RepositoryError: the path is relative or a URI, which neither engine supports.
+        RepositoryError: the path is relative, or a URI other than `file://`.
     """
-    if "://" in base_path:
+    local = local_path(base_path)
+    if local is None:
         raise RepositoryError(
-            f"base_path {quote(base_path)} is a URI; copy the model to {MODELS_ROOT}/NAME and write that"
+            f"base_path {quote(base_path)} is a URI of another file system; "
+            f"copy the model to {MODELS_ROOT}/NAME and write that"
         )
-    if not base_path.startswith("/"):
+    if not local.startswith("/"):
         raise RepositoryError(f"base_path {quote(base_path)} is relative; write {MODELS_ROOT}/NAME")
-    path = PurePosixPath("/" + os.path.normpath(base_path).lstrip("/"))
+    path = PurePosixPath("/" + os.path.normpath(local).lstrip("/"))
     if models_dir is None or not path.is_relative_to(MODELS_ROOT):
         return Path(path)
     return Path(models_dir) / path.relative_to(MODELS_ROOT)
+
+
+def is_uri(base_path: str) -> bool:
+    """Whether a base_path is a URI, as tensorflow/core/platform/path.cc decides."""
+    return _URI.match(base_path) is not None
+
+
+def local_path(base_path: str) -> str | None:
+    """The path of a base_path, also if it is a `file://` URI, whose host is ignored; None for other URIs."""
+    match = _URI.match(base_path)
+    if match is None:
+        return base_path
+    return "/" + base_path[match.end() :].partition("/")[2] if match["scheme"] == "file" else None
 
 
 def parse_version(name: str) -> int | None:
