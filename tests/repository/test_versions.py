@@ -196,13 +196,18 @@ class TestStaged:
     def test_each_directory_is_new(self, tmp_path: Path, stage: Stage) -> None:
         assert stage(tmp_path) != stage(tmp_path)
 
-    def test_other_users_can_read_it(self, tmp_path: Path, stage: Stage) -> None:
-        old = os.umask(0o022)
+    def test_everyone_can_read_the_directories_that_it_creates(self, tmp_path: Path, stage: Stage) -> None:
+        (tmp_path / "mine").mkdir(mode=0o700)
+        old = os.umask(0o027)
         try:
-            staging = stage(tmp_path)
+            stage(tmp_path / "mine/models/digits")
         finally:
             os.umask(old)
-        assert stat.S_IMODE(staging.stat().st_mode) == 0o755
+        modes = [
+            stat.S_IMODE((tmp_path / name).stat().st_mode)
+            for name in ("mine", "mine/models", "mine/models/digits")
+        ]
+        assert modes == [0o700, 0o755, 0o755]
 
     def test_rejects_a_base_path_that_cannot_be_created(self, tmp_path: Path, stage: Stage) -> None:
         (tmp_path / "file").write_text("")
@@ -306,6 +311,30 @@ class TestPublish:
         assert path == tmp_path / "7"
         assert path.stat().st_ino == inode
         assert os.listdir(tmp_path) == ["7"]
+
+    def test_everyone_can_read_the_version(self, tmp_path: Path, write: Write) -> None:
+        staging = write(tmp_path)
+        staging.chmod(0o700)
+        (staging / "variables").chmod(0o750)
+        (staging / "mark").chmod(0o600)
+        (staging / "variables" / "variables.index").chmod(0o640)
+        path = publish(staging, tmp_path, 1)
+        names = (".", "variables", "mark", "variables/variables.index")
+        assert [oct(stat.S_IMODE((path / name).stat().st_mode)) for name in names] == [
+            "0o755",
+            "0o755",
+            "0o644",
+            "0o644",
+        ]
+
+    def test_does_not_change_the_target_of_a_link(self, tmp_path: Path, write: Write) -> None:
+        target = tmp_path / "elsewhere"
+        target.write_text("")
+        target.chmod(0o600)
+        staging = write(tmp_path / "m")
+        (staging / "link").symlink_to(target)
+        publish(staging, tmp_path / "m", 1)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
     def test_takes_the_next_number_by_default(self, tmp_path: Path, write: Write) -> None:
         (tmp_path / "4").mkdir()

@@ -142,9 +142,8 @@ def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     # The name is known before the directory is created, so an interrupt in between leaves nothing behind.
     try:
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            _make_directories(base)
             _remove_leftovers(base)
-            # tempfile.mkdtemp would set mode 0700, and the user in a container could not read the version.
             staging.mkdir()
         except OSError as error:
             raise RepositoryError(
@@ -160,8 +159,9 @@ def publish(
 ) -> Path:
     """Rename `staging` to version `version` of `base_path`, by default the next one; returns its path.
 
-    The files are synced to disk before the rename. A version is never overwritten: not if it is an empty
-    directory, nor if two processes publish at the same time.
+    Everyone may read the version, whatever the umask, since the user in a container is another one. The files
+    are synced to disk before the rename. A version is never overwritten: not if it is an empty directory, nor
+    if two processes publish at the same time.
 
     Raises:
         InvalidInputError: `version` is out of range.
@@ -173,6 +173,7 @@ def publish(
         if version is not None:
             _check_range(version)
         check_version_dir(staging)
+        _make_readable(staging)
         _sync_tree(staging)
         while True:
             target = base / str(next_version(base) if version is None else version)
@@ -255,6 +256,29 @@ def _discard(staging: Path) -> None:
     # The base path as well if it is empty: the failed export created it.
     with contextlib.suppress(OSError):
         staging.parent.rmdir()
+
+
+def _make_directories(path: Path) -> None:
+    """Create a directory and its parents, readable for everyone; existing ones do not change."""
+    created = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in created:
+        _add_mode(one, 0o555)
+
+
+def _make_readable(path: Path) -> None:
+    for directory, _, files in os.walk(path):
+        _add_mode(Path(directory), 0o555)
+        for name in files:
+            file = Path(directory, name)
+            if not file.is_symlink():
+                _add_mode(file, 0o444)
+
+
+def _add_mode(path: Path, mode: int) -> None:
+    before = stat.S_IMODE(path.stat().st_mode)
+    if before | mode != before:
+        path.chmod(before | mode)
 
 
 def _sync_tree(path: Path) -> None:
