@@ -18,7 +18,7 @@ from examples.digits import load_scans, train
 from export_saved_model import export_saved_model
 from tfserving.errors import TfServingError
 from tfserving.export.tf_logging import quiet_tensorflow
-from tfserving.repository.versions import check_version_dir
+from tfserving.repository.completeness import check_version_dir
 
 HALF_PLUS = ("half_plus_latest", "half_plus_all", "half_plus_pinned")
 HALF_PLUS_VERSIONS = (1, 2, 3)

@@ -64,8 +64,8 @@ check_model_directory() {
 }
 
 check_saved_model() { # DIRECTORY
-  [[ -s $1/saved_model.pb ]] || reject "$(quoted "$1") is not a SavedModel: saved_model.pb is missing or empty;" \
-    "export the version again or remove the directory"
+  [[ -s $1/saved_model.pb || -s $1/saved_model.pbtxt ]] || reject "$(quoted "$1") is not a SavedModel:" \
+    "saved_model.pb is missing or empty; export the version again or remove the directory"
 }
 
 # is_json FILE: no models.config in protobuf text format begins with a bracket.

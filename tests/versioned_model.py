@@ -31,16 +31,15 @@ class VersionedModel:
 
     def publish(self, base_path: Path, version: int) -> Path:
         """Publish a complete version with one rename."""
-        return self._publish(base_path, version, self.graph(version))
+        with versions.stage_version(base_path) as staging:
+            (staging / "saved_model.pb").write_bytes(self.graph(version))
+            return versions.publish(staging, base_path, version)
 
     def publish_broken(self, base_path: Path, version: int) -> Path:
         """Publish a version that no server can load."""
-        return self._publish(base_path, version, b"\xff" + self.graph(version)[::-1])
-
-    def _publish(self, base_path: Path, version: int, graph: bytes) -> Path:
         with versions.stage_version(base_path) as staging:
-            (staging / "saved_model.pb").write_bytes(graph)
-            return versions.publish(staging, base_path, version)
+            (staging / "saved_model.pb").write_bytes(b"\xff" + self.graph(version)[::-1])
+            return staging.rename(base_path / str(version))
 
 
 def export(directory: Path, seconds: float = 0.05) -> None:

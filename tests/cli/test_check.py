@@ -55,10 +55,29 @@ def test_rejects_a_file_that_is_not_readable(config, message, run):
     assert run(main, "--config", config) == (2, "", f"tfserving check: error: {message}")
 
 
-def test_rejects_a_file_that_is_not_utf_8(run):
-    Path("m.config").write_bytes(b"model\xff")
-    err = run(main, "--config", "m.config")[2]
-    assert err.endswith("m.config is not UTF-8 at byte 5; save the file as UTF-8\n")
+def test_accepts_comments_in_other_encodings(run):
+    Path("m.config").write_bytes("# 模型\n".encode("gbk") + TEXT.encode() + "# Modèle".encode("latin-1"))
+    assert run(main, "--config", "m.config") == (0, "m.config: no errors\n", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"model\xff",
+            "column 6: Interpreting non ascii codepoint 255: byte 0xFF outside strings and comments",
+        ),
+        (b"\xef\xbb\xbf" + TEXT.encode(), "the file begins with a byte order mark; save it as UTF-8 without"),
+        (b"\xef\xbb\xbf" + JSON.encode(), "the file begins with a byte order mark; save it as UTF-8 without"),
+        (TEXT.encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+        (JSON.replace('"a"', '"é"').encode("latin-1"), "column 12: byte 0xE9 is not UTF-8; save the file as"),
+    ],
+)
+def test_rejects_other_encodings(content, message, run):
+    Path("m.config").write_bytes(content)
+    status, out, err = run(main, "--config", "m.config")
+    assert (status, out) == (2, "")
+    assert f"m.config:1: error: column 1: {message}" in err or f"m.config:1: error: {message}" in err
 
 
 def test_rejects_a_missing_models_dir(run):

@@ -38,4 +38,4 @@ def test_rejects_a_file_that_is_not_a_model(run, make_version):
     (make_version("a", 1) / "saved_model.pb").write_bytes(b"\xff" * 9)
     status, _, err = run(main, "models/a/1")
     assert status == 2
-    assert "models/a/1/saved_model.pb" in err
+    assert "models/a/1 has a saved_model.pb that is not a valid SavedModel; copy or export" in err

@@ -1,4 +1,4 @@
-"""Model repositories of empty SavedModels: the repository code checks only names and sizes."""
+"""Model repositories of minimal SavedModels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.saved_models import write_saved_model
 
 MakeVersion = Callable[..., Path]
 
@@ -23,7 +25,7 @@ def make_version(models_dir: Path) -> MakeVersion:
 
     def make(model: str, version: int | str) -> Path:
         path = models_dir / model / str(version)
-        fill(path)
+        write_saved_model(path)
         return path
 
     return make
@@ -31,11 +33,4 @@ def make_version(models_dir: Path) -> MakeVersion:
 
 @pytest.fixture
 def fill_version() -> Callable[[Path], None]:
-    return fill
-
-
-def fill(path: Path) -> None:
-    (path / "variables").mkdir(parents=True)
-    (path / "saved_model.pb").write_bytes(b"\x08\x01")
-    (path / "variables" / "variables.index").write_bytes(b"index")
-    (path / "variables" / "variables.data-00000-of-00001").write_bytes(b"data")
+    return write_saved_model

@@ -147,8 +147,17 @@ class TestParse:
         config = entry(model_platform=None).replace("name:", "model_type: TENSORFLOW name:")
         assert parse_config(config).models[0].name == "a"
 
-    def test_accepts_a_uri(self) -> None:
-        assert parse_config(entry(base_path="gs://bucket/a")).models[0].base_path == "gs://bucket/a"
+    def test_accepts_a_uri_of_a_file(self) -> None:
+        assert parse_config(entry(base_path="file:///models/a")).models[0].base_path == "file:///models/a"
+
+    def test_reports_where_a_character_outside_ascii_is(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            parse_config("model_config_list {\n  \u00a0config {} }", "the/models.config")
+        assert str(caught.value) == (
+            "Error parsing text-format tensorflow.serving.ModelServerConfig: 2:3: Interpreting non ascii "
+            "codepoint 194: U+00A0 (NO-BREAK SPACE) outside strings and comments; replace it with a space "
+            "(the/models.config)"
+        )
 
     @pytest.mark.parametrize(
         ("text", "line", "column"),
@@ -184,6 +193,11 @@ class TestParse:
             (
                 entry(base_path="models/a"),
                 'has base_path "models/a", which is not an absolute path; write base_path: "/models/a"',
+            ),
+            (
+                entry(base_path="s3://bucket/a"),
+                'has base_path "s3://bucket/a", a URI of a file system that servers cannot read; '
+                'copy the model to MODELS_DIR/a and write base_path: "/models/a"',
             ),
             (entry(base_path=None), 'has no base_path; write base_path: "/models/a"'),
             (entry(model_platform=None), 'has no model_platform; write model_platform: "tensorflow"'),

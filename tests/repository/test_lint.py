@@ -153,9 +153,53 @@ class TestText:
             (
                 GOOD.replace("/models/a", "gs://models/a"),
                 4,
-                "is a URI; models are read from /models",
+                'has base_path "gs://models/a", a URI of a file system that servers cannot read',
+                'copy the model to MODELS_DIR/a and write base_path: "/models/a"',
+            ),
+            (
+                GOOD.replace("/models/a", "file:///srv/a"),
+                4,
+                'has base_path "file:///srv/a", which is not under /models',
                 "/models/a",
             ),
+            (
+                GOOD.replace("/models/a", "file://models/a"),  # the host is models
+                4,
+                'has base_path "file://models/a", which is not under /models',
+                "/models/a",
+            ),
+            (
+                GOOD.replace("name:", "name:\u00a0"),
+                3,
+                "column 10: Interpreting non ascii codepoint 194: U+00A0 (NO-BREAK SPACE) outside strings",
+                "replace it with a space",
+            ),
+            (
+                GOOD.replace("    name", "\u3000name"),
+                3,
+                "column 1: Interpreting non ascii codepoint 227: U+3000 (IDEOGRAPHIC SPACE) outside strings",
+                "replace it with a space",
+            ),
+            (
+                GOOD.replace('"a"', "\u201ca\u201d"),
+                3,
+                "column 11: Interpreting non ascii codepoint 226: U+201C (LEFT DOUBLE QUOTATION MARK)",
+                "remove it, or quote the string",
+            ),
+            (
+                GOOD.replace("name:", "name:\udcff"),
+                3,
+                "column 10: Interpreting non ascii codepoint 255: byte 0xFF outside strings and comments",
+                "remove it",
+            ),
+            (
+                GOOD.replace('"a"', '"a\udce4"'),
+                3,
+                "column 13: a string is not UTF-8 at byte 0xE4",
+                "save the file as UTF-8",
+            ),
+            ("\ufeff" + GOOD, 1, "the file begins with a byte order mark", "save it as UTF-8 without one"),
+            ("\udcff\udcfem\0o\0", 1, "the file is UTF-16", "save it as UTF-8"),
             (
                 GOOD.replace('    model_platform: "tensorflow"\n', ""),
                 2,
@@ -292,6 +336,24 @@ class TestText:
     @given(st.text())
     def test_any_unicode_gives_only_diagnostics(self, text: str) -> None:
         assert all(isinstance(one, Diagnostic) for one in lint(text))
+
+    @pytest.mark.parametrize("comment", ["# 模型\u3000", '# caf\udce9 "', "# 'a\u00a0", "#\ufeff"])
+    def test_accepts_any_character_in_comments(self, comment: str) -> None:
+        assert lint(f"{comment}\n{GOOD}{comment}") == ()
+
+    @pytest.mark.parametrize("name", ["模型", "a\u00a0", "#\u00a0", '\\"\u3000'])
+    def test_accepts_any_character_in_strings(self, name: str) -> None:
+        for quote in "\"'":
+            text = with_lines(f"version_labels {{ key: {quote}{name}{quote} value: 1 }}")
+            assert [diagnostic.severity for diagnostic in lint(text)] == [Severity.NOTE]  # not for REST
+
+    def test_accepts_the_attributes_of_sampling(self) -> None:
+        config = "logging_config { sampling_config { sampling_rate: 0.1 attributes: 3 } }"
+        assert lint(with_lines(config)) == ()
+
+    @pytest.mark.parametrize("base_path", ["file:///models/a", "file://localhost/models/a"])
+    def test_accepts_file_uris(self, base_path: str) -> None:
+        assert lint(GOOD.replace("/models/a", base_path)) == ()
 
 
 class TestJson:

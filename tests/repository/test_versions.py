@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.versions import (
-    check_version_dir,
     find_versions,
     list_versions,
     next_version,
@@ -74,14 +74,22 @@ class TestResolve:
     def test_paths_do_not_change_without_models_dir(self) -> None:
         assert resolve("/models/digits") == Path("/models/digits")
 
-    @pytest.mark.parametrize("base_path", ["digits", "./digits", "", "models/digits"])
+    @pytest.mark.parametrize(
+        "base_path", ["digits", "./digits", "", "models/digits", "file:/models/digits", "a/b://c"]
+    )
     def test_rejects_relative_paths(self, base_path: str) -> None:
         with pytest.raises(RepositoryError, match="is relative; write /models/NAME"):
             resolve(base_path, "models")
 
-    def test_rejects_uris(self) -> None:
-        with pytest.raises(RepositoryError, match="is a URI; copy the model"):
-            resolve("gs://bucket/digits", "models")
+    @pytest.mark.parametrize("base_path", ["file:///models/digits", "file://host/models/digits"])
+    def test_reads_the_path_of_a_file_uri(self, base_path: str, tmp_path: Path) -> None:
+        assert resolve(base_path, tmp_path) == tmp_path / "digits"
+        assert resolve(base_path) == Path("/models/digits")
+
+    @pytest.mark.parametrize("base_path", ["gs://bucket/digits", "s3://bucket/digits", "FILE:///models/a"])
+    def test_rejects_other_uris(self, base_path: str) -> None:
+        with pytest.raises(RepositoryError, match="is a URI of another file system; copy the model"):
+            resolve(base_path, "models")
 
 
 @pytest.mark.parametrize(
@@ -177,53 +185,6 @@ class TestNext:
             next_version(tmp_path)
 
 
-class TestCheckVersionDir:
-    def test_accepts_a_complete_version(self, tmp_path: Path, fill_version: Fill) -> None:
-        fill_version(tmp_path / "1")
-        check_version_dir(tmp_path / "1")
-
-    def test_accepts_a_version_without_variables(self, tmp_path: Path) -> None:
-        (tmp_path / "saved_model.pb").write_bytes(b"x")
-        check_version_dir(tmp_path)
-        (tmp_path / "variables").mkdir()
-        check_version_dir(tmp_path)
-
-    def test_checks_that_every_shard_exists(self, tmp_path: Path, fill_version: Fill) -> None:
-        fill_version(tmp_path / "1")
-        (tmp_path / "1/variables/variables.data-00000-of-00001").unlink()
-        for name in ("variables.data-00000-of-00002", "variables.data-00001-of-00002"):
-            (tmp_path / "1/variables" / name).write_bytes(b"data")
-        check_version_dir(tmp_path / "1")
-        (tmp_path / "1/variables/variables.data-00001-of-00002").unlink()
-        with pytest.raises(RepositoryError, match=r"has no variables/variables[.]data-00001-of-00002"):
-            check_version_dir(tmp_path / "1")
-
-    @pytest.mark.parametrize(
-        ("missing", "error"),
-        [
-            ("saved_model.pb", "has no saved_model.pb"),
-            ("variables/variables.index", "has no variables/variables.index"),
-            ("variables/variables.data-00000-of-00001", "has no variables/variables.data-00000-of-00001"),
-        ],
-    )
-    def test_rejects_an_incomplete_version(
-        self, missing: str, error: str, tmp_path: Path, fill_version: Fill
-    ) -> None:
-        fill_version(tmp_path / "1")
-        (tmp_path / "1" / missing).unlink()
-        with pytest.raises(RepositoryError, match=f"/1 {error}; copy or export the model again"):
-            check_version_dir(tmp_path / "1")
-
-    def test_rejects_an_empty_saved_model_pb(self, tmp_path: Path) -> None:
-        (tmp_path / "saved_model.pb").touch()
-        with pytest.raises(RepositoryError, match=r"has an empty saved_model\.pb"):
-            check_version_dir(tmp_path)
-
-    def test_rejects_a_missing_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(RepositoryError, match="/7 is not a directory"):
-            check_version_dir(tmp_path / "7")
-
-
 class TestStaged:
     def test_is_in_the_base_path_and_servers_ignore_it(self, tmp_path: Path, stage: Stage) -> None:
         staging = stage(tmp_path / "digits")
@@ -235,13 +196,18 @@ class TestStaged:
     def test_each_directory_is_new(self, tmp_path: Path, stage: Stage) -> None:
         assert stage(tmp_path) != stage(tmp_path)
 
-    def test_other_users_can_read_it(self, tmp_path: Path, stage: Stage) -> None:
-        old = os.umask(0o022)
+    def test_everyone_can_read_the_directories_that_it_creates(self, tmp_path: Path, stage: Stage) -> None:
+        (tmp_path / "mine").mkdir(mode=0o700)
+        old = os.umask(0o027)
         try:
-            staging = stage(tmp_path)
+            stage(tmp_path / "mine/models/digits")
         finally:
             os.umask(old)
-        assert stat.S_IMODE(staging.stat().st_mode) == 0o755
+        modes = [
+            stat.S_IMODE((tmp_path / name).stat().st_mode)
+            for name in ("mine", "mine/models", "mine/models/digits")
+        ]
+        assert modes == [0o700, 0o755, 0o755]
 
     def test_rejects_a_base_path_that_cannot_be_created(self, tmp_path: Path, stage: Stage) -> None:
         (tmp_path / "file").write_text("")
@@ -345,6 +311,30 @@ class TestPublish:
         assert path == tmp_path / "7"
         assert path.stat().st_ino == inode
         assert os.listdir(tmp_path) == ["7"]
+
+    def test_everyone_can_read_the_version(self, tmp_path: Path, write: Write) -> None:
+        staging = write(tmp_path)
+        staging.chmod(0o700)
+        (staging / "variables").chmod(0o750)
+        (staging / "mark").chmod(0o600)
+        (staging / "variables" / "variables.index").chmod(0o640)
+        path = publish(staging, tmp_path, 1)
+        names = (".", "variables", "mark", "variables/variables.index")
+        assert [oct(stat.S_IMODE((path / name).stat().st_mode)) for name in names] == [
+            "0o755",
+            "0o755",
+            "0o644",
+            "0o644",
+        ]
+
+    def test_does_not_change_the_target_of_a_link(self, tmp_path: Path, write: Write) -> None:
+        target = tmp_path / "elsewhere"
+        target.write_text("")
+        target.chmod(0o600)
+        staging = write(tmp_path / "m")
+        (staging / "link").symlink_to(target)
+        publish(staging, tmp_path / "m", 1)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
     def test_takes_the_next_number_by_default(self, tmp_path: Path, write: Write) -> None:
         (tmp_path / "4").mkdir()

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.saved_models import saved_model
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
@@ -170,7 +172,9 @@ class Checkout:
         for version in versions:
             directory = self.models / name / str(version)
             (directory / "variables").mkdir(parents=True)
-            (directory / "saved_model.pb").write_bytes(f"{name} {version}".encode())
+            graph = saved_model("Placeholder")
+            graph.meta_graphs[0].graph_def.node[0].name = f"{name} {version}"
+            (directory / "saved_model.pb").write_bytes(graph.SerializeToString())
         return self.models / name
 
     def add_config(self, text: str = CONFIG, name: str = "models.config") -> Path:

@@ -135,6 +135,39 @@ def test_an_access_log_that_cannot_be_opened_exits_with_255(tmp_path):
     assert (code, f"cannot start: --access_log={tmp_path}" in errors) == (255, True)
 
 
+@pytest.mark.parametrize("base_path", ["s3://bucket/m", "gs://bucket/m"])
+def test_a_base_path_in_another_file_system_exits_with_255(base_path, tmp_path):
+    code, errors = run(f"--model_base_path={base_path}")
+    assert code == 255
+    assert (
+        f'cannot start: --model_base_path: base_path "{base_path}" is a URI of another file system' in errors
+    )
+    flags = models(tmp_path, "good")
+    config = tmp_path / "models.config"
+    config.write_text(config.read_text().replace("/models/good", base_path))
+    code, errors = run(*flags)
+    assert code == 255
+    assert (
+        f'model "good" has base_path "{base_path}", a URI of a file system that servers cannot read' in errors
+    )
+
+
+def test_serves_a_base_path_that_is_a_file_uri(tmp_path):
+    models(tmp_path, "good")
+    with started("--port=0", f"--model_base_path=file://{tmp_path}/good") as process:
+        wait_for_log(process, "gRPC API listening")
+        assert stop(process)[0] == 0
+
+
+def test_serves_a_config_with_a_comment_in_another_encoding(tmp_path):
+    flags = models(tmp_path, "good")
+    config = tmp_path / "models.config"
+    config.write_bytes("# 模型\n".encode("gbk") + config.read_bytes())
+    with started("--port=0", *flags) as process:
+        wait_for_log(process, "gRPC API listening")
+        assert stop(process)[0] == 0
+
+
 def test_invalid_flags_exit_with_2():
     code, errors = run("--model_base_path=/models/m", "--rest_api_port=70000")
     assert code == 2

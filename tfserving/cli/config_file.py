@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tfserving.errors import ConfigError, RepositoryError
+from tfserving.repository.config_text import read_config_text
 from tfserving.repository.diagnostics import has_errors
 from tfserving.repository.lint import lint
 
@@ -30,14 +31,12 @@ def read_text(file: str) -> str:
     """The content of a configuration file.
 
     Raises:
-        ConfigError: the file is not readable or not UTF-8.
+        ConfigError: the file is not readable.
     """
     try:
-        return Path(file).read_bytes().decode()
+        return read_config_text(file)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 at byte {error.start}; save the file as UTF-8") from error
 
 
 def print_diagnostics(file: str, text: str, models_dir: Path | None = None) -> bool:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
-from tfserving.repository.versions import check_version_dir
+from tfserving.repository.completeness import check_version_dir
 from tfserving.wire.signatures import describe, read_saved_model
 
 

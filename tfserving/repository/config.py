@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tfserving.errors import ConfigError
 from tfserving.repository.config_text import parse_text_format
 from tfserving.repository.model_names import name_or_placeholder, quote
-from tfserving.repository.versions import MODELS_ROOT
+from tfserving.repository.versions import MODELS_ROOT, local_path
 
 PLATFORM = "tensorflow"
 
@@ -129,7 +129,13 @@ def find_entry_errors(entry: Any) -> Iterator[EntryError]:
     base_path, platform, old = entry.base_path, entry.model_platform, entry.model_type
     if not base_path:
         yield EntryError("base_path", "has no base_path", base_path_hint(entry.name))
-    elif not base_path.startswith("/") and "://" not in base_path:
+    elif (path := local_path(base_path)) is None:
+        message = f"has base_path {quote(base_path)}, a URI of a file system that servers cannot read"
+        hint = (
+            f"copy the model to MODELS_DIR/{name_or_placeholder(entry.name)} and {base_path_hint(entry.name)}"
+        )
+        yield EntryError("base_path", message, hint)
+    elif not path.startswith("/"):
         message = f"has base_path {quote(base_path)}, which is not an absolute path"
         yield EntryError("base_path", message, base_path_hint(entry.name))
     hint = f'write model_platform: "{PLATFORM}"'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ from tfserving.repository import text_positions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
 from tfserving.wire import messages
+
+_BYTE_ORDER_MARK = "\ufeff"
+# As `read_config_text` decodes them.
+_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Comments, strings, and characters outside both.
+_NOT_ASCII = re.compile(
+    r"""\#[^\n]* | "(?:[^"\\\n]|\\.)*"? | '(?:[^'\\\n]|\\.)*'? | [^\x00-\x7f]""", re.VERBOSE
+)
 
 # tensorflow_model_server's message begins like this.
 _TEXT_ERROR = "Error parsing text-format tensorflow.serving.ModelServerConfig: "
@@ -30,18 +41,32 @@ class ConfigSyntaxError(ConfigError):
     Attributes:
         reason: what is wrong, without the position.
         line, column: the position, counted from 1; 0 if the parser does not report it.
+        hint: what to do; "" if only the reason is known.
     """
 
-    def __init__(self, reason: str, line: int, column: int, kind: str, origin: str = "") -> None:
-        super().__init__(f"{kind}{line}:{column}: {reason}" + (f" ({origin})" if origin else ""))
+    def __init__(
+        self, reason: str, line: int, column: int, kind: str, origin: str = "", hint: str = ""
+    ) -> None:
+        what = f"{reason}; {hint}" if hint else reason
+        super().__init__(f"{kind}{line}:{column}: {what}" + (f" ({origin})" if origin else ""))
         self.reason = reason
         self.line = line
         self.column = column
+        self.hint = hint
+
+
+def read_config_text(path: str | os.PathLike[str]) -> str:
+    """The content of a configuration file; bytes that are not UTF-8, as in comments, become lone surrogates.
+
+    Raises:
+        OSError: the file is not readable.
+    """
+    return Path(path).read_bytes().decode("utf-8", "surrogateescape")
 
 
 def is_json(text: str) -> bool:
     """Whether a configuration is written in JSON: in text format, it begins with the name of a field."""
-    return text.lstrip()[:1] in ("{", "[")
+    return text.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in ("{", "[")
 
 
 def read_message(text: str, *, allow_unknown: bool = False) -> Any:
@@ -55,6 +80,7 @@ def read_message(text: str, *, allow_unknown: bool = False) -> Any:
 
 def parse_text_format(text: str, *, origin: str = "", allow_unknown: bool = False) -> Any:
     """The ModelServerConfig message in text format; see `read_message`. `origin` names the file in errors."""
+    _check_characters(text, origin)
     message = messages.ModelServerConfig()
     try:
         return text_format.Parse(text, message, allow_unknown_field=allow_unknown)
@@ -103,6 +129,10 @@ def _parse_json(text: str, *, allow_unknown: bool) -> Any:
 
     The list of models may also be the whole text, or the value of `model_config_list`.
     """
+    _check_byte_order_mark(text, _JSON_ERROR)
+    if not_utf_8 := _SURROGATE.search(text):
+        reason = f"{_describe(not_utf_8[0])} is not UTF-8"
+        raise _error_at(text, not_utf_8.start(), reason, _JSON_ERROR, hint="save the file as UTF-8")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -120,6 +150,55 @@ def _parse_json(text: str, *, allow_unknown: bool) -> Any:
         entries = find_entries(root)
         line = entries[int(entry[1])].line if entry and int(entry[1]) < len(entries) else 1
         raise ConfigSyntaxError(str(error), line, 1, _JSON_ERROR) from error
+
+
+def _check_characters(text: str, origin: str) -> None:
+    """Reject characters that the parser of a server rejects, and Python's accepts.
+
+    Raises:
+        ConfigSyntaxError: a byte order mark, a character outside ASCII that is neither in a string nor in
+            a comment, or a string that is not UTF-8.
+    """
+    _check_byte_order_mark(text, _TEXT_ERROR, origin)
+    for match in _NOT_ASCII.finditer(text):
+        if match[0].startswith("#"):
+            continue
+        if match[0][0] not in "\"'":
+            # tensorflow_model_server says the same about the first byte.
+            first = match[0].encode("utf-8", "surrogateescape")[0]
+            what = f"{_describe(match[0])} outside strings and comments"
+            reason = f"Interpreting non ascii codepoint {first}: {what}"
+            hint = "replace it with a space" if match[0].isspace() else "remove it, or quote the string"
+            raise _error_at(text, match.start(), reason, _TEXT_ERROR, origin, hint)
+        if inside := _SURROGATE.search(match[0]):
+            reason = f"a string is not UTF-8 at {_describe(inside[0])}"
+            position = match.start() + inside.start()
+            raise _error_at(text, position, reason, _TEXT_ERROR, origin, "save the file as UTF-8")
+
+
+def _check_byte_order_mark(text: str, kind: str, origin: str = "") -> None:
+    if text.startswith(_BYTE_ORDER_MARK):
+        reason, hint = "the file begins with a byte order mark", "save it as UTF-8 without one"
+    elif text.startswith(_UTF_16_MARKS):
+        reason, hint = "the file is UTF-16", "save it as UTF-8 without a byte order mark"
+    else:
+        return
+    raise ConfigSyntaxError(reason, 1, 1, kind, origin, hint)
+
+
+def _describe(character: str) -> str:
+    """A character as `U+00A0 (NO-BREAK SPACE)`, or a byte that is not UTF-8 as `byte 0xFF`."""
+    if _SURROGATE.match(character):
+        return f"byte 0x{ord(character) & 0xFF:02X}"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'unnamed')})"
+
+
+def _error_at(
+    text: str, position: int, reason: str, kind: str, origin: str = "", hint: str = ""
+) -> ConfigSyntaxError:
+    line = text.count("\n", 0, position) + 1
+    column = position - text.rfind("\n", 0, position)
+    return ConfigSyntaxError(reason, line, column, kind, origin, hint)
 
 
 def _reject_repeated_members(root: Field) -> None:

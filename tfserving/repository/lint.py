@@ -21,7 +21,7 @@ from tfserving.repository.diagnostics import Diagnostic, Entry, Severity, list_n
 from tfserving.repository.lint_disk import lint_versions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
-from tfserving.repository.versions import MODELS_ROOT
+from tfserving.repository.versions import MODELS_ROOT, local_path
 from tfserving.wire import messages
 
 EXAMPLE = (
@@ -60,7 +60,9 @@ def lint(text: str, models_dir: Path | None = None) -> tuple[Diagnostic, ...]:
 
 
 def _syntax_error(error: ConfigSyntaxError, json: bool) -> Diagnostic:
-    hint = "fix the JSON" if json else f"fix it; the file is protobuf text format, for example {EXAMPLE}"
+    hint = error.hint or (
+        "fix the JSON" if json else f"fix it; the file is protobuf text format, for example {EXAMPLE}"
+    )
     column = f"column {error.column}: " if error.column else ""
     return Diagnostic(Severity.ERROR, max(error.line, 1), f"{column}{error.reason.rstrip('.')}", hint)
 
@@ -192,12 +194,11 @@ def _lint_labels(entry: Entry) -> Iterator[Diagnostic]:
 def _lint_base_path(entry: Entry) -> Iterator[Diagnostic]:
     """Base paths that tensorflow_model_server accepts, and this toolkit does not serve from."""
     base_path, at = entry.base_path, entry.at.first("base_path")
-    parts = [part for part in base_path.split("/") if part not in ("", ".")]
-    if "://" in base_path:
-        message = f"which is a URI; models are read from {MODELS_ROOT}"
-    elif not base_path.startswith("/"):
+    path = local_path(base_path)
+    if path is None or not path.startswith("/"):
         return  # see `find_entry_errors`
-    elif parts[:1] != [MODELS_ROOT.strip("/")]:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if parts[:1] != [MODELS_ROOT.strip("/")]:
         message = f"which is not under {MODELS_ROOT}"
     elif not parts[1:]:
         message = "which contains all models, not the versions of one"

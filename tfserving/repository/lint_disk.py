@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfserving.errors import RepositoryError
 from tfserving.repository import versions
+from tfserving.repository.completeness import find_notes, find_version_error
 from tfserving.repository.config import Specific
 from tfserving.repository.diagnostics import Diagnostic, Entry, export_command, list_numbers
 from tfserving.repository.model_names import quote
@@ -35,7 +36,7 @@ def lint_versions(entry: Entry, models_dir: Path) -> Iterator[Diagnostic]:
     except RepositoryError as error:
         yield entry.error(at, f"has an unreadable base_path: {error}", "give this user read access")
         return
-    if not found and versions.find_version_error(base) is None:
+    if not found and find_version_error(base) is None:
         yield entry.error(
             at,
             f"has base_path {base}, which is a SavedModel, not a directory of versions",
@@ -58,12 +59,15 @@ def _lint_completeness(entry: Entry, found: dict[int, Path]) -> Iterator[Diagnos
     at = entry.at.first("base_path")
     served = entry.policy.select(found)
     for version, path in found.items():
-        error = versions.find_version_error(path)
+        error = find_version_error(path)
         hint = f"copy or export it again, or remove {shlex.quote(str(path))}"
         if error is not None and version in served:
             yield entry.error(at, f"has an incomplete version: {path} {error}", hint)
         elif error is not None:
             yield entry.note(at, f"has an incomplete version, which is not served: {path} {error}", hint)
+        elif version in served:
+            for message, advice in find_notes(path):
+                yield entry.note(at, f"has a version whose model {message}: {path}", advice)
 
 
 def _lint_listed_versions(
@@ -126,7 +130,7 @@ def _lint_children(entry: Entry, base: Path) -> Iterator[Diagnostic]:
 def _looks_like_version(path: Path) -> bool:
     if path.name.startswith("."):
         return False  # an unfinished export
-    return bool(_LIKE_A_VERSION.fullmatch(path.name)) or versions.find_version_error(path) is None
+    return bool(_LIKE_A_VERSION.fullmatch(path.name)) or find_version_error(path) is None
 
 
 def _unused_number(path: Path) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.repository import versions
+from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.config import ServerConfig
 from tfserving.repository.diagnostics import export_command
 from tfserving.repository.model_names import check_name, quote
@@ -45,6 +46,6 @@ def select_versions(config: ServerConfig, models_dir: Path) -> tuple[SelectedVer
                 model=model.name,
             )
         for number in numbers:
-            versions.check_version_dir(found[number])
+            check_version_dir(found[number])
             selected.append(SelectedVersion(model.name, number, found[number]))
     return tuple(selected)

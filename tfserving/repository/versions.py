@@ -1,4 +1,4 @@
-"""Versions on disk: which directories are versions, which are complete, and how to publish a new one.
+"""Versions on disk: which directories are versions, and how to publish a new one.
 
 A version is a SavedModel in `BASE_PATH/INTEGER/`. Servers load it as soon as it appears, so a new version is
 written to a staging directory, whose name is not an integer, and then renamed to its number.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from tfserving.errors import InvalidInputError, RepositoryError
+from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.model_names import quote
 
 # The model repository in the official image, and so the beginning of each base_path in a models.config.
@@ -31,7 +32,7 @@ _LEFTOVER_SECONDS = 24 * 60 * 60.0
 # What absl::SimpleAtoi accepts, which file_system_storage_path_source.cc of TensorFlow Serving 2.20 uses.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 
-_SHARD = re.compile(r"(?P<prefix>.+)\.data-[0-9]{5}-of-(?P<count>[0-9]{5})", re.ASCII)
+_URI = re.compile(r"(?P<scheme>[a-zA-Z][0-9a-zA-Z.]*)://", re.ASCII)
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -41,21 +42,37 @@ def resolve(base_path: str, models_dir: str | os.PathLike[str] | None = None) ->
     """The directory on this machine for a base_path of a models.config.
 
     `/models` stands for `models_dir`. Other paths do not change, nor does any path without a `models_dir`.
-    `..` is resolved first and by name, so no path leaves `models_dir`.
+    `..` is resolved first and by name, so no path leaves `models_dir`. `file:///models/NAME` is
+    `/models/NAME`.
 
     Raises:
-        RepositoryError: the path is relative or a URI, which neither engine supports.
+        RepositoryError: the path is relative, or a URI other than `file://`.
     """
-    if "://" in base_path:
+    local = local_path(base_path)
+    if local is None:
         raise RepositoryError(
-            f"base_path {quote(base_path)} is a URI; copy the model to {MODELS_ROOT}/NAME and write that"
+            f"base_path {quote(base_path)} is a URI of another file system; "
+            f"copy the model to {MODELS_ROOT}/NAME and write that"
         )
-    if not base_path.startswith("/"):
+    if not local.startswith("/"):
         raise RepositoryError(f"base_path {quote(base_path)} is relative; write {MODELS_ROOT}/NAME")
-    path = PurePosixPath("/" + os.path.normpath(base_path).lstrip("/"))
+    path = PurePosixPath("/" + os.path.normpath(local).lstrip("/"))
     if models_dir is None or not path.is_relative_to(MODELS_ROOT):
         return Path(path)
     return Path(models_dir) / path.relative_to(MODELS_ROOT)
+
+
+def is_uri(base_path: str) -> bool:
+    """Whether a base_path is a URI, as tensorflow/core/platform/path.cc decides."""
+    return _URI.match(base_path) is not None
+
+
+def local_path(base_path: str) -> str | None:
+    """The path of a base_path, also if it is a `file://` URI, whose host is ignored; None for other URIs."""
+    match = _URI.match(base_path)
+    if match is None:
+        return base_path
+    return "/" + base_path[match.end() :].partition("/")[2] if match["scheme"] == "file" else None
 
 
 def parse_version(name: str) -> int | None:
@@ -110,33 +127,6 @@ def next_version(base_path: str | os.PathLike[str]) -> int:
     return max(largest, 0) + 1
 
 
-def check_version_dir(path: str | os.PathLike[str]) -> None:
-    """Check by names and sizes of files that `path` is a complete SavedModel.
-
-    Raises:
-        RepositoryError: it is not a directory, saved_model.pb is missing or empty, or a file of the variables
-            is missing.
-    """
-    error = find_version_error(path)
-    if error is not None:
-        raise RepositoryError(f"{os.fspath(path)} {error}; copy or export the model again")
-
-
-def find_version_error(path: str | os.PathLike[str]) -> str | None:
-    """Why `path` is not a complete SavedModel, as the end of a sentence about it; None if it is one."""
-    path = Path(path)
-    try:
-        if not path.is_dir():
-            return "is not a directory"
-        if not (path / "saved_model.pb").is_file():
-            return "has no saved_model.pb"
-        if (path / "saved_model.pb").stat().st_size == 0:
-            return "has an empty saved_model.pb"
-        return _find_variables_error(path / "variables")
-    except OSError as error:
-        return f"is not readable ({error.strerror})"
-
-
 @contextlib.contextmanager
 def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty directory to write a version into; removed at the end of the block unless it was published.
@@ -152,9 +142,8 @@ def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     # The name is known before the directory is created, so an interrupt in between leaves nothing behind.
     try:
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            _make_directories(base)
             _remove_leftovers(base)
-            # tempfile.mkdtemp would set mode 0700, and the user in a container could not read the version.
             staging.mkdir()
         except OSError as error:
             raise RepositoryError(
@@ -170,8 +159,9 @@ def publish(
 ) -> Path:
     """Rename `staging` to version `version` of `base_path`, by default the next one; returns its path.
 
-    The files are synced to disk before the rename. A version is never overwritten: not if it is an empty
-    directory, nor if two processes publish at the same time.
+    Everyone may read the version, whatever the umask, since the user in a container is another one. The files
+    are synced to disk before the rename. A version is never overwritten: not if it is an empty directory, nor
+    if two processes publish at the same time.
 
     Raises:
         InvalidInputError: `version` is out of range.
@@ -183,6 +173,7 @@ def publish(
         if version is not None:
             _check_range(version)
         check_version_dir(staging)
+        _make_readable(staging)
         _sync_tree(staging)
         while True:
             target = base / str(next_version(base) if version is None else version)
@@ -248,25 +239,6 @@ def _children(base_path: str | os.PathLike[str]) -> list[Path]:
         ) from error
 
 
-def _find_variables_error(variables: Path) -> str | None:
-    if not variables.is_dir():
-        return None  # a model without variables has no such directory
-    names = {path.name for path in variables.iterdir()}
-    shards = {name: match for name in names if (match := _SHARD.fullmatch(name))}
-    indexes = {name.removesuffix(".index") for name in names if name.endswith(".index")}
-    for match in shards.values():
-        if match["prefix"] not in indexes:
-            return f"has no variables/{match['prefix']}.index"
-    for prefix in sorted(indexes):
-        counts = {match["count"] for match in shards.values() if match["prefix"] == prefix}
-        count = max(counts, default="00001")
-        for number in range(int(count)):
-            name = f"{prefix}.data-{number:05d}-of-{count}"
-            if name not in names:
-                return f"has no variables/{name}"
-    return None
-
-
 def _last_change(path: Path) -> float:
     """The newest modification time in a tree in seconds since the epoch; infinity if it is not readable."""
     try:
@@ -284,6 +256,29 @@ def _discard(staging: Path) -> None:
     # The base path as well if it is empty: the failed export created it.
     with contextlib.suppress(OSError):
         staging.parent.rmdir()
+
+
+def _make_directories(path: Path) -> None:
+    """Create a directory and its parents, readable for everyone; existing ones do not change."""
+    created = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in created:
+        _add_mode(one, 0o555)
+
+
+def _make_readable(path: Path) -> None:
+    for directory, _, files in os.walk(path):
+        _add_mode(Path(directory), 0o555)
+        for name in files:
+            file = Path(directory, name)
+            if not file.is_symlink():
+                _add_mode(file, 0o444)
+
+
+def _add_mode(path: Path, mode: int) -> None:
+    before = stat.S_IMODE(path.stat().st_mode)
+    if before | mode != before:
+        path.chmod(before | mode)
 
 
 def _sync_tree(path: Path) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 import uvloop
 
 from tfserving import __version__
-from tfserving.errors import ConfigError, TfServingError
+from tfserving.errors import ConfigError, RepositoryError, TfServingError
 from tfserving.repository.config import ModelConfig, ServerConfig, parse_config
+from tfserving.repository.config_text import read_config_text
+from tfserving.repository.versions import is_uri, resolve
 from tfserving.server import flags
 from tfserving.server.batching.batching_servable import BatchingLoader
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
@@ -194,15 +196,21 @@ def config_reader(models: ModelOptions) -> Callable[[], ServerConfig]:
         ConfigError: the file cannot be read or is invalid.
     """
     if not models.config_file:
-        base_path = models.base_path if models.models_dir else os.path.abspath(models.base_path)
+        base_path = models.base_path
+        if not (models.models_dir or is_uri(base_path)):
+            base_path = os.path.abspath(base_path)
+        try:
+            resolve(base_path, models.models_dir)
+        except RepositoryError as error:
+            raise ConfigError(f"--model_base_path: {error}") from error
         config = ServerConfig((ModelConfig(models.name, base_path),))
         return lambda: config
     path = Path(models.config_file)
 
     def read() -> ServerConfig:
         try:
-            return parse_config(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            return parse_config(read_config_text(path), str(path))
+        except OSError as error:
             raise ConfigError(f"--model_config_file={path}: {error}") from error
 
     return read

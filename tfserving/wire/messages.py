@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 _NAMES = {
-    "tensorflow": "TensorProto TensorShapeProto Example SignatureDef SavedModel",
+    "tensorflow": "TensorProto TensorShapeProto Example SignatureDef SavedModel BundleHeaderProto "
+    "BundleEntryProto",
     "tensorflow.serving": "ModelSpec PredictRequest PredictResponse Input ClassificationRequest "
     "ClassificationResponse RegressionRequest RegressionResponse MultiInferenceRequest "
     "MultiInferenceResponse GetModelMetadataRequest GetModelMetadataResponse SignatureDefMap "

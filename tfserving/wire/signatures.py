@@ -1,4 +1,4 @@
-"""Signatures: the inputs and outputs of a model, from a server's metadata or a saved_model.pb."""
+"""Signatures: the inputs and outputs of a model, from a server's metadata or a SavedModel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfserving.errors import RepositoryError
-from tfserving.wire import messages, tensors
+from tfserving.wire import tensors
 from tfserving.wire.dtypes import Array, DType
+from tfserving.wire.graph_files import read_graph_file
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -104,29 +105,20 @@ def read_saved_model(
     """The signatures of a SavedModel on disk, without TensorFlow.
 
     Args:
-        version_dir: the directory that holds saved_model.pb.
+        version_dir: the directory that holds saved_model.pb or saved_model.pbtxt.
         tags: the meta graph's tags, which must be exactly these.
 
     Raises:
-        RepositoryError: no saved_model.pb, one that does not parse, or no meta graph with the tags.
+        RepositoryError: see `read_graph_file`; or no meta graph has the tags.
     """
-    path = os.path.join(version_dir, "saved_model.pb")
-    try:
-        with open(path, "rb") as file:
-            model = messages.SavedModel.FromString(file.read())
-    except OSError as error:
-        raise RepositoryError(
-            f"{path}: {error.strerror}; the directory is not a complete SavedModel"
-        ) from error
-    except messages.DecodeError as error:
-        raise RepositoryError(
-            f"{path} is not a valid SavedModel: {error}; check that it was copied completely"
-        ) from error
+    model = read_graph_file(version_dir)
     for graph in model.meta_graphs:
         if set(graph.meta_info_def.tags) == tags:
             return signatures_of(graph.signature_def)
-    found = "; ".join(",".join(graph.meta_info_def.tags) for graph in model.meta_graphs) or "none"
-    raise RepositoryError(f"{path} has no graph with the tags {','.join(sorted(tags))} (found: {found})")
+    found = "; ".join(",".join(graph.meta_info_def.tags) for graph in model.meta_graphs)
+    raise RepositoryError(
+        f"{os.fspath(version_dir)} has no graph with the tags {','.join(sorted(tags))} (found: {found})"
+    )
 
 
 def describe(signatures: Mapping[str, Signature]) -> str:

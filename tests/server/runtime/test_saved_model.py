@@ -40,6 +40,27 @@ def servable(tmp_path_factory):
     loaded.close()
 
 
+def test_loads_a_model_in_text_format(tmp_path):
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from tfserving.server.runtime.saved_model import load
+    from tfserving.server.server_options import RuntimeOptions
+
+    module = tf.Module()
+    module.f = tf.function(lambda a: {"b": a + 1}, input_signature=[tf.TensorSpec([None], name="a")])
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.f})
+    model = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    (tmp_path / "saved_model.pbtxt").write_text(text_format.MessageToString(model))
+    (tmp_path / "saved_model.pb").unlink()
+    loaded = load("m", 1, tmp_path, options=RuntimeOptions())
+    inputs = {"a": np.array([5.0], np.float32)}
+    response = loaded.submit(RequestContext(), loaded.signatures["serving_default"], inputs, ("b",)).result()
+    assert response["b"].tolist() == [6.0]
+    loaded.close()
+
+
 def test_one_callable_serves_inputs_and_outputs_in_any_order(servable):
     import tensorflow as tf
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from tfserving.errors import RepositoryError
 from tfserving.repository import versions
 from tfserving.repository.config import ModelConfig
+from tfserving.wire.graph_files import GRAPH_FILES
 
 log = logging.getLogger(__name__)
 
 # A directory that has not changed for this long when it is first seen is complete; a newer one must stay the
 # same from one poll to the next.
 SETTLED_SECONDS = 2.0
-
-_GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 _Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -98,7 +97,7 @@ class FileSystemSource:
         if path in self._settled:
             return True
         fingerprint = _fingerprint(path)
-        complete = any(os.path.basename(name) in _GRAPH_FILES for name, _, _ in fingerprint)
+        complete = any(os.path.basename(name) in GRAPH_FILES for name, _, _ in fingerprint)
         newest = max((changed for _, _, changed in fingerprint), default=0) / 1e9
         before = self._seen.get(path)
         unchanged = self._clock() - newest >= SETTLED_SECONDS if before is None else before == fingerprint
