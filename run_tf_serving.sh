@@ -10,7 +10,7 @@
 #   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
 #   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
 #   --dry-run   check the settings and print the command, but do not run it
-#   -- ...      flags for tensorflow_model_server; they override those of this script
+#   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
 # Returns when every model has an AVAILABLE version. If that takes longer than START_TIMEOUT, it prints the server's log
 # and leaves nothing running.
@@ -140,7 +140,10 @@ check_config() {
 log_notes() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
-  case $ENGINE in embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;; esac
+  case $ENGINE in
+    embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;;
+    docker) log_embedded_flags ;;
+  esac
   for name in $names; do
     ! is_set "$name" || log "note: $name has no effect here ($MODE, $ENGINE)"
   done

@@ -54,6 +54,15 @@ check_readable() { # PATH
     || die 1 "user $(id -u) cannot read $1; run chmod -R a+rX on the mounted directory on the host"
 }
 
+# warn_about_flags FLAG...: a warning only, since the base image may have a newer server with more flags.
+warn_about_flags() {
+  local flag problem
+  for flag; do
+    problem=$(explain_ignored_flag "$flag")
+    [[ -z $problem ]] || log "warning: $problem"
+  done
+}
+
 # set_server_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
 set_server_command() {
   local config
@@ -130,6 +139,7 @@ main() {
   fi
   trap handle_stop TERM INT # first, since PID 1 never receives a signal that it does not handle
   check_environment
+  warn_about_flags "$@"
   set_server_command "$@"
   write_state
   serve

@@ -365,8 +365,8 @@ class TestServers:
         rejected = make_server(engine, MODELS_DIR=str(repository)).script(
             "run_tf_serving.sh", "--", "--no_such=1"
         )
-        assert rejected.returncode == 1
-        assert "no_such" in rejected.stderr
+        assert rejected.returncode == 2
+        assert "--no_such is not a flag of tensorflow_model_server" in rejected.stderr
 
 
 def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make_server: StartServer) -> None:

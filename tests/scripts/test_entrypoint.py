@@ -185,6 +185,15 @@ class TestCommand:
             command = run(f"--model_config_file={other}", MODE=mode).started()
             assert command[-2:] == [ALLOW_LABELS, f"--model_config_file={other}"]
 
+    def test_warns_about_flags_that_the_server_ignores(self, run: Run) -> None:
+        entrypoint = run("--enable_bathing", "--enable_batching", "--access_log=-")
+        assert "--enable_bathing" in entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.wait()[1].splitlines()[0] == (
+            "tfserving-entrypoint: warning: --enable_bathing is not a flag of tensorflow_model_server, "
+            "which ignores it; did you mean --enable_batching?"
+        )
+
     def test_a_command_replaces_the_server(self, run: Run) -> None:
         entrypoint = run("sh", "-c", 'echo "$0 $MODE"; exit 5', "a b", MODE="nonsense")
         assert entrypoint.line() == "a b nonsense"

@@ -108,6 +108,13 @@ class TestCommand:
         ).command
         assert command[-3:] == ["--enable_model_warmup=false", *given]
 
+    def test_notes_flags_of_the_embedded_server(self, checkout: Any) -> None:
+        result = checkout.run("run_tf_serving.sh", "--dry-run", "--", "--access_log=-")
+        assert (
+            "note: tensorflow_model_server ignores --access_log, a flag of the embedded server" in result.err
+        )
+        assert result.command[-1] == "--access_log=-"
+
     def test_docker_args_come_after_the_other_options(self, checkout: Any) -> None:
         command = dry_run(checkout, DOCKER_ARGS="--memory 4g\n--env 'A=b c' --restart no")
         assert command[-7:-1] == ["--memory", "4g", "--env", "A=b c", "--restart", "no"]
@@ -323,6 +330,13 @@ class TestRejects:
             (["--", "--model_name=a b"], "set MODEL_NAME='a b' instead"),
             (["--", "--model_config_file=/x"], "set MODELS_CONFIG=/x instead"),
             (["--", "grpc_max_threads"], "grpc_max_threads is not a valid server flag"),
+            (["--", "--grpc_max_threads", "8"], "--grpc_max_threads has no value (--grpc_max_threads=VALUE)"),
+            (
+                ["--", "--enable_bathing=true"],
+                "--enable_bathing is not a flag of tensorflow_model_server, which ignores it; "
+                "did you mean --enable_batching?",
+            ),
+            (["--", "--no_such=1"], "which ignores it; docs/compatibility.md lists the flags"),
         ],
     )
     def test_invalid_arguments(self, checkout: Any, arguments: list[str], message: str) -> None:

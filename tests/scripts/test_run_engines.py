@@ -256,9 +256,10 @@ class TestEmbedded:
         ]
 
     def test_the_server_receives_flags_and_environment(self, server: Server) -> None:
-        assert server("--", "--a=b c;'d'", GPU="0,1").code == 0
+        flag = "--grpc_channel_arguments=b c;'d'"
+        assert server("--", flag, GPU="0,1").code == 0
         served = server.checkout.served()
-        assert served["argv"][-1] == "--a=b c;'d'"
+        assert served["argv"][-1] == flag
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
     def test_the_server_survives_the_end_of_its_terminal(self, server: Server) -> None:
