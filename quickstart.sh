@@ -41,7 +41,7 @@ print_step() { # NUMBER TEXT
 check_quickstart_settings() {
   MODE=multi
   set_image_name
-  check_control_characters
+  check_variables
   check_choice ENGINE engine auto docker embedded
   check_ports
   check_image_reference TF_SERVING_IMAGE

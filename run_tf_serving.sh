@@ -89,7 +89,7 @@ parse_arguments() {
 }
 
 check_server_settings() {
-  check_control_characters
+  check_variables
   check_choice MODE mode single multi
   check_choice ENGINE engine auto docker embedded
   check_choice ENABLE_MODEL_WARMUP value '' true false

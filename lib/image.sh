@@ -23,7 +23,7 @@ parse_build_arguments() {
 }
 
 check_image_settings() {
-  check_control_characters
+  check_variables
   check_image_reference TF_SERVING_IMAGE
   check_image_reference IMAGE_NAME
   [[ $IMAGE_NAME != *@* ]] \

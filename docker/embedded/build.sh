@@ -33,7 +33,7 @@ main() {
     handle_option "$argument"
   done
   set_image_name
-  check_control_characters
+  check_variables
   check_image_reference IMAGE_NAME
   check_image_reference PYTHON_IMAGE
   check_verbose

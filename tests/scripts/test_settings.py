@@ -137,3 +137,35 @@ def test_an_empty_variable_has_its_default(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     empty = dict.fromkeys(NAMES, "")
     assert "MODEL_NAME=digits" in checkout.run("build.sh", "--dry-run", **empty).command
+
+
+class TestSimilarVariables:
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("MODEL", "MODEL_NAME"),
+            ("PORT", "GRPC_PORT or REST_PORT"),
+            ("MODEL_BASE_PATH", "MODELS_DIR"),
+            ("MODEL_DIR", "MODELS_DIR"),
+            ("MODELNAME", "MODEL_NAME"),
+            ("GRPC_PROT", None),  # two typing errors: another program's variable may be as similar
+            ("GRPC_PORTS", "GRPC_PORT"),
+            ("START_TIME", None),
+            ("RANDOM_VARIABLE", None),
+            ("model_name", None),
+        ],
+    )
+    def test_are_named_in_a_warning(self, checkout: Any, variable: str, meant: str | None) -> None:
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **{variable: "a b"})
+        assert result.code == 0
+        warnings = [line for line in result.err.splitlines() if "warning" in line]
+        text = f"run_tf_serving.sh: warning: {variable}='a b' has no effect; did you mean {meant}?"
+        assert warnings == ([text] if meant else [])
+
+    @pytest.mark.parametrize("script", ["build.sh", "build_ensemble.sh"])
+    def test_are_named_by_the_build_scripts(self, checkout: Any, script: str) -> None:
+        assert "warning: MODEL=iris has no effect" in checkout.run(script, "--dry-run", MODEL="iris").err
+
+    def test_cause_no_warning_if_the_setting_is_set_or_they_are_empty(self, checkout: Any) -> None:
+        variables = {"MODEL": "iris", "MODEL_NAME": "iris", "PORT": ""}
+        assert "warning" not in checkout.run("run_tf_serving.sh", "--dry-run", **variables).err
