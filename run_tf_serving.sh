@@ -12,9 +12,9 @@
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
-# Returns when every model has an AVAILABLE version. If that takes longer than START_TIMEOUT, it prints the server's log
-# and leaves nothing running.
 set -Eeuo pipefail
+# Returns when every model has an AVAILABLE version. If a model fails to load, or that takes longer than START_TIMEOUT,
+# it prints the server's log and leaves nothing running.
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
@@ -225,6 +225,7 @@ abort_start() {
 # that fails.
 wait_until_available() {
   local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure=''
+  local failed='' loads_checked=''
   local models=()
   address=$(client_address "$BIND_ADDRESS")
   while :; do
@@ -237,6 +238,7 @@ wait_until_available() {
     pending='the server is starting'
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
+    check_loads
     [[ $SECONDS -lt $deadline ]] \
       || failure=${failure:-"not AVAILABLE within START_TIMEOUT=$START_TIMEOUT s; $pending"}
     [[ -z $failure ]] || break
@@ -246,8 +248,19 @@ wait_until_available() {
   done
   log "the end of the server's log:"
   "${ENGINE}_log" >&2 || true
+  [[ -z $failed ]] || failure="$failed; export the version again or remove it"
   log "error: $failure; its log is above"
   abort_start 1
+}
+
+# check_loads: sets `failed` to a load that failed according to the server's log, and `failure` if that is still so
+# in the next second: the server may have been about to load another version of the model.
+check_loads() {
+  local before=$failed
+  [[ -n $failure || $SECONDS -ne $loads_checked ]] || return 0
+  loads_checked=$SECONDS
+  failed=$(run_with_timeout 5 "${ENGINE}_log" 10000 2>/dev/null | find_failed_load) || failed=''
+  [[ -z $failed || $failed != "$before" ]] || failure=$failed
 }
 
 run() {

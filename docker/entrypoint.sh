@@ -66,7 +66,7 @@ warn_about_flags() {
 # set_server_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
 set_server_command() {
   local config
-  COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64)
+  COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64 "${LOAD_RETRY_FLAGS[@]}")
   if [[ $MODE == single ]]; then
     COMMAND+=("--model_name=$MODEL_NAME" "--model_base_path=$MODEL_BASE_PATH/$MODEL_NAME")
     check_readable "$MODEL_BASE_PATH"

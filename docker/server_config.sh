@@ -23,6 +23,11 @@ VALUE_FLAGS='port grpc_socket_path grpc_channel_arguments grpc_max_threads rest_
 # The flags that only the embedded server has.
 EMBEDDED_FLAGS='host models_dir access_log'
 
+# A failed load is retried for 50 s: long enough for most copies, short enough for a restart. By default,
+# tensorflow_model_server waits a minute between attempts, and reports a broken version only after five.
+# shellcheck disable=SC2034 # for the scripts that source this file
+LOAD_RETRY_FLAGS=(--max_num_load_retries=5 --load_retry_interval_micros=10000000)
+
 # is_word WORD LIST: whether WORD is one of the words of LIST.
 is_word() {
   local word

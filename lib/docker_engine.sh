@@ -169,7 +169,7 @@ docker_is_running() {
   [[ $(docker container inspect --format "$format" "$CONTAINER_NAME" 2>/dev/null) == 'running 0' ]]
 }
 
-docker_log() { docker logs --tail 50 "$CONTAINER_NAME" 2>&1; }
+docker_log() { docker logs --tail "${1:-50}" "$CONTAINER_NAME" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
 CONTAINER_FORMAT='{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'

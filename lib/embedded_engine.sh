@@ -28,6 +28,7 @@ embedded_command() {
   esac
   add_setting_flags embedded_add_file
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")
+  COMMAND+=("${LOAD_RETRY_FLAGS[@]}")
   COMMAND+=("${FLAGS[@]}" "$@")
 }
 
@@ -47,7 +48,7 @@ embedded_start() {
 
 embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
 
-embedded_log() { tail -n 50 "$(embedded_file log)"; }
+embedded_log() { tail -n "${1:-50}" "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
 
 # list_arguments PROCESS: prints its command line, one argument per line, or as ps formats it without /proc.

@@ -356,6 +356,15 @@ class TestServers:
         assert "half" in failed.stderr
         assert "is not running" in server.script("run_tf_serving.sh", "status").stderr
 
+    def test_start_fails_at_the_first_failed_load(
+        self, engine: str, repository: Path, make_server: StartServer
+    ) -> None:
+        (repository / "half" / "1" / "saved_model.pb").write_bytes(b"\xff garbage")
+        server = make_server(engine, MODELS_DIR=str(repository), START_TIMEOUT="600")
+        failed = server.script("run_tf_serving.sh")
+        assert failed.returncode == 1
+        assert "error: half: version 1 failed to load: " in failed.stderr
+
     def test_passes_flags_to_the_server(
         self, engine: str, repository: Path, make_server: StartServer
     ) -> None:

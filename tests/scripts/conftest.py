@@ -97,6 +97,7 @@ class Checkout:
         }
         self.serve({})
         self.let_server("works")
+        self.let_server_log("")
 
     def _add_package(self) -> None:
         """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
@@ -159,6 +160,10 @@ class Checkout:
     def let_server(self, behaviour: str) -> None:
         """Sets the behaviour of servers that start later: see fake_server.py."""
         (self.world / "server").write_text(behaviour)
+
+    def let_server_log(self, text: str) -> None:
+        """Sets what servers that start later write to their log."""
+        (self.world / "log").write_text(text)
 
     def served(self) -> dict[str, Any]:
         """The arguments and environment of the last server that was started."""

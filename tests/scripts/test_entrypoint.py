@@ -139,6 +139,8 @@ class TestCommand:
             "--port=8500",
             "--rest_api_port=8501",
             "--grpc_max_threads=64",
+            "--max_num_load_retries=5",
+            "--load_retry_interval_micros=10000000",
             "--model_name=digits",
             f"--model_base_path={tmp_path}/models/digits",
         ]
@@ -149,6 +151,8 @@ class TestCommand:
             "--port=8500",
             "--rest_api_port=8501",
             "--grpc_max_threads=64",
+            "--max_num_load_retries=5",
+            "--load_retry_interval_micros=10000000",
             f"--model_config_file={config}",
         ]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+LOAD_RETRIES = ("--max_num_load_retries=5", "--load_retry_interval_micros=10000000")
+
 
 class Server:
     """Runs the script with the variables of one server on one engine."""
@@ -135,6 +137,23 @@ def test_start_fails_after_its_timeout(server: Server) -> None:
     assert server.leftovers() == []
 
 
+@pytest.mark.parametrize("behaviour", ["works", "dies"])
+def test_start_fails_as_soon_as_a_version_failed_to_load(server: Server, behaviour: str) -> None:
+    server.checkout.serve({"digits": {"1": "LOADING"}})
+    server.checkout.change(run=behaviour)
+    server.checkout.let_server(behaviour)
+    server.checkout.let_server_log(
+        "E] Loading servable: {name: digits version: 1} failed: NOT_FOUND: no file\n"
+    )
+    result = server(START_TIMEOUT="600")
+    assert result.code == 1
+    assert result.err.endswith(
+        "error: digits: version 1 failed to load: NOT_FOUND: no file; export the version again or remove it; "
+        "its log is above\n"
+    )
+    assert server.leftovers() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_stops_the_server(server: Server, number: int) -> None:
     server.checkout.serve({"digits": {"1": "LOADING"}})
@@ -218,7 +237,8 @@ class TestEmbedded:
         assert Path(python).name.startswith("python")
         assert rest == [
             *("-m", "tfserving.server", "--host=127.0.0.1", "--port=8500", "--rest_api_port=8501"),
-            *(f"--models_dir={checkout.models}", "--model_name=digits", "--model_base_path=/models/digits"),
+            *(f"--models_dir={checkout.models}", *LOAD_RETRIES),
+            *("--model_name=digits", "--model_base_path=/models/digits"),
         ]
 
     def test_many_models_are_served_by_config_and_settings_become_flags(self, server: Server) -> None:
@@ -233,8 +253,9 @@ class TestEmbedded:
             GPU_MEMORY_FRACTION="0.3",
         ).command
         assert command[2] == "CUDA_VISIBLE_DEVICES=1"
-        assert command[-7:] == [
+        assert command[-9:] == [
             f"--models_dir={checkout.models}",
+            *LOAD_RETRIES,
             f"--model_config_file={checkout.models}/models.config",
             "--allow_version_labels_for_unavailable_models=true",
             "--model_config_file_poll_wait_seconds=2",
