@@ -8,11 +8,11 @@
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
 #   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
-#   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
+#   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server only
+#               those that end within DRAIN_SECONDS; a second stop ends the drain immediately
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
-set -Eeuo pipefail
 # Returns when every model has an AVAILABLE version. If a model fails to load, or that takes longer than START_TIMEOUT,
 # it prints the server's log and leaves nothing running.
 
@@ -147,6 +147,9 @@ log_notes() {
   for name in $names; do
     ! is_set "$name" || log "note: $name has no effect here ($MODE, $ENGINE)"
   done
+  [[ $ENGINE == embedded || $DRAIN_SECONDS -eq 0 || $DRAIN_SECONDS -gt $UNHEALTHY_AFTER ]] \
+    || log "note: DRAIN_SECONDS=$DRAIN_SECONDS ends before Docker reports the container unhealthy, which takes up to" \
+      "$UNHEALTHY_AFTER s; set it to more, or let the load balancer run tfserving-healthcheck"
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
@@ -300,8 +303,17 @@ require_server() {
   return 1
 }
 
+log_interrupted_stop() {
+  log "interrupted: $CONTAINER_NAME has received the stop signal and exits when its drain is over;" \
+    "another stop ends the drain immediately"
+}
+
 stop() {
   require_server || return 0
+  [[ $ENGINE != docker ]] || ! docker_is_draining \
+    || log "note: $CONTAINER_NAME is draining already; this stop ends the drain, and requests in flight fail"
+  trap 'log_interrupted_stop; exit 130' INT
+  trap 'log_interrupted_stop; exit 143' TERM HUP
   "${ENGINE}_stop"
   log "stopped $CONTAINER_NAME"
 }

@@ -3,6 +3,9 @@
 # Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running, _log,
 # _log_command, _find, _list_models, _stop, _discard and _list_servers.
 
+# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile.
+# shellcheck disable=SC2034 # for run_tf_serving.sh
+UNHEALTHY_AFTER=6
 CONFIG_PATH='' # the path of a mounted models.config in the container
 
 # probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
@@ -204,6 +207,14 @@ docker_list_models() {
       printf '%s\n' "${pair%:*}"
     done
   fi
+}
+
+# docker_is_draining: the health check and the entrypoint keep the mark in the same place.
+docker_is_draining() {
+  # shellcheck disable=SC2016 # expands in the container
+  local test='source /usr/local/bin/server_config.sh; [[ -e ${STATE_DIR:-$(get_state_dir)}/draining ]]'
+  [[ $FOUND == running ]] || return
+  run_with_timeout 10 docker exec "$CONTAINER_NAME" bash -c "$test" >/dev/null 2>&1
 }
 
 docker_stop() {

@@ -253,6 +253,15 @@ class TestImages:
         assert docker("inspect", "--format", "{{.State.ExitCode}}", server.name) in STOPPED
         assert "stopping in 1 s" in docker.run("logs", server.name).stderr
 
+    def test_a_second_stop_ends_the_drain(self, docker: Any, make_server: StartServer) -> None:
+        server = make_server("docker", DRAIN_SECONDS="600")
+        server.run()
+        docker("kill", "--signal", "TERM", server.name)
+        eventually(lambda: "stopping in 600 s" in docker.run("logs", server.name).stderr, True)
+        stopped = server.script("run_tf_serving.sh", "stop")
+        assert stopped.returncode == 0
+        assert f"{server.name} is draining already; this stop ends the drain" in stopped.stderr
+
     def test_rejects_a_gpu_for_an_image_without_cuda(self, make_server: StartServer) -> None:
         rejected = make_server("docker", GPU="0").script("run_tf_serving.sh")
         assert rejected.returncode == 2

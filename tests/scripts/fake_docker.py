@@ -137,6 +137,10 @@ def remove(state: dict[str, Any], name: str) -> None:
 
 def stop(state: dict[str, Any], name: str) -> None:
     container = state["containers"][name]
+    if state.get("stop") == "drains":
+        save({**state, "stop": "works"})
+        (WORLD / "draining").touch()
+        signal.pause()
     os.kill(container["pid"], signal.SIGTERM)
     container.update(status="exited", pid=None)
     save(state)
@@ -178,6 +182,8 @@ def main(arguments: list[str]) -> None:
             print((WORLD / "log").read_text())
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
+        case ["exec", name, "bash", "-c", test] if "/draining" in test:
+            sys.exit(not (WORLD / "draining").exists())
         case ["exec", name, "cat", path]:
             print((WORLD / "files" / path.lstrip("/")).read_text())
         case _:

@@ -217,6 +217,34 @@ class TestDocker:
         assert "tfserving is not running" in server("stop").err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
 
+    def test_an_interrupted_stop_says_that_another_one_ends_the_drain(self, server: Server) -> None:
+        assert server().code == 0
+        server.checkout.change(stop="drains")
+        process = server.checkout.start("run_tf_serving.sh", "stop", **server.variables)
+        while not (server.checkout.world / "draining").exists():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted: tfserving has received the stop signal and exits when its drain is over" in err
+        assert "another stop ends the drain immediately" in err
+
+        again = server("stop")
+        assert again.code == 0
+        assert (
+            "tfserving is draining already; this stop ends the drain, and requests in flight fail"
+            in again.err
+        )
+        assert server.leftovers() == []
+
+    @pytest.mark.parametrize(("seconds", "noted"), [("0", False), ("1", True), ("6", True), ("7", False)])
+    def test_notes_a_drain_that_ends_before_docker_reports_it(
+        self, server: Server, seconds: str, noted: bool
+    ) -> None:
+        err = server("--dry-run", DRAIN_SECONDS=seconds).err
+        text = f"note: DRAIN_SECONDS={seconds} ends before Docker reports the container unhealthy"
+        assert (text in err) is noted
+
     def test_status_names_the_log_of_a_stopped_container(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
         result = server("status")
