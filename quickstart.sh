@@ -7,7 +7,8 @@
 #
 # Creates .venv, the models of models/models.config, quickstart.png and, with docker, an image. Existing files are
 # reused, so a second run is fast.
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)

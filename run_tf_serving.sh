@@ -15,6 +15,8 @@
 #
 # Returns when every model has an AVAILABLE version. If a model fails to load, or that takes longer than START_TIMEOUT,
 # it prints the server's log and leaves nothing running.
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)

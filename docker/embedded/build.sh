@@ -4,7 +4,8 @@
 # be pulled. To build on it: TF_SERVING_IMAGE=tfserving-embedded bash build.sh
 #
 # Usage: bash docker/embedded/build.sh [--help]
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,41 @@ def test_an_empty_variable_has_its_default(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     empty = dict.fromkeys(NAMES, "")
     assert "MODEL_NAME=digits" in checkout.run("build.sh", "--dry-run", **empty).command
+
+
+def test_every_script_is_executable_in_git() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modes = {path: line.split()[0] for line, path in (row.split("\t") for row in listed.stdout.splitlines())}
+    for name, mode in modes.items():
+        if (ROOT / name).is_file() and (ROOT / name).read_bytes()[:2] == b"#!":
+            assert mode == "100755", name
+
+
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, "run_tests.sh", ".ci/run", "tests/integration/standin/build.sh"]
+)
+def test_another_shell_is_told_to_run_bash(script: str) -> None:
+    shell = shutil.which("dash") or pytest.skip("dash is not installed")
+    result = subprocess.run([shell, str(ROOT / script), "--help"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{ROOT / script}: error: this script needs bash; run bash {ROOT / script}\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bash_as_sh_runs_the_scripts(script: str) -> None:
+    command = ["bash", "--posix", str(ROOT / script), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("script", ["build.sh", "run_tf_serving.sh"])
+def test_a_missing_locale_causes_no_warning_except_when_bash_starts(checkout: Any, script: str) -> None:
+    checkout.add_version("digits", 1)
+    result = checkout.run(script, "--dry-run", LC_ALL="xx_YY.UTF-8")
+    assert result.code == 0
+    assert result.err.count("setlocale") <= 1
 
 
 class TestSimilarVariables:

@@ -8,7 +8,8 @@
 # Needs root, a Debian machine with mmdebstrap or debootstrap, a Docker daemon, and apt and pip with access to Debian's
 # packages and PyPI. Debian and the Python packages stay in a separate image, which is rebuilt only if this file or
 # requirements.txt changes.
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
