@@ -18,11 +18,13 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${VENV:=}"             # the virtual environment
 : "${ENGINE:=}"           # docker; embedded: without Docker; auto: docker if it runs and the image is available
 : "${TF_SERVING_IMAGE:=}" # docker: the base image, pulled if missing
+: "${IMAGE_NAME:=}"       # docker: the name of the image to build
 : "${PULL_TIMEOUT:=}"     # docker: the time limit of the pull, in seconds
 : "${MODELS_DIR:=}"       # the directory for the models
 : "${GRPC_PORT:=}"        # the port for gRPC; if you do not set it and it is in use, a free one is chosen
 : "${REST_PORT:=}"        # the port for REST, likewise
 
+MODE=quickstart
 # shellcheck source=lib/common.sh
 source "$ROOT/lib/common.sh"
 # shellcheck source=lib/python.sh
@@ -40,12 +42,13 @@ print_step() { # NUMBER TEXT
 }
 
 check_quickstart_settings() {
-  MODE=multi
   set_image_name
+  MODE=multi
   check_variables
   check_choice ENGINE engine auto docker embedded
   check_ports
   check_image_reference TF_SERVING_IMAGE
+  check_image_reference IMAGE_NAME
   check_seconds PULL_TIMEOUT
   [[ $MODELS_DIR == /* ]] || MODELS_DIR=$PWD/$MODELS_DIR
 }
@@ -58,6 +61,9 @@ export_settings() {
   done
   export VENV GRPC_PORT REST_PORT
   export CONTAINER_NAME=tfserving-quickstart-$$ BIND_ADDRESS=127.0.0.1
+  # Its default is not that of build_ensemble.sh, so that an image of the user keeps its name.
+  export IMAGE_NAME
+  SET_BY_USER+='IMAGE_NAME '
   # Its default is in MODELS_DIR, where there is no config.
   if is_set MODELS_DIR && ! is_set MODELS_CONFIG; then
     export MODELS_CONFIG=$ROOT/models/models.config
@@ -145,13 +151,15 @@ classify_digits() {
 
 print_next_steps() {
   local run
-  run="$(script_command run_tf_serving.sh IMAGE_NAME MODELS_DIR MODELS_CONFIG) multi"
-  [[ $ENGINE == docker ]] || run="ENGINE=embedded $run"
+  case $ENGINE in
+    docker) run=$(script_command run_tf_serving.sh IMAGE_NAME MODELS_DIR MODELS_CONFIG) ;;
+    *) run="ENGINE=embedded $(script_command run_tf_serving.sh RUN_DIR MODELS_DIR MODELS_CONFIG)" ;;
+  esac
   cat <<END
 
 Next:
   source $(quoted "${VENV#"$ROOT"/}/bin/activate")
-  $run
+  $run multi
       starts the same server and keeps it running; $(script_command run_tf_serving.sh) stop stops it
   tfserving call --model digits --show
       shows the inputs and outputs of the model; --help shows how to call it

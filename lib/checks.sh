@@ -97,9 +97,19 @@ is_image_reference() {
 }
 
 check_image_reference() { # NAME
+  is_set "$1" || is_image_reference "${!1}" || [[ $1 != IMAGE_NAME ]] \
+    || reject "MODEL_NAME=$(quoted "$MODEL_NAME") gives no valid default for IMAGE_NAME: ${!1} is not a valid image" \
+      "reference; set IMAGE_NAME, such as IMAGE_NAME=tfserving-my-model"
   is_image_reference "${!1}" \
     || reject_value "$1" 'image reference' \
       '[HOST[:PORT]/]NAME[:TAG] in lower case, such as registry.example.com:5000/team/digits:1'
+}
+
+# is_base_image REFERENCE: whether it names TF_SERVING_IMAGE or another tag of the official image.
+is_base_image() {
+  local image=${1#docker.io/} base=${TF_SERVING_IMAGE#docker.io/}
+  case $image in tensorflow/serving | tensorflow/serving[:@]*) return ;; esac
+  [[ $image == "$base" || $image:latest == "$base" || $image == "$base:latest" ]]
 }
 
 check_bind_address() {

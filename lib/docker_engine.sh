@@ -109,11 +109,12 @@ docker_command() {
   COMMAND+=(${WORDS[@]+"${WORDS[@]}"} "$IMAGE_NAME" ${FLAGS[@]+"${FLAGS[@]}"} "$@")
 }
 
-# print_build_command: prints the command that builds IMAGE_NAME, for messages.
+# print_build_command [IMAGE_NAME]: prints the command that builds an image for these settings, for messages: one named
+# IMAGE_NAME, or without the argument one with the default name, so that an existing image keeps its name.
 print_build_command() {
   case $MODE in
-    single) script_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR IMAGE_NAME ;;
-    multi) script_command build_ensemble.sh MODELS_DIR MODELS_CONFIG IMAGE_NAME ;;
+    single) script_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR "$@" ;;
+    multi) script_command build_ensemble.sh MODELS_DIR MODELS_CONFIG "$@" ;;
   esac
 }
 
@@ -124,9 +125,11 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
+  ! is_base_image "$IMAGE_NAME" \
+    || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(print_build_command)"
   image=$(docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
     || reject "image $IMAGE_NAME is not available;" \
-      "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command)"
+      "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command IMAGE_NAME)"
   IFS='|' read -r mode model variables <<<"$image"
   [[ -n $mode ]] \
     || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(print_build_command)"
@@ -140,7 +143,7 @@ docker_prepare() {
   fi
   [[ -z $GPU || " $variables" == *' CUDA_VERSION='* || " $variables" == *' NVIDIA_VISIBLE_DEVICES='* ]] \
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
-      "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command)"
+      "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command IMAGE_NAME)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
     [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"

@@ -28,6 +28,8 @@ check_image_settings() {
   check_image_reference IMAGE_NAME
   [[ $IMAGE_NAME != *@* ]] \
     || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") has a digest, which is unknown before the build; use a tag"
+  ! is_base_image "$IMAGE_NAME" \
+    || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") is the base image; set IMAGE_NAME to another name"
   check_verbose
   resolve_models_dir
 }

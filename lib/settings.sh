@@ -57,6 +57,7 @@ set_image_name() {
     single) setting IMAGE_NAME "tfserving-$MODEL_NAME" ;;
     multi) setting IMAGE_NAME tfserving-ensemble ;;
     embedded) setting IMAGE_NAME tfserving-embedded ;;
+    quickstart) setting IMAGE_NAME tfserving-quickstart ;;
   esac
   # docker allows no capitals in a repository name
   is_set IMAGE_NAME || IMAGE_NAME=$(printf '%s' "$IMAGE_NAME" | tr '[:upper:]' '[:lower:]')

@@ -37,6 +37,8 @@ main() {
   check_variables
   check_image_reference IMAGE_NAME
   check_image_reference PYTHON_IMAGE
+  [[ $IMAGE_NAME != "$PYTHON_IMAGE" ]] \
+    || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") is the base image; set IMAGE_NAME to another name"
   check_verbose
   split_docker_args
   require_docker

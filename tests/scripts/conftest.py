@@ -21,7 +21,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh", "quickstart.sh")
 DEADLINE = 60.0
 
 CONFIG = """model_config_list {

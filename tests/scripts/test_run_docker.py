@@ -392,6 +392,12 @@ class TestRejects:
             ("tensorflow/serving", "was not built by build.sh or build_ensemble.sh"),
         ):
             assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
+        checkout.add_image("mine")
+        for image in ("mine", "tensorflow/serving:2.20.0"):  # which must keep their names
+            rejection = checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
+            assert rejection.endswith(
+                "was not built by build.sh or build_ensemble.sh; build one: bash build.sh"
+            )
         other = {"IMAGE_NAME": "tfserving-digits", "MODEL_NAME": "flowers"}
         rejection = checkout.run("run_tf_serving.sh", **other).rejection
         assert "contains model digits, not flowers; build it: MODEL_NAME=flowers" in rejection

@@ -422,7 +422,10 @@ def test_embedded_accepts_names_that_are_not_image_names(checkout: Any) -> None:
     result = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
     assert "--model_name=a..b" in result.command
     rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").rejection
-    assert "IMAGE_NAME=tfserving-a..b is not a valid image reference" in rejection
+    assert (
+        "MODEL_NAME=a..b gives no valid default for IMAGE_NAME: tfserving-a..b is not a valid image "
+        "reference; set IMAGE_NAME"
+    ) in rejection
 
 
 def test_notes_a_public_address(checkout: Any) -> None:

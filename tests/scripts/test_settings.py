@@ -73,6 +73,7 @@ def test_help_lists_every_variable_and_prints_the_header(script: str) -> None:
         ("build.sh", {}, "tfserving-MODEL_NAME"),
         ("build_ensemble.sh", {}, "tfserving-ensemble"),
         ("docker/embedded/build.sh", {}, "tfserving-embedded"),
+        ("quickstart.sh", {}, "tfserving-quickstart"),
         ("run_tf_serving.sh", {}, "tfserving-MODEL_NAME or tfserving-ensemble"),
         ("run_tf_serving.sh", {"MODE": "multi"}, "tfserving-ensemble"),
     ],
