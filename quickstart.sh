@@ -21,6 +21,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${IMAGE_NAME:=}"       # docker: the name of the image to build
 : "${PULL_TIMEOUT:=}"     # docker: the time limit of the pull, in seconds
 : "${MODELS_DIR:=}"       # the directory for the models
+: "${RUN_DIR:=}"          # the directory of the server's log and, if you set it, of quickstart.png
 : "${GRPC_PORT:=}"        # the port for gRPC; if you do not set it and it is in use, a free one is chosen
 : "${REST_PORT:=}"        # the port for REST, likewise
 
@@ -56,7 +57,7 @@ check_quickstart_settings() {
 # export_settings: passes the settings on to the other scripts. The server is for this run and this machine only.
 export_settings() {
   local name
-  for name in TF_SERVING_IMAGE MODELS_DIR; do
+  for name in TF_SERVING_IMAGE MODELS_DIR RUN_DIR; do
     ! is_set "$name" || export "${name?}"
   done
   export VENV GRPC_PORT REST_PORT
@@ -142,10 +143,15 @@ stop_server() {
 }
 
 classify_digits() {
+  local png=quickstart.png
+  if is_set RUN_DIR || [[ ! -w $ROOT ]]; then
+    mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR") cannot be created; set it to another directory"
+    png=$RUN_DIR/$png
+  fi
   (
     cd "$ROOT"
     "$PYTHON" -m examples.classify_digits --rpc "$BIND_ADDRESS:$GRPC_PORT" --rest "$BIND_ADDRESS:$REST_PORT" \
-      --png quickstart.png
+      --png "$png"
   )
 }
 

@@ -40,6 +40,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${BATCHING_PARAMETERS_FILE:=}"            # enables batching with these parameters
 : "${MONITORING_CONFIG_FILE:=}"              # enables Prometheus metrics with this config
 : "${SSL_CONFIG_FILE:=}"                     # enables TLS for gRPC with this config
+: "${RUN_DIR:=}"                             # embedded: the directory of the log and the process id
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # The embedded engine, without Docker: python -m tfserving.server in the background. It has the functions that
-# docker_engine.sh lists. State is in .run/: CONTAINER_NAME.pid, .command (one argument per line) and .log.
+# docker_engine.sh lists. State is in RUN_DIR: CONTAINER_NAME.pid, .command (one argument per line) and .log.
 
 SERVER_PID='' # the server's process id
 
-embedded_file() { printf '%s/.run/%s.%s' "$ROOT" "$CONTAINER_NAME" "$1"; }
+embedded_file() { printf '%s/%s.%s' "$RUN_DIR" "$CONTAINER_NAME" "$1"; }
 
 # embedded_add_file NAME FLAG: adds FLAG with the file of the variable NAME to FLAGS, if the user set it.
 embedded_add_file() {
@@ -33,7 +33,8 @@ embedded_command() {
 }
 
 embedded_prepare() {
-  mkdir -p "$ROOT/.run" || fail "cannot create $(quoted "$ROOT/.run"), which holds the log and the process id"
+  mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the log and the process id, cannot be created;" \
+    "set RUN_DIR to another directory"
 }
 
 embedded_start() {
@@ -97,7 +98,7 @@ embedded_describe() {
 # embedded_list_servers: prints the names of the running servers of this checkout, one per line.
 embedded_list_servers() {
   local file
-  for file in "$ROOT"/.run/*.pid; do
+  for file in "$RUN_DIR"/*.pid; do
     file=${file##*/}
     (
       CONTAINER_NAME=${file%.pid} embedded_find

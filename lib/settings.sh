@@ -41,6 +41,7 @@ setting REST_PORT 8501
 setting RESTART_POLICY unless-stopped
 setting DRAIN_SECONDS 0
 setting START_TIMEOUT 120
+setting RUN_DIR "$ROOT/.run"
 
 setting GPU ''
 setting GPU_MEMORY_FRACTION ''
@@ -49,6 +50,12 @@ setting ENABLE_MODEL_WARMUP ''
 setting BATCHING_PARAMETERS_FILE ''
 setting MONITORING_CONFIG_FILE ''
 setting SSL_CONFIG_FILE ''
+
+# A checkout may be read-only.
+if ! is_set RUN_DIR && [[ ! -w $ROOT || (-e $ROOT/.run && ! (-d $ROOT/.run && -w $ROOT/.run)) ]]; then
+  RUN_DIR=${XDG_STATE_HOME:-${HOME:-/var/tmp}/.local/state}/tfserving
+fi
+[[ $RUN_DIR == /* ]] || RUN_DIR=$PWD/$RUN_DIR
 
 # set_image_name: gives IMAGE_NAME its default, which depends on MODE; call it once MODE is known.
 set_image_name() {

@@ -187,6 +187,12 @@ class TestEmbedded:
             assert f"[{number}/5] " in result.stdout
         assert "ENGINE=embedded bash run_tf_serving.sh multi" in result.stdout
 
+    def test_draws_the_picture_in_run_dir_if_it_is_set(self, demo, tmp_path):
+        result = demo.run(ENGINE="embedded", RUN_DIR=str(tmp_path / "run"))
+        assert result.returncode == 0, result.stderr
+        assert demo.calls()[2].endswith(f"--png {tmp_path}/run/quickstart.png")
+        assert f"ENGINE=embedded RUN_DIR={tmp_path}/run bash run_tf_serving.sh multi" in result.stdout
+
     def test_stops_the_server_that_it_started(self, demo):
         demo.run(ENGINE="embedded")
         demo.run(ENGINE="embedded")

@@ -21,6 +21,7 @@ NAMES = {
     *("GPU_MEMORY_FRACTION", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS", "ENABLE_MODEL_WARMUP"),
     *("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE", "DRAIN_SECONDS"),
     *("RESTART_POLICY", "DOCKER_ARGS", "ENGINE", "START_TIMEOUT", "VENV", "PULL_TIMEOUT", "PYTHON_IMAGE"),
+    "RUN_DIR",
 }
 
 
@@ -174,6 +175,29 @@ def test_a_missing_locale_causes_no_warning_except_when_bash_starts(checkout: An
     result = checkout.run(script, "--dry-run", LC_ALL="xx_YY.UTF-8")
     assert result.code == 0
     assert result.err.count("setlocale") <= 1
+
+
+class TestRunDir:
+    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> None:
+        checkout.add_version("digits", 1)
+        variables |= {"ENGINE": "embedded", **ports}
+        started = checkout.run("run_tf_serving.sh", **variables)
+        assert started.code == 0, started.err
+        assert checkout.run("run_tf_serving.sh", "status", **variables).code == 0
+        assert checkout.run("run_tf_serving.sh", "stop", **variables).err.endswith("stopped tfserving\n")
+
+    def test_holds_the_log(self, checkout: Any, ports: dict[str, str], tmp_path: Path) -> None:
+        self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b" / "run"))
+        assert (tmp_path / "a b" / "run" / "tfserving.log").exists()
+        assert not (checkout.root / ".run").exists()
+
+    @pytest.mark.parametrize(("variable", "directory"), [("XDG_STATE_HOME", ""), ("HOME", ".local/state")])
+    def test_is_in_the_users_state_directory_if_the_checkout_cannot_hold_it(
+        self, checkout: Any, ports: dict[str, str], tmp_path: Path, variable: str, directory: str
+    ) -> None:
+        (checkout.root / ".run").touch()
+        self.start(checkout, ports, **{variable: str(tmp_path)})
+        assert (tmp_path / directory / "tfserving" / "tfserving.log").exists()
 
 
 class TestSimilarVariables:
