@@ -50,6 +50,7 @@ FOREIGN_MESSAGES = (
     "Expected model … to have an absolute path or URI",
     "RESOURCE_EXHAUSTED: Server Threadpool Exhausted",
     "RESOURCE_EXHAUSTED: … message larger than max (… vs. 4194304)",
+    "UNAVAILABLE: … Socket closed",
     "XLA compilation disabled",
     "docker stop",
 )
