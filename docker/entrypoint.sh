@@ -54,6 +54,15 @@ check_readable() { # PATH
     || die 1 "user $(id -u) cannot read $1; run chmod -R a+rX on the mounted directory on the host"
 }
 
+# warn_about_unreadable_versions: the server may not need them, and would only report a failed load.
+warn_about_unreadable_versions() {
+  local version
+  for version in "$MODEL_BASE_PATH"/*/[0-9]*; do
+    [[ ! -e $version || (-r $version && -x $version && (! -e $version/saved_model.pb || -r $version/saved_model.pb)) ]] \
+      || log "warning: user $(id -u) cannot read $version; run chmod -R a+rX on it on the host"
+  done
+}
+
 # warn_about_flags FLAG...: a warning only, since the base image may have a newer server with more flags.
 warn_about_flags() {
   local flag problem
@@ -140,6 +149,7 @@ main() {
   trap handle_stop TERM INT # first, since PID 1 never receives a signal that it does not handle
   check_environment
   warn_about_flags "$@"
+  warn_about_unreadable_versions
   set_server_command "$@"
   write_state
   serve

@@ -28,16 +28,29 @@ bind_mount() {
   printf 'type=bind,%s,target=%s,readonly' "$source" "$2"
 }
 
-# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files are
-# not part of a model.
+# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files below
+# PATH are not part of a model.
 check_readable_in_image() {
   local unreadable fix='chmod -R'
   [[ -z ${2:-} ]] || fix='chmod'
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
-  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' -prune -o ! -user 65532 \
-    \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print 2>/dev/null | head -n 1) || true
+  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
+    \( -user 65532 \( -type d ! -perm -500 -o -type f ! -perm -400 \) \
+    -o ! -user 65532 -group 65532 \( -type d ! -perm -050 -o -type f ! -perm -040 \) \
+    -o ! -user 65532 ! -group 65532 \( -type d ! -perm -005 -o -type f ! -perm -004 \) \) \
+    -print 2>/dev/null | head -n 1) || true
   [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
     "$(quoted "$1"), or run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+}
+
+# check_links PATH DIRECTORY: the container sees DIRECTORY at another path, and nothing outside it.
+check_links() {
+  local link
+  case " $DOCKER_ARGS" in *' --mount'* | *' --volume'* | *' -v'*) return ;; esac # more may be mounted
+  link=$(find_leaving_link "$1" "$2")
+  [[ -z $link ]] || reject "$(quoted "$link") is a link to $(quoted "$(readlink "$link")")," \
+    "which does not exist in the container: only $(quoted "$2") is mounted; copy the files there, or make the link" \
+    "relative"
 }
 
 # docker_add_file NAME FLAG: adds the file of the variable NAME to MOUNTS and FLAG to FLAGS, if the user set it.
@@ -56,9 +69,13 @@ mount_models() {
     case $MODE in
       single)
         check_readable_in_image "$MODELS_DIR" 0
+        check_links "$MODELS_DIR/$MODEL_NAME" "$MODELS_DIR"
         check_readable_in_image "$MODELS_DIR/$MODEL_NAME"
         ;;
-      multi) check_readable_in_image "$MODELS_DIR" ;;
+      multi)
+        check_links "$MODELS_DIR" "$MODELS_DIR"
+        check_readable_in_image "$MODELS_DIR"
+        ;;
     esac
     MOUNTS+=(--mount "$(bind_mount "$MODELS_DIR" /models)")
   fi
@@ -68,9 +85,11 @@ mount_models() {
   directory=${config%/*}
   check_readable_in_image "$config"
   if is_set MODELS_DIR && [[ $config == "$MODELS_DIR"/* ]]; then
+    check_links "$config" "$MODELS_DIR"
     CONFIG_PATH=/models/${config#"$MODELS_DIR"/}
   else
     CONFIG_PATH=/etc/tfserving/config/${config##*/}
+    check_links "$config" "${directory:-/}"
     check_readable_in_image "${directory:-/}" 0
     MOUNTS+=(--mount "$(bind_mount "${directory:-/}" /etc/tfserving/config)")
   fi

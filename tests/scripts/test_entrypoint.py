@@ -232,6 +232,13 @@ class TestRejects:
         assert code == 1
         assert "chmod -R a+rX" in err
 
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    def test_unreadable_versions_cause_a_warning(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "models" / "digits" / "1").chmod(0)
+        entrypoint = run()
+        entrypoint.started()
+        assert f"cannot read {tmp_path}/models/digits/1; run chmod" in entrypoint.message()
+
     def test_an_unwritable_state_directory(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         code, err = run(STATE_DIR=str(tmp_path / "file" / "state")).wait()

@@ -266,6 +266,74 @@ class TestMounts:
         assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in rejection
         assert dry_run(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
 
+    def test_checks_a_hidden_models_directory(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.models.rename(checkout.root / ".models")
+        (checkout.root / ".models" / "digits" / "1").chmod(0o700)
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR=".models").rejection
+        assert "/.models/digits/1 is not readable for the image's user 65532" in rejection
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change owners")
+    @pytest.mark.parametrize(
+        ("owner", "group", "mode", "readable"),
+        [
+            (65532, 0, 0o400, True),
+            (65532, 0, 0o044, False),
+            (0, 65532, 0o040, True),
+            (0, 65532, 0o404, False),
+        ],
+    )
+    def test_permissions_of_the_images_user_and_group_count(
+        self, checkout: Any, owner: int, group: int, mode: int, readable: bool
+    ) -> None:
+        file = checkout.add_version("digits", 1) / "1" / "saved_model.pb"
+        os.chown(file, owner, group)
+        file.chmod(mode)
+        result = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models")
+        assert (result.code == 0) is readable
+
+    @pytest.mark.parametrize("mode", ["single", "multi"])
+    @pytest.mark.parametrize("target", ["{outside}/2", "../../outside/2", "{models}/digits/1"])
+    def test_rejects_links_that_do_not_work_in_the_container(
+        self, checkout: Any, mode: str, target: str
+    ) -> None:
+        model = checkout.add_version("digits", 1)
+        checkout.add_version("half", 1)
+        checkout.add_config()
+        outside = checkout.root / "outside"
+        (model / "1").rename(model / "3")
+        outside.mkdir()
+        (model / "3").rename(outside / "2")
+        checkout.add_version("digits", 1)
+        text = target.format(outside=outside, models=checkout.models)
+        (model / "2").symlink_to(text)
+        rejection = checkout.run("run_tf_serving.sh", mode, "--dry-run", MODELS_DIR="models").rejection
+        assert f"{model}/2 is a link to {text}, which does not exist in the container" in rejection
+        mounted = {"DOCKER_ARGS": f"--volume {outside}:{outside}"}
+        assert dry_run(checkout, mode, MODELS_DIR="models", **mounted)
+
+    def test_accepts_links_inside_the_mounted_directory(self, checkout: Any) -> None:
+        model = checkout.add_version("digits", 1)
+        (model / "2").symlink_to("../digits/1")
+        (checkout.models / "shared").write_bytes(b"x")
+        (model / "1" / "first").symlink_to("../../shared")
+        (model / "1" / "second").symlink_to("first")
+        (model / ".staging").symlink_to("/nowhere")
+        (checkout.models / "alias").symlink_to("digits")
+        assert dry_run(checkout, MODELS_DIR="models")
+        assert dry_run(checkout, MODELS_DIR="models", MODEL_NAME="alias")
+
+    def test_rejects_a_config_that_is_a_link_to_another_directory(
+        self, checkout: Any, tmp_path: Path
+    ) -> None:
+        (tmp_path / "etc").mkdir()
+        config = tmp_path / "etc" / "m.config"
+        config.symlink_to(checkout.add_config())
+        rejection = checkout.run(
+            "run_tf_serving.sh", "multi", "--dry-run", MODELS_CONFIG=str(config)
+        ).rejection
+        assert f"{config} is a link to {checkout.models}/models.config, which does not exist" in rejection
+
 
 class TestRejects:
     @pytest.mark.parametrize(
