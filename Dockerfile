@@ -17,9 +17,10 @@ COPY server_config.sh /usr/local/bin/
 USER 65532:65532
 WORKDIR /
 
-# The check's own time limit is shorter than this timeout. The start period is over after the first success, so a
-# long one costs nothing and gives large models time to load and warm up.
-HEALTHCHECK --interval=5s --timeout=10s --start-period=300s --retries=3 CMD ["tfserving-healthcheck"]
+# Interval x retries is the time until a draining container is unhealthy; DRAIN_SECONDS has to be longer. The check's
+# own time limit is shorter than this timeout. The start period is over after the first success, so a long one costs
+# nothing and gives large models time to load and warm up.
+HEALTHCHECK --interval=3s --timeout=10s --start-period=300s --retries=2 CMD ["tfserving-healthcheck"]
 ENTRYPOINT ["tfserving-entrypoint"]
 EXPOSE 8500 8501
 

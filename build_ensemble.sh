@@ -6,7 +6,8 @@
 # Usage: bash build_ensemble.sh [--dry-run] [--help]
 #
 #   --dry-run   check everything and print the docker command, but do not run it
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)

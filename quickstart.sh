@@ -7,7 +7,8 @@
 #
 # Creates .venv, the models of models/models.config, quickstart.png and, with docker, an image. Existing files are
 # reused, so a second run is fast.
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
@@ -17,11 +18,14 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${VENV:=}"             # the virtual environment
 : "${ENGINE:=}"           # docker; embedded: without Docker; auto: docker if it runs and the image is available
 : "${TF_SERVING_IMAGE:=}" # docker: the base image, pulled if missing
+: "${IMAGE_NAME:=}"       # docker: the name of the image to build
 : "${PULL_TIMEOUT:=}"     # docker: the time limit of the pull, in seconds
 : "${MODELS_DIR:=}"       # the directory for the models
+: "${RUN_DIR:=}"          # the directory of the server's log and, if you set it, of quickstart.png
 : "${GRPC_PORT:=}"        # the port for gRPC; if you do not set it and it is in use, a free one is chosen
 : "${REST_PORT:=}"        # the port for REST, likewise
 
+MODE=quickstart
 # shellcheck source=lib/common.sh
 source "$ROOT/lib/common.sh"
 # shellcheck source=lib/python.sh
@@ -39,12 +43,13 @@ print_step() { # NUMBER TEXT
 }
 
 check_quickstart_settings() {
-  MODE=multi
   set_image_name
-  check_control_characters
+  MODE=multi
+  check_variables
   check_choice ENGINE engine auto docker embedded
   check_ports
   check_image_reference TF_SERVING_IMAGE
+  check_image_reference IMAGE_NAME
   check_seconds PULL_TIMEOUT
   [[ $MODELS_DIR == /* ]] || MODELS_DIR=$PWD/$MODELS_DIR
 }
@@ -52,11 +57,14 @@ check_quickstart_settings() {
 # export_settings: passes the settings on to the other scripts. The server is for this run and this machine only.
 export_settings() {
   local name
-  for name in TF_SERVING_IMAGE MODELS_DIR; do
+  for name in TF_SERVING_IMAGE MODELS_DIR RUN_DIR; do
     ! is_set "$name" || export "${name?}"
   done
   export VENV GRPC_PORT REST_PORT
   export CONTAINER_NAME=tfserving-quickstart-$$ BIND_ADDRESS=127.0.0.1
+  # Its default is not that of build_ensemble.sh, so that an image of the user keeps its name.
+  export IMAGE_NAME
+  SET_BY_USER+='IMAGE_NAME '
   # Its default is in MODELS_DIR, where there is no config.
   if is_set MODELS_DIR && ! is_set MODELS_CONFIG; then
     export MODELS_CONFIG=$ROOT/models/models.config
@@ -135,22 +143,29 @@ stop_server() {
 }
 
 classify_digits() {
+  local png=quickstart.png
+  if is_set RUN_DIR || [[ ! -w $ROOT ]]; then
+    mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR") cannot be created; set it to another directory"
+    png=$RUN_DIR/$png
+  fi
   (
     cd "$ROOT"
     "$PYTHON" -m examples.classify_digits --rpc "$BIND_ADDRESS:$GRPC_PORT" --rest "$BIND_ADDRESS:$REST_PORT" \
-      --png quickstart.png
+      --png "$png"
   )
 }
 
 print_next_steps() {
   local run
-  run="$(script_command run_tf_serving.sh IMAGE_NAME MODELS_DIR MODELS_CONFIG) multi"
-  [[ $ENGINE == docker ]] || run="ENGINE=embedded $run"
+  case $ENGINE in
+    docker) run=$(script_command run_tf_serving.sh IMAGE_NAME MODELS_DIR MODELS_CONFIG) ;;
+    *) run="ENGINE=embedded $(script_command run_tf_serving.sh RUN_DIR MODELS_DIR MODELS_CONFIG)" ;;
+  esac
   cat <<END
 
 Next:
   source $(quoted "${VENV#"$ROOT"/}/bin/activate")
-  $run
+  $run multi
       starts the same server and keeps it running; $(script_command run_tf_serving.sh) stop stops it
   tfserving call --model digits --show
       shows the inputs and outputs of the model; --help shows how to call it

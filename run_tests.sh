@@ -8,7 +8,8 @@
 #   bash run_tests.sh tests/wire           one folder
 #   bash run_tests.sh -m "not docker"      without the tests of one marker (tensorflow, conformance, docker,
 #                                          soak, fuzz)
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)

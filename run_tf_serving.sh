@@ -8,13 +8,15 @@
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
 #   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
-#   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
+#   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server only
+#               those that end within DRAIN_SECONDS; a second stop ends the drain immediately
 #   --dry-run   check the settings and print the command, but do not run it
-#   -- ...      flags for tensorflow_model_server; they override those of this script
+#   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
-# Returns when every model has an AVAILABLE version. If that takes longer than START_TIMEOUT, it prints the server's log
-# and leaves nothing running.
-set -Eeuo pipefail
+# Returns when every model has an AVAILABLE version. If a model fails to load, or that takes longer than START_TIMEOUT,
+# it prints the server's log and leaves nothing running.
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
@@ -38,6 +40,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${BATCHING_PARAMETERS_FILE:=}"            # enables batching with these parameters
 : "${MONITORING_CONFIG_FILE:=}"              # enables Prometheus metrics with this config
 : "${SSL_CONFIG_FILE:=}"                     # enables TLS for gRPC with this config
+: "${RUN_DIR:=}"                             # the directory of logs and of the state of servers
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
@@ -91,7 +94,7 @@ parse_arguments() {
 }
 
 check_server_settings() {
-  check_control_characters
+  check_variables
   check_choice MODE mode single multi
   check_choice ENGINE engine auto docker embedded
   check_choice ENABLE_MODEL_WARMUP value '' true false
@@ -142,10 +145,16 @@ check_config() {
 log_notes() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
-  case $ENGINE in embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;; esac
+  case $ENGINE in
+    embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;;
+    docker) log_embedded_flags ;;
+  esac
   for name in $names; do
     ! is_set "$name" || log "note: $name has no effect here ($MODE, $ENGINE)"
   done
+  [[ $ENGINE == embedded || $DRAIN_SECONDS -eq 0 || $DRAIN_SECONDS -gt $UNHEALTHY_AFTER ]] \
+    || log "note: DRAIN_SECONDS=$DRAIN_SECONDS ends before Docker reports the container unhealthy, which takes up to" \
+      "$UNHEALTHY_AFTER s; set it to more, or let the load balancer run tfserving-healthcheck"
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
@@ -193,9 +202,8 @@ find_server() {
 
 # lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
 lock_name() {
-  local directory
-  directory=$(dirname -- "$(embedded_file lock)")
-  mkdir -p -- "$directory" || fail "cannot create $(quoted "$directory"), which holds the state of servers"
+  mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the state of servers, cannot be created;" \
+    "set RUN_DIR to another directory"
   trap release_lock EXIT
   acquire_lock
 }
@@ -236,6 +244,7 @@ abort_start() {
 # that fails.
 wait_until_available() {
   local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure='' left
+  local failed='' loads_checked=''
   local models=() RESPONSE_TIMEOUT=$RESPONSE_TIMEOUT
   address=$(client_address "$BIND_ADDRESS")
   while :; do
@@ -250,6 +259,7 @@ wait_until_available() {
     [[ $left -ge $RESPONSE_TIMEOUT ]] || RESPONSE_TIMEOUT=$((left > 0 ? left : 1))
     [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
     [[ -n $pending || -n $failure ]] || return 0
+    check_loads
     [[ $SECONDS -lt $deadline ]] \
       || failure=${failure:-"not AVAILABLE within START_TIMEOUT=$START_TIMEOUT s; $pending"}
     [[ -z $failure ]] || break
@@ -259,8 +269,19 @@ wait_until_available() {
   done
   log "the end of the server's log:"
   "${ENGINE}_log" >&2 || true
+  [[ -z $failed ]] || failure="$failed; export the version again or remove it"
   log "error: $failure; its log is above"
   abort_start 1
+}
+
+# check_loads: sets `failed` to a load that failed according to the server's log, and `failure` if that is still so
+# in the next second: the server may have been about to load another version of the model.
+check_loads() {
+  local before=$failed
+  [[ -n $failure || $SECONDS -ne $loads_checked ]] || return 0
+  loads_checked=$SECONDS
+  failed=$(run_with_timeout 5 "${ENGINE}_log" 10000 2>/dev/null | find_failed_load) || failed=''
+  [[ -z $failed || $failed != "$before" ]] || failure=$failed
 }
 
 run() {
@@ -304,8 +325,17 @@ require_server() {
   return 1
 }
 
+log_interrupted_stop() {
+  log "interrupted: $CONTAINER_NAME has received the stop signal and exits when its drain is over;" \
+    "another stop ends the drain immediately"
+}
+
 stop() {
   require_server || return 0
+  [[ $ENGINE != docker ]] || ! docker_is_draining \
+    || log "note: $CONTAINER_NAME is draining already; this stop ends the drain, and requests in flight fail"
+  trap 'log_interrupted_stop; exit 130' INT
+  trap 'log_interrupted_stop; exit 143' TERM HUP
   "${ENGINE}_stop"
   log "stopped $CONTAINER_NAME"
 }

@@ -54,10 +54,28 @@ check_readable() { # PATH
     || die 1 "user $(id -u) cannot read $1; run chmod -R a+rX on the mounted directory on the host"
 }
 
+# warn_about_unreadable_versions: the server may not need them, and would only report a failed load.
+warn_about_unreadable_versions() {
+  local version
+  for version in "$MODEL_BASE_PATH"/*/[0-9]*; do
+    [[ ! -e $version || (-r $version && -x $version && (! -e $version/saved_model.pb || -r $version/saved_model.pb)) ]] \
+      || log "warning: user $(id -u) cannot read $version; run chmod -R a+rX on it on the host"
+  done
+}
+
+# warn_about_flags FLAG...: a warning only, since the base image may have a newer server with more flags.
+warn_about_flags() {
+  local flag problem
+  for flag; do
+    problem=$(explain_ignored_flag "$flag")
+    [[ -z $problem ]] || log "warning: $problem"
+  done
+}
+
 # set_server_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
 set_server_command() {
   local config
-  COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64)
+  COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64 "${LOAD_RETRY_FLAGS[@]}")
   if [[ $MODE == single ]]; then
     COMMAND+=("--model_name=$MODEL_NAME" "--model_base_path=$MODEL_BASE_PATH/$MODEL_NAME")
     check_readable "$MODEL_BASE_PATH"
@@ -130,6 +148,8 @@ main() {
   fi
   trap handle_stop TERM INT # first, since PID 1 never receives a signal that it does not handle
   check_environment
+  warn_about_flags "$@"
+  warn_about_unreadable_versions
   set_server_command "$@"
   write_state
   serve

@@ -1,11 +1,93 @@
 # shellcheck shell=bash
-# Reads the configuration and the status of a model server: parses its flags and its models.config, queries its REST
-# API. The entrypoint and the health check source this file inside the image, lib/ sources it on the host; it runs on
+# Reads the configuration and the status of a model server: checks and parses its flags, parses its models.config,
+# queries its REST API. The entrypoint and the health check source this file inside the image, lib/ sources it on the host; it runs on
 # bash 3.2.
 
 # The lexical grammar of protobuf's text format, one token a match; a comment is one token.
 QUOTED='"([^"\\]|\\.)*"'
 TOKEN="#.*|$QUOTED|${QUOTED//\"/\'}|[A-Za-z0-9_.+-]+|[][{}<>:;,/]"
+
+# The flags of tensorflow_model_server 2.20.0, which ignores all others. A boolean flag needs no value.
+BOOLEAN_FLAGS='enable_batching allow_version_labels_for_unavailable_models enable_per_model_batching_parameters
+  enable_model_warmup enable_grpc_healthcheck_service enable_profiler enable_serialization_as_tensor_content
+  enable_signature_method_name_check flush_filesystem_caches prefer_tflite_model
+  remove_unused_fields_from_bundle_metagraph rest_api_enable_cors_support skip_initialize_tpu use_alts_credentials
+  version xla_cpu_compilation_enabled xla_gpu_compilation_enabled'
+VALUE_FLAGS='port grpc_socket_path grpc_channel_arguments grpc_max_threads rest_api_port rest_api_num_threads
+  rest_api_timeout_in_ms batching_parameters_file model_config_file model_config_file_poll_wait_seconds model_name
+  model_base_path num_load_threads num_unload_threads max_num_load_retries load_retry_interval_micros
+  file_system_poll_wait_seconds tensorflow_session_parallelism tensorflow_session_config_file
+  tensorflow_intra_op_parallelism tensorflow_inter_op_parallelism ssl_config_file platform_config_file
+  per_process_gpu_memory_fraction saved_model_tags num_request_iterations_for_warmup monitoring_config_file
+  num_tflite_pools num_tflite_interpreters_per_pool thread_pool_factory_config_file mixed_precision'
+# The flags that only the embedded server has.
+EMBEDDED_FLAGS='host models_dir access_log'
+
+# A failed load is retried for 50 s: long enough for most copies, short enough for a restart. By default,
+# tensorflow_model_server waits a minute between attempts, and reports a broken version only after five.
+# shellcheck disable=SC2034 # for the scripts that source this file
+LOAD_RETRY_FLAGS=(--max_num_load_retries=5 --load_retry_interval_micros=10000000)
+
+# is_word WORD LIST: whether WORD is one of the words of LIST.
+is_word() {
+  local word
+  for word in $2; do
+    [[ $word != "$1" ]] || return 0
+  done
+  return 1
+}
+
+# explain_ignored_flag FLAG: prints why tensorflow_model_server would ignore it; nothing if it would not.
+explain_ignored_flag() {
+  local name=${1#--} similar
+  name=${name%%=*}
+  if [[ $1 == --* ]]; then
+    ! is_word "$name" "$BOOLEAN_FLAGS" || return 0
+    if is_word "$name" "$VALUE_FLAGS $EMBEDDED_FLAGS"; then
+      [[ $1 == *=* ]] || printf '%s has no value (--%s=VALUE)' "$1" "$name"
+      return
+    fi
+  fi
+  name=$(printf '%s' "${name#-}" | tr 'A-Z-' 'a-z_')
+  # shellcheck disable=SC2086 # lists of words
+  similar=$(find_similar "$name" $BOOLEAN_FLAGS $VALUE_FLAGS $EMBEDDED_FLAGS)
+  printf '%s is not a flag of tensorflow_model_server, which ignores it%s' "${1%%=*}" \
+    "${similar:+; did you mean --$similar?}"
+}
+
+# find_similar WORD CANDIDATE...: prints the candidate with the fewest typing errors, if there are few. One for every
+# four characters is enough for typical mistakes.
+find_similar() {
+  local word=$1 candidate distance best='' least=$((${#1} / 4 + 1))
+  shift
+  for candidate; do
+    distance=$((${#candidate} - ${#word}))
+    ((${distance#-} < least)) || continue
+    distance=$(count_edits "$word" "$candidate")
+    ((distance >= least)) || best=$candidate least=$distance
+  done
+  printf '%s' "$best"
+}
+
+# count_edits WORD WORD: prints the Levenshtein distance.
+count_edits() {
+  local i j cost diagonal above row=()
+  for ((j = 0; j <= ${#2}; j++)); do
+    row[j]=$j
+  done
+  for ((i = 1; i <= ${#1}; i++)); do
+    diagonal=${row[0]} row[0]=$i
+    for ((j = 1; j <= ${#2}; j++)); do
+      above=${row[j]} cost=1
+      [[ ${1:i-1:1} != "${2:j-1:1}" ]] || cost=0
+      row[j]=$((diagonal + cost))
+      ((row[j] <= above)) || row[j]=$((above + 1))
+      ((row[j] <= row[j - 1])) || row[j]=$((row[j - 1] + 1))
+      diagonal=$above
+    done
+  done
+  printf '%s' "${row[${#2}]}"
+}
 
 # get_state_dir: prints where the entrypoint writes what the health check reads. Containers of one pod, or with the
 # host's IPC, share /dev/shm, the one place that is writable under --read-only; the mount namespace tells them apart.

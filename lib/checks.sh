@@ -25,9 +25,53 @@ check_pattern() { # NAME PATTERN KIND EXPECTED
   matches "${!1}" "$2" || reject_value "$1" "$3" "$4"
 }
 
-# No setting needs control characters, and paths that contain them break code that reads lines.
-check_control_characters() {
+# shellcheck source=docker/server_config.sh
+source "$ROOT/docker/server_config.sh"
+
+# Names that other tools use, and those of our variables that have their meaning.
+SIMILAR_VARIABLES='MODEL:MODEL_NAME MODEL_BASE_PATH:MODELS_DIR MODELS:MODELS_DIR MODEL_CONFIG_FILE:MODELS_CONFIG
+  CONTAINER:CONTAINER_NAME IMAGE:IMAGE_NAME PORT:GRPC_PORT,REST_PORT REST_API_PORT:REST_PORT HTTP_PORT:REST_PORT
+  GPUS:GPU GPU_ID:GPU TIMEOUT:START_TIMEOUT'
+
+# warn_about_similar_variables: warns about variables in the environment that have almost the name of a setting. The
+# scripts that this one runs do not repeat it.
+warn_about_similar_variables() {
+  local name similar
+  [[ -z ${TFSERVING_NAMES_CHECKED:-} ]] || return 0
+  export TFSERVING_NAMES_CHECKED=yes
+  for name in $(compgen -e); do
+    [[ -n ${!name:-} ]] || continue
+    similar=$(find_similar_setting "$name")
+    [[ -z $similar ]] || log "warning: $name=$(quoted "${!name}") has no effect; did you mean ${similar//,/ or }?"
+  done
+}
+
+# find_similar_setting NAME: prints the settings that the user may have meant, unless NAME or one of them is set.
+find_similar_setting() {
+  local pair setting
+  [[ ${#1} -ge 4 && $SETTINGS != *" $1 "* ]] || return 0
+  for pair in $SIMILAR_VARIABLES; do
+    [[ ${pair%%:*} == "$1" ]] || continue
+    for setting in $(tr , ' ' <<<"${pair#*:}"); do
+      ! is_set "$setting" || return 0
+    done
+    printf '%s' "${pair#*:}"
+    return
+  done
+  # One typing error, and only in long names: variables of other programs must not match.
+  [[ ${#1} -ge 8 ]] || return 0
+  for setting in $SETTINGS; do
+    pair=$((${#setting} - ${#1}))
+    [[ ${pair#-} -le 1 && ${setting:0:1} == "${1:0:1}" ]] || continue
+    [[ $(count_edits "$1" "$setting") -gt 1 ]] || is_set "$setting" || printf '%s' "$setting"
+  done
+}
+
+# check_variables: checks what holds for every variable. No setting needs control characters, and paths that contain
+# them break code that reads lines.
+check_variables() {
   local name
+  warn_about_similar_variables
   for name in $SETTINGS; do
     case $name in MODEL_VERSIONS | DOCKER_ARGS) continue ;; esac # lists, which may span several lines
     [[ ${!name} != *[[:cntrl:]]* ]] || reject "$name=$(quoted "${!name}") contains a control character; remove it"
@@ -53,9 +97,19 @@ is_image_reference() {
 }
 
 check_image_reference() { # NAME
+  is_set "$1" || is_image_reference "${!1}" || [[ $1 != IMAGE_NAME ]] \
+    || reject "MODEL_NAME=$(quoted "$MODEL_NAME") gives no valid default for IMAGE_NAME: ${!1} is not a valid image" \
+      "reference; set IMAGE_NAME, such as IMAGE_NAME=tfserving-my-model"
   is_image_reference "${!1}" \
     || reject_value "$1" 'image reference' \
       '[HOST[:PORT]/]NAME[:TAG] in lower case, such as registry.example.com:5000/team/digits:1'
+}
+
+# is_base_image REFERENCE: whether it names TF_SERVING_IMAGE or another tag of the official image.
+is_base_image() {
+  local image=${1#docker.io/} base=${TF_SERVING_IMAGE#docker.io/}
+  case $image in tensorflow/serving | tensorflow/serving[:@]*) return ;; esac
+  [[ $image == "$base" || $image:latest == "$base" || $image == "$base:latest" ]]
 }
 
 check_bind_address() {

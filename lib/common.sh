@@ -2,6 +2,10 @@
 # Messages, help, quoting and time limits for every script, and the settings with their checks.
 # A script sets SCRIPT to its own path and ROOT to the checkout, then sources this file.
 
+# bash warns about a locale that is not installed each time a function sets LC_ALL, and so does each bash that starts.
+# shellcheck disable=SC2269 # the assignment warns
+[[ -z ${LC_ALL:-} || -z $( (LC_ALL=$LC_ALL) 2>&1) ]] || unset LC_ALL
+
 # shellcheck source=lib/settings.sh
 source "$ROOT/lib/settings.sh"
 # shellcheck source=lib/checks.sh

@@ -6,6 +6,9 @@
 CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
 CONTAINER_ID_FILE='' # where `docker run` prints it
+# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile.
+# shellcheck disable=SC2034 # for run_tf_serving.sh
+UNHEALTHY_AFTER=6
 
 # docker_within SECONDS ARG...: runs docker with a time limit. A daemon or a container can hang.
 docker_within() {
@@ -48,16 +51,29 @@ bind_mount() {
   printf 'type=bind,%s,target=%s,readonly' "$source" "$2"
 }
 
-# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files are
-# not part of a model.
+# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files below
+# PATH are not part of a model.
 check_readable_in_image() {
   local unreadable fix='chmod -R'
   [[ -z ${2:-} ]] || fix='chmod'
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
-  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' -prune -o ! -user 65532 \
-    \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print 2>/dev/null | head -n 1) || true
+  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
+    \( -user 65532 \( -type d ! -perm -500 -o -type f ! -perm -400 \) \
+    -o ! -user 65532 -group 65532 \( -type d ! -perm -050 -o -type f ! -perm -040 \) \
+    -o ! -user 65532 ! -group 65532 \( -type d ! -perm -005 -o -type f ! -perm -004 \) \) \
+    -print 2>/dev/null | head -n 1) || true
   [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
     "$(quoted "$1"), or run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+}
+
+# check_links PATH DIRECTORY: the container sees DIRECTORY at another path, and nothing outside it.
+check_links() {
+  local link
+  case " $DOCKER_ARGS" in *' --mount'* | *' --volume'* | *' -v'*) return ;; esac # more may be mounted
+  link=$(find_leaving_link "$1" "$2")
+  [[ -z $link ]] || reject "$(quoted "$link") is a link to $(quoted "$(readlink "$link")")," \
+    "which does not exist in the container: only $(quoted "$2") is mounted; copy the files there, or make the link" \
+    "relative"
 }
 
 # docker_add_file NAME FLAG: adds the file of the variable NAME to MOUNTS and FLAG to FLAGS, if the user set it.
@@ -76,9 +92,13 @@ mount_models() {
     case $MODE in
       single)
         check_readable_in_image "$MODELS_DIR" 0
+        check_links "$MODELS_DIR/$MODEL_NAME" "$MODELS_DIR"
         check_readable_in_image "$MODELS_DIR/$MODEL_NAME"
         ;;
-      multi) check_readable_in_image "$MODELS_DIR" ;;
+      multi)
+        check_links "$MODELS_DIR" "$MODELS_DIR"
+        check_readable_in_image "$MODELS_DIR"
+        ;;
     esac
     MOUNTS+=(--mount "$(bind_mount "$MODELS_DIR" /models)")
   fi
@@ -88,9 +108,11 @@ mount_models() {
   directory=${config%/*}
   check_readable_in_image "$config"
   if is_set MODELS_DIR && [[ $config == "$MODELS_DIR"/* ]]; then
+    check_links "$config" "$MODELS_DIR"
     CONFIG_PATH=/models/${config#"$MODELS_DIR"/}
   else
     CONFIG_PATH=/etc/tfserving/config/${config##*/}
+    check_links "$config" "${directory:-/}"
     check_readable_in_image "${directory:-/}" 0
     MOUNTS+=(--mount "$(bind_mount "${directory:-/}" /etc/tfserving/config)")
   fi
@@ -129,11 +151,12 @@ docker_command() {
   COMMAND+=(${WORDS[@]+"${WORDS[@]}"} "$IMAGE_NAME" ${FLAGS[@]+"${FLAGS[@]}"} "$@")
 }
 
-# print_build_command: prints the command that builds IMAGE_NAME, for messages.
+# print_build_command [IMAGE_NAME]: prints the command that builds an image for these settings, for messages: one named
+# IMAGE_NAME, or without the argument one with the default name, so that an existing image keeps its name.
 print_build_command() {
   case $MODE in
-    single) script_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR IMAGE_NAME ;;
-    multi) script_command build_ensemble.sh MODELS_DIR MODELS_CONFIG IMAGE_NAME ;;
+    single) script_command build.sh MODEL_NAME MODEL_VERSIONS MODELS_DIR "$@" ;;
+    multi) script_command build_ensemble.sh MODELS_DIR MODELS_CONFIG "$@" ;;
   esac
 }
 
@@ -144,9 +167,11 @@ IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 # containers.
 docker_prepare() {
   local image mode model variables port names
+  ! is_base_image "$IMAGE_NAME" \
+    || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(print_build_command)"
   image=$(query_docker image inspect --format "$IMAGE_FORMAT" "$IMAGE_NAME" 2>/dev/null) \
     || reject "image $IMAGE_NAME is not available;" \
-      "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command)"
+      "$(is_set IMAGE_NAME && printf 'pull it, or ')build it: $(print_build_command IMAGE_NAME)"
   IFS='|' read -r mode model variables <<<"$image"
   [[ -n $mode ]] \
     || reject "image $IMAGE_NAME was not built by build.sh or build_ensemble.sh; build one: $(print_build_command)"
@@ -160,7 +185,7 @@ docker_prepare() {
   fi
   [[ -z $GPU || " $variables" == *' CUDA_VERSION='* || " $variables" == *' NVIDIA_VISIBLE_DEVICES='* ]] \
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
-      "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command)"
+      "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command IMAGE_NAME)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
     [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
@@ -213,7 +238,7 @@ docker_is_running() {
 # docker_is_listening: docker publishes a port for one container only.
 docker_is_listening() { :; }
 
-docker_log() { query_docker logs --tail 50 "$CONTAINER_ID" 2>&1; }
+docker_log() { query_docker logs --tail "${1:-50}" "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 
 CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'

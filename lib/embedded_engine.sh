@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # The embedded engine, without Docker: python -m tfserving.server in the background. It has the functions that
-# docker_engine.sh lists. State is in .run/: CONTAINER_NAME.pid, .command (one argument per line) and .log.
+# docker_engine.sh lists. State is in RUN_DIR: CONTAINER_NAME.pid, .command (one argument per line) and .log.
 
 SERVER_PID=''   # the server's process id
 PREVIOUS_JOB='' # $! before this script started the server
 
-embedded_file() { printf '%s/.run/%s.%s' "$ROOT" "$CONTAINER_NAME" "$1"; }
+embedded_file() { printf '%s/%s.%s' "$RUN_DIR" "$CONTAINER_NAME" "$1"; }
 
 # embedded_add_file NAME FLAG: adds FLAG with the file of the variable NAME to FLAGS, if the user set it.
 embedded_add_file() {
@@ -29,6 +29,7 @@ embedded_command() {
   esac
   add_setting_flags embedded_add_file
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")
+  COMMAND+=("${LOAD_RETRY_FLAGS[@]}")
   COMMAND+=("${FLAGS[@]}" "$@")
 }
 
@@ -53,7 +54,7 @@ embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
 # embedded_is_listening: until the server listens, another server may use its ports and respond in its place.
 embedded_is_listening() { grep -q 'REST API listening at' "$(embedded_file log)"; }
 
-embedded_log() { tail -n 50 "$(embedded_file log)"; }
+embedded_log() { tail -n "${1:-50}" "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
 
 # list_arguments PROCESS: prints its command line, one argument per line, or as ps formats it without /proc.
@@ -108,7 +109,7 @@ embedded_describe() {
 # embedded_list_servers: prints the names of the running servers of this checkout, one per line.
 embedded_list_servers() {
   local file
-  for file in "$ROOT"/.run/*.pid; do
+  for file in "$RUN_DIR"/*.pid; do
     file=${file##*/}
     (
       CONTAINER_NAME=${file%.pid} embedded_find

@@ -24,11 +24,13 @@ parse_build_arguments() {
 }
 
 check_image_settings() {
-  check_control_characters
+  check_variables
   check_image_reference TF_SERVING_IMAGE
   check_image_reference IMAGE_NAME
   [[ $IMAGE_NAME != *@* ]] \
     || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") has a digest, which is unknown before the build; use a tag"
+  ! is_base_image "$IMAGE_NAME" \
+    || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") is the base image; set IMAGE_NAME to another name"
   check_verbose
   resolve_models_dir
 }

@@ -68,6 +68,39 @@ check_saved_model() { # DIRECTORY
     "saved_model.pb is missing or empty; export the version again or remove the directory"
 }
 
+# find_leaving_link PATH DIRECTORY: prints the first link at or below PATH that is broken, absolute or leads out of
+# DIRECTORY, so that it does not work where DIRECTORY is mounted at another path. Hidden files are skipped.
+find_leaving_link() {
+  local link directory
+  directory=$(CDPATH='' cd -P -- "$2" && pwd -P) || return
+  while IFS= read -r link; do
+    if ! stays_inside "$link" "${directory%/}"; then
+      printf '%s' "$link"
+      return
+    fi
+  done < <(
+    [[ ! -L $1 ]] || printf '%s\n' "$1"
+    find -H "$1" -name '.?*' ! -path "$1" -prune -o -type l -print 2>/dev/null
+  )
+}
+
+# stays_inside LINK DIRECTORY: DIRECTORY has no links in its path.
+stays_inside() {
+  local target path
+  target=$(readlink "$1") || return
+  path=$(dirname -- "$1")/$target
+  [[ $target != /* && -e $path ]] || return
+  if [[ -d $path ]]; then
+    path=$(CDPATH='' cd -P -- "$path" 2>/dev/null && pwd -P) || return
+  elif [[ -L $path ]]; then
+    stays_inside "$path" "$2"
+    return
+  else
+    path=$(CDPATH='' cd -P -- "$(dirname -- "$path")" 2>/dev/null && pwd -P) || return
+  fi
+  [[ $path/ == "$2"/* ]]
+}
+
 # is_json FILE: no models.config in protobuf text format begins with a bracket.
 is_json() {
   local text

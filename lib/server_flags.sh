@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # The flags of tensorflow_model_server: those of the command line, and those of the settings.
 
-# check_server_flags: rejects flags whose values the script must know; it passes all others on unchecked.
+# check_server_flags: rejects flags that the server would ignore, and those whose values the script must know.
 check_server_flags() {
-  local flag name
+  local flag name problem
   for flag in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do
     case ${flag%%=*} in
       --port | -port) name=GRPC_PORT ;;
@@ -12,10 +12,25 @@ check_server_flags() {
       --model_config_file | -model_config_file) name=MODELS_CONFIG ;;
       --model_base_path | -model_base_path | --models_dir) name=MODELS_DIR ;;
       --host) name=BIND_ADDRESS ;;
-      -*) continue ;;
+      -*)
+        problem=$(explain_ignored_flag "$flag")
+        [[ $problem != *'ignores it' ]] || problem+='; docs/compatibility.md lists the flags'
+        [[ -z $problem ]] || reject "$problem"
+        continue
+        ;;
       *) reject "$(quoted "$flag") is not a valid server flag (--NAME=VALUE, one word)" ;;
     esac
     reject "${flag%%=*} conflicts with a variable of this script; set $name=$(quoted "${flag#*=}") instead"
+  done
+}
+
+# log_embedded_flags: notes the flags that have an effect only in the embedded server.
+log_embedded_flags() {
+  local flag name
+  for flag in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do
+    name=${flag#--}
+    ! is_word "${name%%=*}" "$EMBEDDED_FLAGS" || log "note: tensorflow_model_server ignores ${flag%%=*}, a flag of the" \
+      "embedded server"
   done
 }
 

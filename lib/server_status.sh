@@ -57,3 +57,47 @@ find_unavailable() {
     return
   done
 }
+
+# find_failed_load: reads a server's log; prints "MODEL: version VERSION failed to load: ERROR" for the first model
+# none of whose versions is loading or loaded. The lines are those of util/retrier.cc and core/loader_harness.cc in
+# TensorFlow Serving, and of tfserving/server/core/manager.py.
+find_failed_load() {
+  LC_ALL=C awk '
+    match($0, /[{]name: [^}]* version: [0-9]+[}]/) {
+      servable = substr($0, RSTART + 7, RLENGTH - 8)
+      split_at(" version: ")
+      before = substr($0, 1, RSTART - 1)
+      after = substr($0, RSTART + RLENGTH)
+      if (before ~ /Loading servable: $/ && after ~ /^ failed: /) fail(substr(after, 10))
+      else if (before ~ /Loading servable version $/) state[model, version] = "loading"
+      else if (before ~ /Successfully loaded servable version $/) state[model, version] = "loaded"
+      next
+    }
+    match($0, /model .[^ ]+. version [0-9]+: /) {
+      servable = substr($0, RSTART + 7, RLENGTH - 9)
+      split_at(" version ")
+      model = substr(model, 1, length(model) - 1)
+      after = substr($0, RSTART + RLENGTH)
+      if (after ~ /^loading from /) state[model, version] = "loading"
+      else if (after ~ /^AVAILABLE /) state[model, version] = "loaded"
+      else if (sub(/^loading failed(; retry [0-9]+ of [0-9]+ in [0-9.e+]+ s)?: /, "", after)) fail(after)
+    }
+    function split_at(separator,  i) {
+      i = index(servable, separator)
+      model = substr(servable, 1, i - 1)
+      version = substr(servable, i + length(separator))
+    }
+    function fail(error) {
+      if (state[model, version] != "failed") order[++count] = model SUBSEP version SUBSEP error
+      state[model, version] = "failed"
+    }
+    END {
+      for (id in state) if (state[id] != "failed") { split(id, parts, SUBSEP); has_other[parts[1]] = 1 }
+      for (i = 1; i <= count; i++) {
+        split(order[i], parts, SUBSEP)
+        if (parts[1] in has_other || state[parts[1], parts[2]] != "failed") continue
+        printf "%s: version %s failed to load: %s\n", parts[1], parts[2], parts[3]
+        exit
+      }
+    }'
+}

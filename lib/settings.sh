@@ -41,6 +41,7 @@ setting REST_PORT 8501
 setting RESTART_POLICY unless-stopped
 setting DRAIN_SECONDS 0
 setting START_TIMEOUT 120
+setting RUN_DIR "$ROOT/.run"
 
 setting GPU ''
 setting GPU_MEMORY_FRACTION ''
@@ -50,6 +51,12 @@ setting BATCHING_PARAMETERS_FILE ''
 setting MONITORING_CONFIG_FILE ''
 setting SSL_CONFIG_FILE ''
 
+# A checkout may be read-only.
+if ! is_set RUN_DIR && [[ ! -w $ROOT || (-e $ROOT/.run && ! (-d $ROOT/.run && -w $ROOT/.run)) ]]; then
+  RUN_DIR=${XDG_STATE_HOME:-${HOME:-/var/tmp}/.local/state}/tfserving
+fi
+[[ $RUN_DIR == /* ]] || RUN_DIR=$PWD/$RUN_DIR
+
 # set_image_name: gives IMAGE_NAME its default, which depends on MODE; call it once MODE is known.
 set_image_name() {
   # shellcheck disable=SC2153 # setting assigns MODE
@@ -57,6 +64,7 @@ set_image_name() {
     single) setting IMAGE_NAME "tfserving-$MODEL_NAME" ;;
     multi) setting IMAGE_NAME tfserving-ensemble ;;
     embedded) setting IMAGE_NAME tfserving-embedded ;;
+    quickstart) setting IMAGE_NAME tfserving-quickstart ;;
   esac
   # docker allows no capitals in a repository name
   is_set IMAGE_NAME || IMAGE_NAME=$(printf '%s' "$IMAGE_NAME" | tr '[:upper:]' '[:lower:]')

@@ -4,7 +4,8 @@
 # be pulled. To build on it: TF_SERVING_IMAGE=tfserving-embedded bash build.sh
 #
 # Usage: bash docker/embedded/build.sh [--help]
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
 DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
@@ -33,9 +34,11 @@ main() {
     handle_option "$argument"
   done
   set_image_name
-  check_control_characters
+  check_variables
   check_image_reference IMAGE_NAME
   check_image_reference PYTHON_IMAGE
+  [[ $IMAGE_NAME != "$PYTHON_IMAGE" ]] \
+    || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") is the base image; set IMAGE_NAME to another name"
   check_verbose
   split_docker_args
   require_docker

@@ -393,6 +393,15 @@ def test_tls_verifies_the_server(tls_server, certificates):
                 client.infer([1])
 
 
+@pytest.mark.parametrize("tls_server", [False], indirect=True)
+def test_an_error_of_a_client_without_tls_on_a_port_with_tls_names_the_option(tls_server):
+    with (
+        TfRpcClient(tls_server.address, "half", retry=Retry(attempts=1)) as client,
+        pytest.raises(UnavailableError, match=r"if the server uses TLS on this port, pass tls=Tls\(\)"),
+    ):
+        client.infer([1])
+
+
 @pytest.mark.parametrize("tls_server", [True], indirect=True)
 def test_mutual_tls_requires_the_client_certificate(tls_server, certificates):
     ca = certificates / "ca.pem"

@@ -130,6 +130,7 @@ class FakeDocker:
         (self.world / "state").write_text(json.dumps(state))
         (self.world / "models").write_text("{}")
         (self.world / "server").write_text("works")
+        (self.world / "log").write_text("")
 
     def check_gpu_arguments(self, text: str) -> None:
         """Check that each command of the block passed its GPU to docker, unless it was a dry run."""

@@ -40,7 +40,7 @@ COMMANDS = {
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow.
-FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL"}
+FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT"}
 # In tf_rpc_client.py, for users to edit.
 EDITABLE_CONSTANTS = {"RPC_ADDRESS", "REST_ADDRESS"}
 FOREIGN_FLAGS = {"--init", "--check", "--platform", "--strict", "--ipc"}
@@ -50,6 +50,7 @@ FOREIGN_MESSAGES = (
     "Expected model … to have an absolute path or URI",
     "RESOURCE_EXHAUSTED: Server Threadpool Exhausted",
     "RESOURCE_EXHAUSTED: … message larger than max (… vs. 4194304)",
+    "UNAVAILABLE: … Socket closed",
     "XLA compilation disabled",
     "docker stop",
     "permission denied while trying to connect to the Docker daemon socket",

@@ -482,6 +482,7 @@ class TestWarmup:
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=1, warmup_data={"x": [1]})
         with pytest.raises(InvalidInputError, match="warmup must be 0 or more, not -1"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=-1)
+
     def test_everyone_can_read_the_version_also_with_a_strict_umask(self, words_module, models_dir):
         old = os.umask(0o077)
         try:
@@ -491,4 +492,3 @@ class TestWarmup:
         for entry in (models_dir, models_dir / "words", path, *path.rglob("*")):
             wanted = 0o555 if entry.is_dir() else 0o444
             assert entry.stat().st_mode & wanted == wanted, entry
-

@@ -126,16 +126,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Container:
-    """A hardened container, with its ports published on 127.0.0.1."""
+    """A hardened container, with its ports published on 127.0.0.1 unless it uses another's network."""
 
     def __init__(
-        self, docker: Docker, image: str, options: Sequence[str | Path], args: Sequence[str]
+        self,
+        docker: Docker,
+        image: str,
+        options: Sequence[str | Path],
+        args: Sequence[str],
+        ports: bool = True,
     ) -> None:
         self.docker = docker
         self.name = docker.name("container")
-        ports = ("--publish", "127.0.0.1::8500", "--publish", "127.0.0.1::8501")
-        interval = ("--health-interval", "1s")
-        docker("run", "--detach", "--name", self.name, *HARDENED, *ports, *interval, *options, image, *args)
+        published = ("--publish", "127.0.0.1::8500", "--publish", "127.0.0.1::8501") if ports else ()
+        fixed = (*HARDENED, *published, "--health-interval", "1s")
+        docker("run", "--detach", "--name", self.name, *fixed, *options, image, *args)
 
     def inspect(self, template: str) -> str:
         return self.docker("inspect", "--format", template, self.name)

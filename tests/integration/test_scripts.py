@@ -253,6 +253,15 @@ class TestImages:
         assert docker("inspect", "--format", "{{.State.ExitCode}}", server.name) in STOPPED
         assert "stopping in 1 s" in docker.run("logs", server.name).stderr
 
+    def test_a_second_stop_ends_the_drain(self, docker: Any, make_server: StartServer) -> None:
+        server = make_server("docker", DRAIN_SECONDS="600")
+        server.run()
+        docker("kill", "--signal", "TERM", server.name)
+        eventually(lambda: "stopping in 600 s" in docker.run("logs", server.name).stderr, True)
+        stopped = server.script("run_tf_serving.sh", "stop")
+        assert stopped.returncode == 0
+        assert f"{server.name} is draining already; this stop ends the drain" in stopped.stderr
+
     def test_rejects_a_gpu_for_an_image_without_cuda(self, make_server: StartServer) -> None:
         rejected = make_server("docker", GPU="0").script("run_tf_serving.sh")
         assert rejected.returncode == 2
@@ -356,6 +365,15 @@ class TestServers:
         assert "half" in failed.stderr
         assert "is not running" in server.script("run_tf_serving.sh", "status").stderr
 
+    def test_start_fails_at_the_first_failed_load(
+        self, engine: str, repository: Path, make_server: StartServer
+    ) -> None:
+        (repository / "half" / "1" / "saved_model.pb").write_bytes(b"\xff garbage")
+        server = make_server(engine, MODELS_DIR=str(repository), START_TIMEOUT="600")
+        failed = server.script("run_tf_serving.sh")
+        assert failed.returncode == 1
+        assert "error: half: version 1 failed to load: " in failed.stderr
+
     def test_passes_flags_to_the_server(
         self, engine: str, repository: Path, make_server: StartServer
     ) -> None:
@@ -365,8 +383,8 @@ class TestServers:
         rejected = make_server(engine, MODELS_DIR=str(repository)).script(
             "run_tf_serving.sh", "--", "--no_such=1"
         )
-        assert rejected.returncode == 1
-        assert "no_such" in rejected.stderr
+        assert rejected.returncode == 2
+        assert "--no_such is not a flag of tensorflow_model_server" in rejected.stderr
 
 
 def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make_server: StartServer) -> None:

@@ -23,7 +23,7 @@ from tests.saved_models import saved_model
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh", "quickstart.sh")
 DEADLINE = 60.0
 
 CONFIG = """model_config_list {
@@ -99,6 +99,7 @@ class Checkout:
         }
         self.serve({})
         self.let_server("works")
+        self.let_server_log("")
 
     def _add_package(self) -> None:
         """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
@@ -161,6 +162,10 @@ class Checkout:
     def let_server(self, behaviour: str) -> None:
         """Sets the behaviour of servers that start later: see fake_server.py."""
         (self.world / "server").write_text(behaviour)
+
+    def let_server_log(self, text: str) -> None:
+        """Sets what servers that start later write to their log."""
+        (self.world / "log").write_text(text)
 
     def served(self) -> dict[str, Any]:
         """The arguments and environment of the last server that was started."""

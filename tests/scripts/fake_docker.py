@@ -206,6 +206,11 @@ def remove(state: dict[str, Any], name: str) -> None:
 
 def stop(state: dict[str, Any], name: str) -> None:
     container = state["containers"][find(state, name)]
+    if state.get("stop") == "drains":
+        save({**state, "stop": "works"})
+        (WORLD / "server_state").mkdir()
+        (WORLD / "server_state" / "draining").touch()
+        signal.pause()
     os.kill(container["pid"], signal.SIGTERM)
     container.update(status="exited", pid=None)
     save(state)
@@ -248,6 +253,7 @@ def main(arguments: list[str]) -> None:
             pass
         case ["logs", *_]:
             print("what the server in the container logged")
+            print((WORLD / "log").read_text())
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
         case ["exec", name, "cat", path]:

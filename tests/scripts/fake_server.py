@@ -2,7 +2,7 @@
 
 In the directory FAKE_WORLD, `models` is JSON, model → {version: state}, read for each request; version 1
 of any other model is AVAILABLE. `server` is "works", "dies" (at startup), "freezes" (SIGSTOP, once it
-listens) or "ignores SIGTERM". The server writes its arguments to `argv`.
+listens) or "ignores SIGTERM". The server writes its arguments to `argv`, and `log` to its log.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     behaviour = (WORLD / "server").read_text()
     environment = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES",)}
     (WORLD / "argv").write_text(json.dumps({"argv": argv, "environment": environment}))
+    print((WORLD / "log").read_text(), flush=True)
     if behaviour == "dies":
         sys.exit("the server logged: no such model")
     if behaviour == "ignores SIGTERM":

@@ -322,6 +322,16 @@ class TestRejects:
             ({"MODEL_VERSIONS": "*"}, "MODEL_VERSIONS='*' is not a valid list of versions"),
             ({"MODEL_VERSIONS": "99999999999999999999"}, "is not a valid version (0-9223372036854775807)"),
             ({"IMAGE_NAME": "a@sha256:" + "0" * 64}, "has a digest, which is unknown before the build"),
+            (
+                {"IMAGE_NAME": "tensorflow/serving:2.20.0"},
+                "is the base image; set IMAGE_NAME to another name",
+            ),
+            ({"IMAGE_NAME": "docker.io/tensorflow/serving"}, "is the base image"),
+            ({"IMAGE_NAME": "a:latest", "TF_SERVING_IMAGE": "a"}, "IMAGE_NAME=a:latest is the base image"),
+            (
+                {"MODEL_NAME": "_x"},
+                "MODEL_NAME=_x gives no valid default for IMAGE_NAME: tfserving-_x is not",
+            ),
             ({"DOCKER_ARGS": "--label 'a"}, "has an unclosed quote"),
             ({"VERBOSE": "yes"}, "VERBOSE=yes is not a valid value (0, 1)"),
         ],

@@ -40,6 +40,15 @@ def test_user_is_a_number(instructions: list[str]) -> None:
     assert [line for line in instructions if line.startswith("USER")] == ["USER 65532:65532"]
 
 
+def test_a_draining_container_is_unhealthy_when_the_scripts_say(instructions: list[str]) -> None:
+    (healthcheck,) = [line for line in instructions if line.startswith("HEALTHCHECK")]
+    interval, retries = (
+        int(re.findall(rf"--{name}=(\d+)", healthcheck)[0]) for name in ("interval", "retries")
+    )
+    engine = (DOCKERFILE.parent / "lib" / "docker_engine.sh").read_text()
+    assert f"UNHEALTHY_AFTER={interval * retries}\n" in engine
+
+
 def test_commands_are_in_exec_form(instructions: list[str]) -> None:
     assert 'ENTRYPOINT ["tfserving-entrypoint"]' in instructions
     (healthcheck,) = [line for line in instructions if line.startswith("HEALTHCHECK")]

@@ -139,6 +139,8 @@ class TestCommand:
             "--port=8500",
             "--rest_api_port=8501",
             "--grpc_max_threads=64",
+            "--max_num_load_retries=5",
+            "--load_retry_interval_micros=10000000",
             "--model_name=digits",
             f"--model_base_path={tmp_path}/models/digits",
         ]
@@ -149,6 +151,8 @@ class TestCommand:
             "--port=8500",
             "--rest_api_port=8501",
             "--grpc_max_threads=64",
+            "--max_num_load_retries=5",
+            "--load_retry_interval_micros=10000000",
             f"--model_config_file={config}",
         ]
 
@@ -185,6 +189,15 @@ class TestCommand:
             command = run(f"--model_config_file={other}", MODE=mode).started()
             assert command[-2:] == [ALLOW_LABELS, f"--model_config_file={other}"]
 
+    def test_warns_about_flags_that_the_server_ignores(self, run: Run) -> None:
+        entrypoint = run("--enable_bathing", "--enable_batching", "--access_log=-")
+        assert "--enable_bathing" in entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.wait()[1].splitlines()[0] == (
+            "tfserving-entrypoint: warning: --enable_bathing is not a flag of tensorflow_model_server, "
+            "which ignores it; did you mean --enable_batching?"
+        )
+
     def test_a_command_replaces_the_server(self, run: Run) -> None:
         entrypoint = run("sh", "-c", 'echo "$0 $MODE"; exit 5', "a b", MODE="nonsense")
         assert entrypoint.line() == "a b nonsense"
@@ -218,6 +231,13 @@ class TestRejects:
         code, err = run().wait()
         assert code == 1
         assert "chmod -R a+rX" in err
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    def test_unreadable_versions_cause_a_warning(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "models" / "digits" / "1").chmod(0)
+        entrypoint = run()
+        entrypoint.started()
+        assert f"cannot read {tmp_path}/models/digits/1; run chmod" in entrypoint.message()
 
     def test_an_unwritable_state_directory(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -51,7 +51,8 @@ class Machine:
         fake = self.bin / "python3"
         fake.write_text(FAKE_PYTHON)
         fake.chmod(0o755)
-        (self.root / "lib").symlink_to(ROOT / "lib")
+        for name in ("lib", "docker"):
+            (self.root / name).symlink_to(ROOT / name)
         for tool in TOOLS:
             path = shutil.which(tool)
             assert path is not None

@@ -24,6 +24,7 @@ name=${0##*/}
 ports="GRPC_PORT=$GRPC_PORT REST_PORT=$REST_PORT BIND_ADDRESS=$BIND_ADDRESS"
 printf '%s\\n' "$name $* ENGINE=$ENGINE $ports" >>"$LOG"
 printf '%s\\n' "$CONTAINER_NAME" >>"$LOG.names"
+printf '%s\\n' "$IMAGE_NAME" >>"$LOG.images"
 case "$name $*" in
   "run_tf_serving.sh multi") exit "${RUN_EXIT:-0}" ;;
   "build_ensemble.sh ") exit "${BUILD_EXIT:-0}" ;;
@@ -186,6 +187,12 @@ class TestEmbedded:
             assert f"[{number}/5] " in result.stdout
         assert "ENGINE=embedded bash run_tf_serving.sh multi" in result.stdout
 
+    def test_draws_the_picture_in_run_dir_if_it_is_set(self, demo, tmp_path):
+        result = demo.run(ENGINE="embedded", RUN_DIR=str(tmp_path / "run"))
+        assert result.returncode == 0, result.stderr
+        assert demo.calls()[2].endswith(f"--png {tmp_path}/run/quickstart.png")
+        assert f"ENGINE=embedded RUN_DIR={tmp_path}/run bash run_tf_serving.sh multi" in result.stdout
+
     def test_stops_the_server_that_it_started(self, demo):
         demo.run(ENGINE="embedded")
         demo.run(ENGINE="embedded")
@@ -225,6 +232,14 @@ class TestDocker:
         ]
         assert not [call for call in demo.calls(".docker") if call.startswith("docker pull")]
         assert "ENGINE=embedded" not in result.stdout
+
+    @pytest.mark.parametrize(
+        ("variables", "name"), [({}, "tfserving-quickstart"), ({"IMAGE_NAME": "mine"}, "mine")]
+    )
+    def test_builds_and_runs_an_image_of_its_own_name(self, demo, variables, name):
+        result = demo.run(ENGINE_RUNS="yes", HAS_IMAGE="yes", **variables)
+        assert set(demo.calls(".images")) == {name}
+        assert f"  IMAGE_NAME={name} bash run_tf_serving.sh multi\n" in result.stdout
 
     def test_is_chosen_if_the_image_can_be_pulled(self, demo):
         result = demo.run(ENGINE_RUNS="yes", TF_SERVING_IMAGE="registry.example.com/serving:1")

@@ -108,6 +108,13 @@ class TestCommand:
         ).command
         assert command[-3:] == ["--enable_model_warmup=false", *given]
 
+    def test_notes_flags_of_the_embedded_server(self, checkout: Any) -> None:
+        result = checkout.run("run_tf_serving.sh", "--dry-run", "--", "--access_log=-")
+        assert (
+            "note: tensorflow_model_server ignores --access_log, a flag of the embedded server" in result.err
+        )
+        assert result.command[-1] == "--access_log=-"
+
     def test_docker_args_come_after_the_other_options(self, checkout: Any) -> None:
         command = dry_run(checkout, DOCKER_ARGS="--memory 4g\n--env 'A=b c' --restart no")
         assert command[-7:-1] == ["--memory", "4g", "--env", "A=b c", "--restart", "no"]
@@ -259,6 +266,74 @@ class TestMounts:
         assert f"DOCKER_ARGS='--user {os.getuid()}:{os.getgid()}'" in rejection
         assert dry_run(checkout, MODELS_DIR="models", DOCKER_ARGS="--user 0:0")
 
+    def test_checks_a_hidden_models_directory(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.models.rename(checkout.root / ".models")
+        (checkout.root / ".models" / "digits" / "1").chmod(0o700)
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR=".models").rejection
+        assert "/.models/digits/1 is not readable for the image's user 65532" in rejection
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change owners")
+    @pytest.mark.parametrize(
+        ("owner", "group", "mode", "readable"),
+        [
+            (65532, 0, 0o400, True),
+            (65532, 0, 0o044, False),
+            (0, 65532, 0o040, True),
+            (0, 65532, 0o404, False),
+        ],
+    )
+    def test_permissions_of_the_images_user_and_group_count(
+        self, checkout: Any, owner: int, group: int, mode: int, readable: bool
+    ) -> None:
+        file = checkout.add_version("digits", 1) / "1" / "saved_model.pb"
+        os.chown(file, owner, group)
+        file.chmod(mode)
+        result = checkout.run("run_tf_serving.sh", "--dry-run", MODELS_DIR="models")
+        assert (result.code == 0) is readable
+
+    @pytest.mark.parametrize("mode", ["single", "multi"])
+    @pytest.mark.parametrize("target", ["{outside}/2", "../../outside/2", "{models}/digits/1"])
+    def test_rejects_links_that_do_not_work_in_the_container(
+        self, checkout: Any, mode: str, target: str
+    ) -> None:
+        model = checkout.add_version("digits", 1)
+        checkout.add_version("half", 1)
+        checkout.add_config()
+        outside = checkout.root / "outside"
+        (model / "1").rename(model / "3")
+        outside.mkdir()
+        (model / "3").rename(outside / "2")
+        checkout.add_version("digits", 1)
+        text = target.format(outside=outside, models=checkout.models)
+        (model / "2").symlink_to(text)
+        rejection = checkout.run("run_tf_serving.sh", mode, "--dry-run", MODELS_DIR="models").rejection
+        assert f"{model}/2 is a link to {text}, which does not exist in the container" in rejection
+        mounted = {"DOCKER_ARGS": f"--volume {outside}:{outside}"}
+        assert dry_run(checkout, mode, MODELS_DIR="models", **mounted)
+
+    def test_accepts_links_inside_the_mounted_directory(self, checkout: Any) -> None:
+        model = checkout.add_version("digits", 1)
+        (model / "2").symlink_to("../digits/1")
+        (checkout.models / "shared").write_bytes(b"x")
+        (model / "1" / "first").symlink_to("../../shared")
+        (model / "1" / "second").symlink_to("first")
+        (model / ".staging").symlink_to("/nowhere")
+        (checkout.models / "alias").symlink_to("digits")
+        assert dry_run(checkout, MODELS_DIR="models")
+        assert dry_run(checkout, MODELS_DIR="models", MODEL_NAME="alias")
+
+    def test_rejects_a_config_that_is_a_link_to_another_directory(
+        self, checkout: Any, tmp_path: Path
+    ) -> None:
+        (tmp_path / "etc").mkdir()
+        config = tmp_path / "etc" / "m.config"
+        config.symlink_to(checkout.add_config())
+        rejection = checkout.run(
+            "run_tf_serving.sh", "multi", "--dry-run", MODELS_CONFIG=str(config)
+        ).rejection
+        assert f"{config} is a link to {checkout.models}/models.config, which does not exist" in rejection
+
 
 class TestRejects:
     @pytest.mark.parametrize(
@@ -323,6 +398,13 @@ class TestRejects:
             (["--", "--model_name=a b"], "set MODEL_NAME='a b' instead"),
             (["--", "--model_config_file=/x"], "set MODELS_CONFIG=/x instead"),
             (["--", "grpc_max_threads"], "grpc_max_threads is not a valid server flag"),
+            (["--", "--grpc_max_threads", "8"], "--grpc_max_threads has no value (--grpc_max_threads=VALUE)"),
+            (
+                ["--", "--enable_bathing=true"],
+                "--enable_bathing is not a flag of tensorflow_model_server, which ignores it; "
+                "did you mean --enable_batching?",
+            ),
+            (["--", "--no_such=1"], "which ignores it; docs/compatibility.md lists the flags"),
         ],
     )
     def test_invalid_arguments(self, checkout: Any, arguments: list[str], message: str) -> None:
@@ -378,6 +460,12 @@ class TestRejects:
             ("tensorflow/serving", "was not built by build.sh or build_ensemble.sh"),
         ):
             assert message in checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
+        checkout.add_image("mine")
+        for image in ("mine", "tensorflow/serving:2.20.0"):  # which must keep their names
+            rejection = checkout.run("run_tf_serving.sh", IMAGE_NAME=image).rejection
+            assert rejection.endswith(
+                "was not built by build.sh or build_ensemble.sh; build one: bash build.sh"
+            )
         other = {"IMAGE_NAME": "tfserving-digits", "MODEL_NAME": "flowers"}
         rejection = checkout.run("run_tf_serving.sh", **other).rejection
         assert "contains model digits, not flowers; build it: MODEL_NAME=flowers" in rejection

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+LOAD_RETRIES = ("--max_num_load_retries=5", "--load_retry_interval_micros=10000000")
+
 
 class Server:
     """Runs the script with the variables of one server on one engine."""
@@ -186,6 +188,23 @@ def test_start_fails_after_its_timeout(server: Server) -> None:
     result = server(START_TIMEOUT="3")
     assert result.code == 1
     assert "error: not AVAILABLE within START_TIMEOUT=3 s; digits: version 1 LOADING; its log" in result.err
+    assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("behaviour", ["works", "dies"])
+def test_start_fails_as_soon_as_a_version_failed_to_load(server: Server, behaviour: str) -> None:
+    server.checkout.serve({"digits": {"1": "LOADING"}})
+    server.checkout.change(run=behaviour)
+    server.checkout.let_server(behaviour)
+    server.checkout.let_server_log(
+        "E] Loading servable: {name: digits version: 1} failed: NOT_FOUND: no file\n"
+    )
+    result = server(START_TIMEOUT="600")
+    assert result.code == 1
+    assert result.err.endswith(
+        "error: digits: version 1 failed to load: NOT_FOUND: no file; export the version again or remove it; "
+        "its log is above\n"
+    )
     assert server.leftovers() == []
 
 
@@ -449,6 +468,34 @@ class TestDocker:
         assert status.code == 0
         assert status.out.splitlines()[0].endswith(", draining")
 
+    def test_an_interrupted_stop_says_that_another_one_ends_the_drain(self, server: Server) -> None:
+        assert server().code == 0
+        server.checkout.change(stop="drains")
+        process = server.checkout.start("run_tf_serving.sh", "stop", **server.variables)
+        while not (server.checkout.world / "server_state" / "draining").exists():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted: tfserving has received the stop signal and exits when its drain is over" in err
+        assert "another stop ends the drain immediately" in err
+
+        again = server("stop")
+        assert again.code == 0
+        assert (
+            "tfserving is draining already; this stop ends the drain, and requests in flight fail"
+            in again.err
+        )
+        assert server.leftovers() == []
+
+    @pytest.mark.parametrize(("seconds", "noted"), [("0", False), ("1", True), ("6", True), ("7", False)])
+    def test_notes_a_drain_that_ends_before_docker_reports_it(
+        self, server: Server, seconds: str, noted: bool
+    ) -> None:
+        err = server("--dry-run", DRAIN_SECONDS=seconds).err
+        text = f"note: DRAIN_SECONDS={seconds} ends before Docker reports the container unhealthy"
+        assert (text in err) is noted
+
     def test_status_names_the_log_of_a_stopped_container(self, server: Server) -> None:
         server.checkout.add_container("tfserving", "exited", rest="127.0.0.1:1")
         result = server("status")
@@ -469,7 +516,8 @@ class TestEmbedded:
         assert Path(python).name.startswith("python")
         assert rest == [
             *("-m", "tfserving.server", "--host=127.0.0.1", "--port=8500", "--rest_api_port=8501"),
-            *(f"--models_dir={checkout.models}", "--model_name=digits", "--model_base_path=/models/digits"),
+            *(f"--models_dir={checkout.models}", *LOAD_RETRIES),
+            *("--model_name=digits", "--model_base_path=/models/digits"),
         ]
 
     def test_many_models_are_served_by_config_and_settings_become_flags(self, server: Server) -> None:
@@ -484,8 +532,9 @@ class TestEmbedded:
             GPU_MEMORY_FRACTION="0.3",
         ).command
         assert command[2] == "CUDA_VISIBLE_DEVICES=1"
-        assert command[-7:] == [
+        assert command[-9:] == [
             f"--models_dir={checkout.models}",
+            *LOAD_RETRIES,
             f"--model_config_file={checkout.models}/models.config",
             "--allow_version_labels_for_unavailable_models=true",
             "--model_config_file_poll_wait_seconds=2",
@@ -507,9 +556,10 @@ class TestEmbedded:
         ]
 
     def test_the_server_receives_flags_and_environment(self, server: Server) -> None:
-        assert server("--", "--a=b c;'d'", GPU="0,1").code == 0
+        flag = "--grpc_channel_arguments=b c;'d'"
+        assert server("--", flag, GPU="0,1").code == 0
         served = server.checkout.served()
-        assert served["argv"][-1] == "--a=b c;'d'"
+        assert served["argv"][-1] == flag
         assert served["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
     def test_status_follows_a_config_that_the_server_reloads(self, server: Server) -> None:
@@ -650,7 +700,10 @@ def test_embedded_accepts_names_that_are_not_image_names(checkout: Any) -> None:
     result = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="embedded")
     assert "--model_name=a..b" in result.command
     rejection = checkout.run("run_tf_serving.sh", "--dry-run", MODEL_NAME="a..b", ENGINE="docker").rejection
-    assert "IMAGE_NAME=tfserving-a..b is not a valid image reference" in rejection
+    assert (
+        "MODEL_NAME=a..b gives no valid default for IMAGE_NAME: tfserving-a..b is not a valid image "
+        "reference; set IMAGE_NAME"
+    ) in rejection
 
 
 def test_notes_a_public_address(checkout: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ NAMES = {
     *("GPU_MEMORY_FRACTION", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS", "ENABLE_MODEL_WARMUP"),
     *("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE", "DRAIN_SECONDS"),
     *("RESTART_POLICY", "DOCKER_ARGS", "ENGINE", "START_TIMEOUT", "VENV", "PULL_TIMEOUT", "PYTHON_IMAGE"),
+    "RUN_DIR",
 }
 
 
@@ -72,6 +74,7 @@ def test_help_lists_every_variable_and_prints_the_header(script: str) -> None:
         ("build.sh", {}, "tfserving-MODEL_NAME"),
         ("build_ensemble.sh", {}, "tfserving-ensemble"),
         ("docker/embedded/build.sh", {}, "tfserving-embedded"),
+        ("quickstart.sh", {}, "tfserving-quickstart"),
         ("run_tf_serving.sh", {}, "tfserving-MODEL_NAME or tfserving-ensemble"),
         ("run_tf_serving.sh", {"MODE": "multi"}, "tfserving-ensemble"),
     ],
@@ -137,3 +140,93 @@ def test_an_empty_variable_has_its_default(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     empty = dict.fromkeys(NAMES, "")
     assert "MODEL_NAME=digits" in checkout.run("build.sh", "--dry-run", **empty).command
+
+
+def test_every_script_is_executable_in_git() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modes = {path: line.split()[0] for line, path in (row.split("\t") for row in listed.stdout.splitlines())}
+    for name, mode in modes.items():
+        if (ROOT / name).is_file() and (ROOT / name).read_bytes()[:2] == b"#!":
+            assert mode == "100755", name
+
+
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, "run_tests.sh", ".ci/run", "tests/integration/standin/build.sh"]
+)
+def test_another_shell_is_told_to_run_bash(script: str) -> None:
+    shell = shutil.which("dash") or pytest.skip("dash is not installed")
+    result = subprocess.run([shell, str(ROOT / script), "--help"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{ROOT / script}: error: this script needs bash; run bash {ROOT / script}\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bash_as_sh_runs_the_scripts(script: str) -> None:
+    command = ["bash", "--posix", str(ROOT / script), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("script", ["build.sh", "run_tf_serving.sh"])
+def test_a_missing_locale_causes_no_warning_except_when_bash_starts(checkout: Any, script: str) -> None:
+    checkout.add_version("digits", 1)
+    result = checkout.run(script, "--dry-run", LC_ALL="xx_YY.UTF-8")
+    assert result.code == 0
+    assert result.err.count("setlocale") <= 1
+
+
+class TestRunDir:
+    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> None:
+        checkout.add_version("digits", 1)
+        variables |= {"ENGINE": "embedded", **ports}
+        started = checkout.run("run_tf_serving.sh", **variables)
+        assert started.code == 0, started.err
+        assert checkout.run("run_tf_serving.sh", "status", **variables).code == 0
+        assert checkout.run("run_tf_serving.sh", "stop", **variables).err.endswith("stopped tfserving\n")
+
+    def test_holds_the_log(self, checkout: Any, ports: dict[str, str], tmp_path: Path) -> None:
+        self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b" / "run"))
+        assert (tmp_path / "a b" / "run" / "tfserving.log").exists()
+        assert not (checkout.root / ".run").exists()
+
+    @pytest.mark.parametrize(("variable", "directory"), [("XDG_STATE_HOME", ""), ("HOME", ".local/state")])
+    def test_is_in_the_users_state_directory_if_the_checkout_cannot_hold_it(
+        self, checkout: Any, ports: dict[str, str], tmp_path: Path, variable: str, directory: str
+    ) -> None:
+        (checkout.root / ".run").touch()
+        self.start(checkout, ports, **{variable: str(tmp_path)})
+        assert (tmp_path / directory / "tfserving" / "tfserving.log").exists()
+
+
+class TestSimilarVariables:
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("MODEL", "MODEL_NAME"),
+            ("PORT", "GRPC_PORT or REST_PORT"),
+            ("MODEL_BASE_PATH", "MODELS_DIR"),
+            ("MODEL_DIR", "MODELS_DIR"),
+            ("MODELNAME", "MODEL_NAME"),
+            ("GRPC_PROT", None),  # two typing errors: another program's variable may be as similar
+            ("GRPC_PORTS", "GRPC_PORT"),
+            ("START_TIME", None),
+            ("RANDOM_VARIABLE", None),
+            ("model_name", None),
+        ],
+    )
+    def test_are_named_in_a_warning(self, checkout: Any, variable: str, meant: str | None) -> None:
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **{variable: "a b"})
+        assert result.code == 0
+        warnings = [line for line in result.err.splitlines() if "warning" in line]
+        text = f"run_tf_serving.sh: warning: {variable}='a b' has no effect; did you mean {meant}?"
+        assert warnings == ([text] if meant else [])
+
+    @pytest.mark.parametrize("script", ["build.sh", "build_ensemble.sh"])
+    def test_are_named_by_the_build_scripts(self, checkout: Any, script: str) -> None:
+        assert "warning: MODEL=iris has no effect" in checkout.run(script, "--dry-run", MODEL="iris").err
+
+    def test_cause_no_warning_if_the_setting_is_set_or_they_are_empty(self, checkout: Any) -> None:
+        variables = {"MODEL": "iris", "MODEL_NAME": "iris", "PORT": ""}
+        assert "warning" not in checkout.run("run_tf_serving.sh", "--dry-run", **variables).err

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 #
-# Builds a base image for the docker tests on a machine that cannot pull tensorflow/serving: the image of
-# docker/embedded, which replaces the official one, on a minimal Debian.
+# Builds a base image for the docker tests on a machine that cannot pull tensorflow/serving: the embedded server on a
+# minimal Debian, with the behavior of tensorflow_model_server where the two differ (tensorflow_model_server.py).
 #
 # Usage: tests/integration/standin/build.sh TAG
 #
 # Needs root, a Debian machine with mmdebstrap or debootstrap, a Docker daemon, and apt and pip with access to Debian's
 # packages and PyPI. Debian and the Python packages stay in a separate image, which is rebuilt only if this file or
 # requirements.txt changes.
-set -Eeuo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
+set -Eeuo pipefail +o posix
 
 SCRIPT=${BASH_SOURCE[0]}
-ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")/../../.." && pwd)
+DIRECTORY=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
+ROOT=$(CDPATH='' cd -- "$DIRECTORY/../../.." && pwd)
 
 : "${PYTHON:=python3}" # a Python with pip, of any version
 
@@ -72,10 +74,16 @@ build_base() { # TAG
   tar -C "$directory" -c . | docker import - "$1" >/dev/null
 }
 
-# remove_old_images IMAGE_ID... BASE_TAG: removes the images of an earlier run (2 GB each) that no container uses.
+list_images() { docker images --quiet --filter "reference=$1" --filter "reference=$1-embedded"; } # TAG
+
+# remove_old_images TAG BASE_TAG IMAGE_ID...: removes those images of an earlier run (2 GB each) that have no tag any
+# more and that no container uses, and the other base images.
 remove_old_images() {
-  local base=${*: -1}
-  docker rmi "${@:1:$#-1}" >/dev/null 2>&1 || true
+  local current base=$2 image
+  current=$(list_images "$1")
+  for image in "${@:3}"; do
+    grep -qxF "$image" <<<"$current" || docker rmi "$image" >/dev/null 2>&1 || true
+  done
   docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=tfserving-standin-base' | grep -vxF "$base" \
     | xargs --no-run-if-empty docker rmi >/dev/null 2>&1 || true
 }
@@ -92,9 +100,12 @@ main() {
   if [[ -z $(docker images --quiet "$base") ]]; then
     build_base "$base"
   fi
-  previous=$(docker images --quiet "$1")
-  PYTHON_IMAGE=$base IMAGE_NAME=$1 bash "$ROOT/docker/embedded/build.sh"
-  [[ $previous == "$(docker images --quiet "$1")" ]] || remove_old_images ${previous:+"$previous"} "$base"
+  previous=$(list_images "$1")
+  PYTHON_IMAGE=$base IMAGE_NAME=$1-embedded bash "$ROOT/docker/embedded/build.sh"
+  docker build --quiet --tag "$1" --build-arg "BASE_IMAGE=$base" --build-arg "EMBEDDED_IMAGE=$1-embedded" \
+    "$DIRECTORY" >/dev/null
+  # shellcheck disable=SC2086 # one word an image
+  remove_old_images "$1" "$base" $previous
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
