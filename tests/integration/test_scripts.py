@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -206,6 +207,12 @@ class TestImages:
 
     def test_one_model_runs_unprivileged_and_restarts(self, docker: Any, make_server: StartServer) -> None:
         server = make_server("docker")
+        labels = json.loads(
+            docker("inspect", "--format", "{{json .Config.Labels}}", server.variables["IMAGE_NAME"])
+        )
+        assert labels["org.opencontainers.image.version"] == "2"
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels["org.opencontainers.image.revision"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", labels["org.opencontainers.image.created"])
         server.run()
         server.serves(2)
         assert server.states() == [["half", "2", "AVAILABLE"]]
