@@ -2,13 +2,18 @@
 #
 # Runs a model server: a container of an image from build.sh or build_ensemble.sh, or the embedded server.
 #
-# Usage: bash run_tf_serving.sh [single|multi] [--dry-run] [-- SERVER_FLAG...]
-#        bash run_tf_serving.sh status|stop
+# Usage: bash run_tf_serving.sh [single|multi|restart] [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
+#        bash run_tf_serving.sh status|stop|list|logs [--follow] [--env-file FILE]
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
 #   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
 #   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
+#   restart     stop the server, if it runs, and start it with the settings and flags of its last start; variables that
+#               are set now take precedence
+#   logs        print the server's log; --follow waits for more
+#   list        print the servers of this machine and their states
+#   --env-file  read variables from FILE, a line NAME=VALUE each; those of the environment take precedence
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server; they override those of this script
 #
@@ -59,19 +64,31 @@ source "$ROOT/lib/docker_engine.sh"
 source "$ROOT/lib/embedded_engine.sh"
 # shellcheck source=lib/lock.sh
 source "$ROOT/lib/lock.sh"
+# shellcheck source=lib/settings_file.sh
+source "$ROOT/lib/settings_file.sh"
 
 ACTION=run
 DRY_RUN=''
+ENV_FILE=''
+FOLLOW=''
 SERVER_FLAGS=()
 
 parse_arguments() {
   local word=''
   while [[ $# -gt 0 ]]; do
     case $1 in
-      single | multi | stop | status)
-        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, stop, status"
+      single | multi | restart | stop | status | list | logs)
+        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, restart, stop, status," \
+          "list, logs"
         word=$1
         ;;
+      --env-file)
+        [[ $# -gt 1 ]] || reject "--env-file needs a file"
+        shift
+        ENV_FILE=$1
+        ;;
+      --env-file=*) ENV_FILE=${1#*=} ;;
+      --follow) FOLLOW=yes ;;
       --dry-run) DRY_RUN=yes ;;
       --)
         shift
@@ -83,11 +100,33 @@ parse_arguments() {
     shift
   done
   case $word in
-    single | multi) MODE=$word ;;
-    stop | status) ACTION=$word ;;
+    single | multi) MODE=$word SET_BY_USER+='MODE ' ;;
+    ?*) ACTION=$word ;;
   esac
-  [[ $ACTION == run || -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; use it with single or multi"
-  [[ $ACTION == run || ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
+  [[ -z $FOLLOW || $ACTION == logs ]] || reject "--follow is an option of logs only; omit it"
+  case $ACTION in
+    run | restart) ;;
+    *)
+      [[ -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; use it with single, multi or restart"
+      [[ ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
+      ;;
+  esac
+}
+
+# load_files: takes what the command line and the environment do not set from --env-file and from the last start.
+load_files() {
+  local flags=()
+  if [[ -n $ENV_FILE ]]; then
+    load_settings "$ENV_FILE"
+    flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
+  fi
+  case $ACTION in
+    restart)
+      load_remembered
+      flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"} ${flags[@]+"${flags[@]}"})
+      ;;
+  esac
+  SERVER_FLAGS=(${flags[@]+"${flags[@]}"} ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"})
 }
 
 check_server_settings() {
@@ -183,7 +222,7 @@ find_server() {
   fi
   [[ $ENGINE != embedded ]] || return 0
   if ! probe_docker; then
-    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    [[ $ENGINE == docker || ($NO_DOCKER != not-installed && $(remembered ENGINE) != embedded) ]] || return 0
     fail "cannot tell whether $CONTAINER_NAME is running: $REASON; $DOCKER_FIX, or set ENGINE=embedded if it is" \
       "an embedded server"
   fi
@@ -232,6 +271,12 @@ abort_start() {
   exit "$1"
 }
 
+trap_abort() {
+  trap 'abort_start 1' EXIT
+  trap 'abort_start 130' INT
+  trap 'abort_start 143' TERM HUP
+}
+
 # wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
 # that fails.
 wait_until_available() {
@@ -263,14 +308,21 @@ wait_until_available() {
   abort_start 1
 }
 
+restart() { run; }
+
 run() {
-  local address
+  local address stop_first=''
   resolve_engine
   check_models
   log_notes
   if [[ -z $DRY_RUN ]]; then
     lock_name
-    check_name_is_free
+    [[ $ACTION != restart ]] || "${ENGINE}_find"
+    if [[ $ACTION == restart && $FOUND == running ]]; then
+      stop_first=yes
+    else
+      check_name_is_free
+    fi
     "${ENGINE}_prepare"
   fi
   "${ENGINE}_command" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
@@ -278,13 +330,17 @@ run() {
     print_command "${COMMAND[@]}"
     return
   fi
+  if [[ -n $stop_first ]]; then
+    log "stopping $CONTAINER_NAME"
+    "${ENGINE}_stop"
+    SERVER_PID=''
+  fi
   check_ports_are_free
-  trap 'abort_start 1' EXIT
-  trap 'abort_start 130' INT
-  trap 'abort_start 143' TERM HUP
+  trap_abort
   "${ENGINE}_start"
   wait_until_available
   trap - EXIT INT TERM HUP
+  remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
   release_lock
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
@@ -308,6 +364,35 @@ stop() {
   require_server || return 0
   "${ENGINE}_stop"
   log "stopped $CONTAINER_NAME"
+}
+
+logs() {
+  find_server
+  if [[ -z $FOUND && $ENGINE != docker && $(remembered ENGINE) == embedded && -r $(embedded_file log) ]]; then
+    ENGINE=embedded # the log of a server that has stopped
+  else
+    require_server || return 1
+  fi
+  "${ENGINE}_logs"
+}
+
+list() {
+  local row='%-24s %-9s %-22s %-22s %s\n' name grpc rest state
+  # shellcheck disable=SC2059 # the format is ours
+  printf "$row" NAME ENGINE GRPC REST STATE
+  [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
+    # shellcheck disable=SC2059
+    printf "$row" "$name" embedded "$grpc" "$rest" "$state"
+  done
+  [[ $ENGINE != embedded ]] || return 0
+  if ! probe_docker; then
+    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    fail "cannot list containers: $REASON; $DOCKER_FIX, or set ENGINE=embedded"
+  fi
+  docker_list | while IFS='|' read -r name grpc rest state; do
+    # shellcheck disable=SC2059
+    printf "$row" "$name" docker "$grpc" "$rest" "$state"
+  done
 }
 
 # compare_config: logs how the config file on disk differs from the config in force.
@@ -365,6 +450,7 @@ status() {
 
 main() {
   parse_arguments "$@"
+  load_files
   check_server_settings
   "$ACTION"
 }
