@@ -154,8 +154,8 @@ embedded_is_polling() { [[ $(cat "$(embedded_file command)") =~ $POLLING ]]; }
 
 # embedded_reload_error: prints the server's own message, if its last attempt to reload the config failed.
 embedded_reload_error() {
-  grep -oE 'the configuration (has changed;|is not reloaded:).*' "$(embedded_file log)" | tail -n 1 \
-    | sed -n 's/^the configuration is not reloaded: //p'
+  sed -n 's/.*the configuration has changed;.*//p; s/.*the configuration is not reloaded: //p' "$(embedded_file log)" \
+    | tail -n 1
 }
 
 # embedded_stop: after SIGTERM the server takes up to 10 s to finish the requests in flight.
