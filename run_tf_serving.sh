@@ -3,7 +3,7 @@
 # Runs a model server: a container of an image from build.sh or build_ensemble.sh, or the embedded server.
 #
 # Usage: bash run_tf_serving.sh [single|multi|restart] [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
-#        bash run_tf_serving.sh status|stop|list|logs [--follow] [--env-file FILE]
+#        bash run_tf_serving.sh status|stop|list|update|rollback|logs [--follow] [--env-file FILE]
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
@@ -11,6 +11,9 @@
 #   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server does not
 #   restart     stop the server, if it runs, and start it with the settings and flags of its last start; variables that
 #               are set now take precedence
+#   update      docker: start a container with the settings of the last start on free ports, wait until its models are
+#               AVAILABLE, then stop the old one; GRPC_PORT and REST_PORT choose the ports
+#   rollback    docker: start the container from before the last update again, then stop the present one
 #   logs        print the server's log; --follow waits for more
 #   list        print the servers of this machine and their states
 #   --env-file  read variables from FILE, a line NAME=VALUE each; those of the environment take precedence
@@ -66,6 +69,8 @@ source "$ROOT/lib/embedded_engine.sh"
 source "$ROOT/lib/lock.sh"
 # shellcheck source=lib/settings_file.sh
 source "$ROOT/lib/settings_file.sh"
+# shellcheck source=lib/update.sh
+source "$ROOT/lib/update.sh"
 
 ACTION=run
 DRY_RUN=''
@@ -77,9 +82,9 @@ parse_arguments() {
   local word=''
   while [[ $# -gt 0 ]]; do
     case $1 in
-      single | multi | restart | stop | status | list | logs)
-        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, restart, stop, status," \
-          "list, logs"
+      single | multi | restart | update | rollback | stop | status | list | logs)
+        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, restart, update," \
+          "rollback, stop, status, list, logs"
         word=$1
         ;;
       --env-file)
@@ -106,6 +111,7 @@ parse_arguments() {
   [[ -z $FOLLOW || $ACTION == logs ]] || reject "--follow is an option of logs only; omit it"
   case $ACTION in
     run | restart) ;;
+    update) [[ -z $DRY_RUN ]] || reject "update does not support --dry-run; use it with restart" ;;
     *)
       [[ -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; use it with single, multi or restart"
       [[ ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
@@ -121,9 +127,13 @@ load_files() {
     flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
   fi
   case $ACTION in
-    restart)
+    restart | update)
       load_remembered
       flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"} ${flags[@]+"${flags[@]}"})
+      ;;
+    rollback)
+      CONTAINER_NAME+=-previous
+      [[ ! -e $(remembered_file) ]] || load_remembered
       ;;
   esac
   SERVER_FLAGS=(${flags[@]+"${flags[@]}"} ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"})
@@ -363,6 +373,7 @@ require_server() {
 stop() {
   require_server || return 0
   "${ENGINE}_stop"
+  [[ $ENGINE != docker ]] || remove_previous
   log "stopped $CONTAINER_NAME"
 }
 
