@@ -2,8 +2,9 @@
 #
 # Builds an image that serves one model: its newest version, or the versions in MODEL_VERSIONS.
 #
-# Usage: bash build.sh [--dry-run] [--help]
+# Usage: bash build.sh [--env-file FILE] [--dry-run] [--help]
 #
+#   --env-file  read variables from FILE, a line NAME=VALUE each; those of the environment take precedence
 #   --dry-run   check everything and print the docker command, but do not run it
 [ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
 set -Eeuo pipefail +o posix

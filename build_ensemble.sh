@@ -3,8 +3,9 @@
 # Builds a multi-model image, which serves every model in MODELS_CONFIG. It contains the versions that the version
 # policies select, and the config. A config in JSON is converted to protobuf text format, which the server reads.
 #
-# Usage: bash build_ensemble.sh [--dry-run] [--help]
+# Usage: bash build_ensemble.sh [--env-file FILE] [--dry-run] [--help]
 #
+#   --env-file  read variables from FILE, a line NAME=VALUE each; those of the environment take precedence
 #   --dry-run   check everything and print the docker command, but do not run it
 [ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
 set -Eeuo pipefail +o posix

@@ -2,14 +2,22 @@
 #
 # Runs a model server: a container of an image from build.sh or build_ensemble.sh, or the embedded server.
 #
-# Usage: bash run_tf_serving.sh [single|multi] [--dry-run] [-- SERVER_FLAG...]
-#        bash run_tf_serving.sh status|stop
+# Usage: bash run_tf_serving.sh [single|multi|restart] [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
+#        bash run_tf_serving.sh status|stop|list|update|rollback|logs [--follow] [--env-file FILE]
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
 #   status      print the versions of each model and their states; exit with 0 if every model has an AVAILABLE version
 #   stop        stop the server; the embedded server finishes the requests in flight, tensorflow_model_server only
 #               those that end within DRAIN_SECONDS; a second stop ends the drain immediately
+#   restart     stop the server, if it runs, and start it with the settings and flags of its last start; variables that
+#               are set now take precedence
+#   update      docker: start a container with the settings of the last start on free ports, wait until its models are
+#               AVAILABLE, then stop the old one; GRPC_PORT and REST_PORT choose the ports
+#   rollback    docker: start the container from before the last update again, then stop the present one
+#   logs        print the server's log; --follow waits for more
+#   list        print the servers of this machine and their states
+#   --env-file  read variables from FILE, a line NAME=VALUE each; those of the environment take precedence
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
@@ -62,19 +70,33 @@ source "$ROOT/lib/docker_engine.sh"
 source "$ROOT/lib/embedded_engine.sh"
 # shellcheck source=lib/lock.sh
 source "$ROOT/lib/lock.sh"
+# shellcheck source=lib/settings_file.sh
+source "$ROOT/lib/settings_file.sh"
+# shellcheck source=lib/update.sh
+source "$ROOT/lib/update.sh"
 
 ACTION=run
 DRY_RUN=''
+ENV_FILE=''
+FOLLOW=''
 SERVER_FLAGS=()
 
 parse_arguments() {
   local word=''
   while [[ $# -gt 0 ]]; do
     case $1 in
-      single | multi | stop | status)
-        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, stop, status"
+      single | multi | restart | update | rollback | stop | status | list | logs)
+        [[ -z $word ]] || reject "$word and $1 are mutually exclusive; use one of single, multi, restart, update," \
+          "rollback, stop, status, list, logs"
         word=$1
         ;;
+      --env-file)
+        [[ $# -gt 1 ]] || reject "--env-file needs a file"
+        shift
+        ENV_FILE=$1
+        ;;
+      --env-file=*) ENV_FILE=${1#*=} ;;
+      --follow) FOLLOW=yes ;;
       --dry-run) DRY_RUN=yes ;;
       --)
         shift
@@ -86,11 +108,38 @@ parse_arguments() {
     shift
   done
   case $word in
-    single | multi) MODE=$word ;;
-    stop | status) ACTION=$word ;;
+    single | multi) MODE=$word SET_BY_USER+='MODE ' ;;
+    ?*) ACTION=$word ;;
   esac
-  [[ $ACTION == run || -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; use it with single or multi"
-  [[ $ACTION == run || ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
+  [[ -z $FOLLOW || $ACTION == logs ]] || reject "--follow is an option of logs only; omit it"
+  case $ACTION in
+    run | restart) ;;
+    update) [[ -z $DRY_RUN ]] || reject "update does not support --dry-run; use it with restart" ;;
+    *)
+      [[ -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; use it with single, multi or restart"
+      [[ ${#SERVER_FLAGS[@]} -eq 0 ]] || reject "$ACTION takes no server flags; omit them"
+      ;;
+  esac
+}
+
+# load_files: takes what the command line and the environment do not set from --env-file and from the last start.
+load_files() {
+  local flags=()
+  if [[ -n $ENV_FILE ]]; then
+    load_settings "$ENV_FILE"
+    flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
+  fi
+  case $ACTION in
+    restart | update)
+      load_remembered
+      flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"} ${flags[@]+"${flags[@]}"})
+      ;;
+    rollback)
+      CONTAINER_NAME+=-previous
+      [[ ! -e $(remembered_file) ]] || load_remembered
+      ;;
+  esac
+  SERVER_FLAGS=(${flags[@]+"${flags[@]}"} ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"})
 }
 
 check_server_settings() {
@@ -192,7 +241,7 @@ find_server() {
   fi
   [[ $ENGINE != embedded ]] || return 0
   if ! probe_docker; then
-    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    [[ $ENGINE == docker || ($NO_DOCKER != not-installed && $(remembered ENGINE) != embedded) ]] || return 0
     fail "cannot tell whether $CONTAINER_NAME is running: $REASON; $DOCKER_FIX, or set ENGINE=embedded if it is" \
       "an embedded server"
   fi
@@ -240,6 +289,12 @@ abort_start() {
   exit "$1"
 }
 
+trap_abort() {
+  trap 'abort_start 1' EXIT
+  trap 'abort_start 130' INT
+  trap 'abort_start 143' TERM HUP
+}
+
 # wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
 # that fails.
 wait_until_available() {
@@ -284,14 +339,21 @@ check_loads() {
   [[ -z $failed || $failed != "$before" ]] || failure=$failed
 }
 
+restart() { run; }
+
 run() {
-  local address
+  local address stop_first=''
   resolve_engine
   check_models
   log_notes
   if [[ -z $DRY_RUN ]]; then
     lock_name
-    check_name_is_free
+    [[ $ACTION != restart ]] || "${ENGINE}_find"
+    if [[ $ACTION == restart && $FOUND == running ]]; then
+      stop_first=yes
+    else
+      check_name_is_free
+    fi
     "${ENGINE}_prepare"
   fi
   "${ENGINE}_command" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
@@ -299,13 +361,17 @@ run() {
     print_command "${COMMAND[@]}"
     return
   fi
+  if [[ -n $stop_first ]]; then
+    log "stopping $CONTAINER_NAME"
+    "${ENGINE}_stop"
+    SERVER_PID=''
+  fi
   check_ports_are_free
-  trap 'abort_start 1' EXIT
-  trap 'abort_start 130' INT
-  trap 'abort_start 143' TERM HUP
+  trap_abort
   "${ENGINE}_start"
   wait_until_available
   trap - EXIT INT TERM HUP
+  remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
   release_lock
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
@@ -337,7 +403,37 @@ stop() {
   trap 'log_interrupted_stop; exit 130' INT
   trap 'log_interrupted_stop; exit 143' TERM HUP
   "${ENGINE}_stop"
+  [[ $ENGINE != docker ]] || remove_previous
   log "stopped $CONTAINER_NAME"
+}
+
+logs() {
+  find_server
+  if [[ -z $FOUND && $ENGINE != docker && $(remembered ENGINE) == embedded && -r $(embedded_file log) ]]; then
+    ENGINE=embedded # the log of a server that has stopped
+  else
+    require_server || return 1
+  fi
+  "${ENGINE}_logs"
+}
+
+list() {
+  local row='%-24s %-9s %-22s %-22s %s\n' name grpc rest state
+  # shellcheck disable=SC2059 # the format is ours
+  printf "$row" NAME ENGINE GRPC REST STATE
+  [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
+    # shellcheck disable=SC2059
+    printf "$row" "$name" embedded "$grpc" "$rest" "$state"
+  done
+  [[ $ENGINE != embedded ]] || return 0
+  if ! probe_docker; then
+    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
+    fail "cannot list containers: $REASON; $DOCKER_FIX, or set ENGINE=embedded"
+  fi
+  docker_list | while IFS='|' read -r name grpc rest state; do
+    # shellcheck disable=SC2059
+    printf "$row" "$name" docker "$grpc" "$rest" "$state"
+  done
 }
 
 # compare_config: logs how the config file on disk differs from the config in force.
@@ -395,6 +491,7 @@ status() {
 
 main() {
   parse_arguments "$@"
+  load_files
   check_server_settings
   "$ACTION"
 }

@@ -154,7 +154,7 @@ kill_tree() {
 }
 
 list_children() { # PROCESS
-  cat "/proc/$1/task/$1/children" 2>/dev/null || ps -A -o ppid=,pid= | awk -v parent="$1" '$1 == parent { print $2 }'
+  cat "/proc/$1/task/$1/children" 2>/dev/null || ps -A -o ppid= -o pid= | awk -v parent="$1" '$1 == parent { print $2 }'
 }
 
 # absolute_directory PATH: prints it from the root and without `..`. It keeps symbolic links, which may point

@@ -5,6 +5,7 @@
 
 CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
+KEEP_CONTAINER=''    # not empty: CONTAINER_ID is an older container, which is kept if it fails
 CONTAINER_ID_FILE='' # where `docker run` prints it
 # Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile.
 # shellcheck disable=SC2034 # for run_tf_serving.sh
@@ -188,7 +189,8 @@ docker_prepare() {
       "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command IMAGE_NAME)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
-    [[ -z $names ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
+    # A restart stops its own container first.
+    [[ -z $names || $names == "$CONTAINER_NAME" ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
   done
 }
 
@@ -240,6 +242,7 @@ docker_is_listening() { :; }
 
 docker_log() { query_docker logs --tail "${1:-50}" "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
+docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID"; }
 
 CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
@@ -311,10 +314,21 @@ docker_stop() {
   query_docker rm --force "$FOUND_ID" >/dev/null 2>&1 || true # gone already if it was run with --rm
 }
 
-# docker_discard: removes the container that this script created.
+# docker_discard: removes the container that this script created, or stops the one that it started again.
 docker_discard() {
   read_container_id
-  [[ -z $CONTAINER_ID ]] || docker_within 30 rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
+  [[ -n $CONTAINER_ID ]] || return 0
+  if [[ -n $KEEP_CONTAINER ]]; then
+    docker_within 30 stop --time 1 "$CONTAINER_ID" >/dev/null 2>&1 || true
+  else
+    docker_within 30 rm --force "$CONTAINER_ID" >/dev/null 2>&1 || true
+  fi
+}
+
+# docker_list: prints NAME|GRPC|REST|STATE for each of our containers.
+docker_list() {
+  local format='{{.Names}}|{{.Label "tfserving.grpc"}}|{{.Label "tfserving.rest"}}|{{.Status}}, {{.Image}}'
+  query_docker ps --all --filter label=tfserving.rest --format "$format" || fail "docker ps failed; its output is above"
 }
 
 # docker_list_servers: prints the names of our running containers, one per line.

@@ -55,6 +55,7 @@ embedded_is_running() { kill -0 "$SERVER_PID" 2>/dev/null; }
 embedded_is_listening() { grep -q 'REST API listening at' "$(embedded_file log)"; }
 
 embedded_log() { tail -n "${1:-50}" "$(embedded_file log)"; }
+embedded_logs() { exec tail -n +1 ${FOLLOW:+-f} "$(embedded_file log)"; }
 embedded_log_command() { printf 'tail -f %s' "$(quoted "$(embedded_file log)")"; }
 
 # list_arguments PROCESS: prints its command line, one argument per line, or as ps formats it without /proc.
@@ -106,6 +107,20 @@ embedded_describe() {
   FOUND_DETAILS="process $SERVER_PID, models $(get_flag models_dir "${command[@]}")"
 }
 
+# embedded_list: prints NAME|GRPC|REST|STATE for each server of this checkout that was not stopped.
+embedded_list() {
+  local file
+  for file in "$(dirname -- "$(embedded_file pid)")"/*.pid; do
+    [[ -e $file ]] || continue
+    file=${file##*/}
+    (
+      CONTAINER_NAME=${file%.pid} embedded_find
+      [[ -n $FOUND ]] || printf '%s|-|-|exited\n' "${file%.pid}"
+      [[ -z $FOUND ]] || printf '%s|%s|%s|running, %s\n' "${file%.pid}" "$FOUND_GRPC" "$FOUND_REST" "$FOUND_DETAILS"
+    )
+  done
+}
+
 # embedded_list_servers: prints the names of the running servers of this checkout, one per line.
 embedded_list_servers() {
   local file
@@ -140,8 +155,8 @@ embedded_is_polling() { [[ $(cat "$(embedded_file command)") =~ $POLLING ]]; }
 
 # embedded_reload_error: prints the server's own message, if its last attempt to reload the config failed.
 embedded_reload_error() {
-  grep -oE 'the configuration (has changed;|is not reloaded:).*' "$(embedded_file log)" | tail -n 1 \
-    | sed -n 's/^the configuration is not reloaded: //p'
+  sed -n 's/.*the configuration has changed;.*//p; s/.*the configuration is not reloaded: //p' "$(embedded_file log)" \
+    | tail -n 1
 }
 
 # embedded_stop: after SIGTERM the server takes up to 10 s to finish the requests in flight.

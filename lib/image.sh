@@ -3,6 +3,8 @@
 
 # shellcheck source=lib/repository.sh
 source "$ROOT/lib/repository.sh"
+# shellcheck source=lib/settings_file.sh
+source "$ROOT/lib/settings_file.sh"
 
 CONTEXT='' # the build context, a temporary directory
 SOURCES=() # the directories of the versions to bake
@@ -14,12 +16,18 @@ DRY_RUN=''
 
 # parse_build_arguments ARG...: the command line of build.sh and build_ensemble.sh.
 parse_build_arguments() {
-  local argument
-  for argument; do
-    case $argument in
+  while [[ $# -gt 0 ]]; do
+    case $1 in
       --dry-run) DRY_RUN=yes ;;
-      *) handle_option "$argument" ;;
+      --env-file)
+        [[ $# -gt 1 ]] || reject "--env-file needs a file"
+        shift
+        load_settings "$1"
+        ;;
+      --env-file=*) load_settings "${1#*=}" ;;
+      *) handle_option "$1" ;;
     esac
+    shift
   done
 }
 

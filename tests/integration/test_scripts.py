@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +209,12 @@ class TestImages:
 
     def test_one_model_runs_unprivileged_and_restarts(self, docker: Any, make_server: StartServer) -> None:
         server = make_server("docker")
+        labels = json.loads(
+            docker("inspect", "--format", "{{json .Config.Labels}}", server.variables["IMAGE_NAME"])
+        )
+        assert labels["org.opencontainers.image.version"] == "2"
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels["org.opencontainers.image.revision"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", labels["org.opencontainers.image.created"])
         server.run()
         server.serves(2)
         assert server.states() == [["half", "2", "AVAILABLE"]]
@@ -261,6 +270,42 @@ class TestImages:
         stopped = server.script("run_tf_serving.sh", "stop")
         assert stopped.returncode == 0
         assert f"{server.name} is draining already; this stop ends the drain" in stopped.stderr
+
+    def test_no_request_fails_during_an_update_and_a_rollback(
+        self, docker: Any, base_image: str, models: Path, root: Path, make_server: StartServer
+    ) -> None:
+        server = make_server("docker", DRAIN_SECONDS="2")
+        server.run()
+        other = docker.name("single")
+        builder = Server(root, "docker", {"TF_SERVING_IMAGE": base_image, "MODELS_DIR": str(models)})
+        built = builder.script("build.sh", MODEL_NAME="half", MODEL_VERSIONS="1", IMAGE_NAME=other)
+        assert built.returncode == 0, built.stderr
+        host, _, port = server.grpc.rpartition(":")
+        values: list[float] = []
+        done = threading.Event()
+
+        def call() -> None:
+            with TfRpcClient(f"{server.grpc},{host}:{int(port) + 10}", "half") as client:
+                while not done.is_set():
+                    values.append(float(client.infer([4.0])["y"][0]))
+
+        with ThreadPoolExecutor(1) as pool:
+            calls = pool.submit(call)
+            try:
+                eventually(lambda: 4.0 in values, True)
+                server.run("update", IMAGE_NAME=other)
+                assert values[0] == 4.0
+                assert server.states() == [["half", "1", "AVAILABLE"]]
+                start = len(values)
+                eventually(lambda: set(values[start:]), {3.0})
+                server.run("rollback")
+                assert server.states() == [["half", "2", "AVAILABLE"]]
+                start = len(values)
+                eventually(lambda: set(values[start:]), {4.0})
+            finally:
+                done.set()
+            calls.result()
+        server.serves(2)
 
     def test_rejects_a_gpu_for_an_image_without_cuda(self, make_server: StartServer) -> None:
         rejected = make_server("docker", GPU="0").script("run_tf_serving.sh")

@@ -52,14 +52,18 @@ def save(state: dict[str, Any]) -> None:
     (WORLD / "state").write_text(json.dumps(state))
 
 
-def identifier(name: str) -> str:
-    """The ID of the container with this name."""
-    return hashlib.sha256(name.encode()).hexdigest()
+def new_identifier(name: str) -> str:
+    """An ID for a new container; it stays the same when the container is renamed."""
+    return hashlib.sha256(f"{name} {os.getpid()}".encode()).hexdigest()
+
+
+def identifier(state: dict[str, Any], name: str) -> str:
+    return str(state["containers"][name].setdefault("id", hashlib.sha256(name.encode()).hexdigest()))
 
 
 def find(state: dict[str, Any], name_or_id: str) -> str:
     """The name of the container; fails if there is none."""
-    names: list[str] = [name for name in state["containers"] if name_or_id in (name, identifier(name))]
+    names: list[str] = [name for name in state["containers"] if name_or_id in (name, identifier(state, name))]
     return names[0] if names else fail(f"Error: No such container: {name_or_id}")
 
 
@@ -131,20 +135,34 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         container["labels"].get("org.opencontainers.image.revision", ""),
         mounts[0].split("source=")[1].split(",")[0] if mounts else "",
     ]
-    print("|".join([identifier(name), "15", *details, container["status"], container["health"], *values]))
+    print(
+        "|".join([identifier(state, name), "15", *details, container["status"], container["health"], *values])
+    )
+
+
+def start_server(port: str) -> int:
+    import subprocess
+
+    return subprocess.Popen(
+        [sys.executable, "-S", str(Path(__file__).with_name("fake_server.py")), f"--rest_api_port={port}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ).pid
 
 
 def run(state: dict[str, Any], arguments: list[str]) -> None:
-    import subprocess
-
     options = Options(arguments)
     name = options.one("--name")
     image = state["images"][options.image]
     if name in state["containers"]:
         fail(f'docker: Error response from daemon: Conflict. The name "/{name}" is already in use.', 125)
     published = [value.rpartition(":")[0] for value in options.given["--publish"]]
-    used = {port for each in state["containers"].values() for port in each.get("published", [])}
+    running = [each for each in state["containers"].values() if each["status"] == "running"]
+    used = {port for each in running for port in each.get("published", [])}
     container = {
+        "id": new_identifier(name),
         "labels": {**image["labels"], **options.pairs("--label")},
         "status": "running",
         "health": "starting",
@@ -163,22 +181,34 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
     if state["run"] == "fails" or used.intersection(published):
         container["status"] = "created"
         save(state)
-        print(identifier(name), flush=True)
+        print(container["id"], flush=True)
         fail("docker: Error response from daemon: driver failed programming external connectivity.", 125)
     if state["run"] == "dies":
         container["status"] = "restarting"
     else:
         port = options.given["--publish"][1].split(":")[-2]
-        server = Path(__file__).with_name("fake_server.py")
-        container["pid"] = subprocess.Popen(
-            [sys.executable, "-S", str(server), f"--rest_api_port={port}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ).pid
+        container["pid"] = start_server(port)
     save(state)
-    print(identifier(name))
+    print(container["id"])
+
+
+def start(state: dict[str, Any], name: str) -> None:
+    container = state["containers"][find(state, name)]
+    port = container["published"][1].rpartition(":")[2]
+    container.update(status="running", pid=start_server(port))
+    save(state)
+
+
+def rename(state: dict[str, Any], old: str, new: str) -> None:
+    if new in state["containers"]:
+        fail(f'Error response from daemon: Conflict. The name "/{new}" is already in use.')
+    state["containers"][new] = state["containers"].pop(find(state, old))
+    save(state)
+
+
+def update(state: dict[str, Any], policy: str, name: str) -> None:
+    state["containers"][find(state, name)]["restart_policy"] = policy
+    save(state)
 
 
 def file_of(container: dict[str, Any], path: str) -> Path:
@@ -226,10 +256,18 @@ def ps(state: dict[str, Any], filter_: str) -> None:
             print(name)
 
 
+def list_all(state: dict[str, Any]) -> None:
+    for name, container in state["containers"].items():
+        labels = container["labels"]
+        if "tfserving.rest" in labels:
+            grpc, rest = labels["tfserving.grpc"], labels["tfserving.rest"]
+            print(f"{name}|{grpc}|{rest}|{container['status']}, {container.get('image', '')}")
+
+
 def main(arguments: list[str]) -> None:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps(arguments) + "\n")
-    if arguments[0] in ("run", "rm", "stop"):
+    if arguments[0] in ("run", "rm", "stop", "start", "rename", "update"):
         lock = (WORLD / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     state = load()
@@ -249,6 +287,16 @@ def main(arguments: list[str]) -> None:
             remove(state, name)
         case ["stop", name]:
             stop(state, name)
+        case ["stop", "--time", _, name]:
+            stop(state, name)
+        case ["start", name]:
+            start(state, name)
+        case ["rename", old, new]:
+            rename(state, old, new)
+        case ["update", "--restart", policy, name]:
+            update(state, policy, name)
+        case ["ps", "--all", "--filter", "label=tfserving.rest", *_]:
+            list_all(state)
         case ["push", _]:
             pass
         case ["logs", *_]:
