@@ -50,7 +50,8 @@ class RpcTransport(ClientBase):
     ) -> None:
         targets = Targets(address, DEFAULT_RPC_PORT)
         super().__init__(targets.text, model_name, timeout, retry)
-        options = [*options_for(targets, keepalive, tls, channels), *channel_options]
+        # of options with the same name, gRPC takes the first
+        options = [*channel_options, *options_for(targets, keepalive, tls, channels)]
         credentials = credentials_for(tls) if tls else None
 
         def connect(target: str) -> Any:
