@@ -32,6 +32,9 @@ class Unset(enum.Enum):
 UNSET = Unset.UNSET
 Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and the message reads better
 
+# None for a direct connection, UNSET to follow the environment.
+ProxyOption = Union[str, None, Unset]  # noqa: UP007
+
 PathLike = Union[str, "os.PathLike[str]"]
 Pairs = Sequence[tuple[str, str]]
 # A callable is called before every call, so that it can renew a token.
