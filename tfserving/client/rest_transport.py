@@ -49,7 +49,17 @@ class RestTransport(ClientBase):
         row_format: bool = False,
     ) -> None:
         self._endpoints = RestEndpoints(address, tls=tls is not None, proxy=proxy)
-        super().__init__(self._endpoints.text, model_name, timeout, retry)
+        arguments = {
+            "address": address,
+            "model_name": model_name,
+            "timeout": timeout,
+            "retry": retry,
+            "tls": tls,
+            "metadata": metadata,
+            "proxy": proxy,
+            "row_format": row_format,
+        }
+        super().__init__(self._endpoints.text, model_name, timeout, retry, arguments)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
         self._tls = tls
         self._row_format = row_format

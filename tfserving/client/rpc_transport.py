@@ -53,7 +53,19 @@ class RpcTransport(ClientBase):
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         targets = Targets(address, DEFAULT_RPC_PORT)
-        super().__init__(targets.text, model_name, timeout, retry)
+        arguments = {
+            "address": address,
+            "model_name": model_name,
+            "timeout": timeout,
+            "retry": retry,
+            "keepalive": keepalive,
+            "tls": tls,
+            "metadata": metadata,
+            "proxy": proxy,
+            "channels": channels,
+            "channel_options": channel_options,
+        }
+        super().__init__(targets.text, model_name, timeout, retry, arguments)
         # of options with the same name, gRPC takes the first
         options = [*channel_options, *options_for(targets, keepalive, tls, channels)]
         credentials = credentials_for(tls) if tls else None
