@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, UnavailableError
 
 # Seconds after which the names in a list of addresses are resolved again.
@@ -114,13 +115,6 @@ def is_grpc_name(text: str) -> bool:
     return _SCHEME.fullmatch(text) is not None
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        return "\0" not in text and bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
 def split_host(text: str) -> tuple[str, str]:
     """Host and port; the port is "" if there is none, the host if the text is not valid."""
     if text.startswith("["):
@@ -178,7 +172,7 @@ class Targets:
         self._resolving = threading.Lock()
         self.addresses: list[Address] = []
         if any(part.startswith(_SOCKETS) for part in parts):
-            if self.text in _SOCKETS or not _is_encodable(self.text):
+            if self.text in _SOCKETS or "\0" in self.text or not is_encodable(self.text):
                 raise InvalidInputError(f"{self.text!r} is not a valid unix socket; pass unix:PATH")
             if len(parts) > 1:
                 raise InvalidInputError(
