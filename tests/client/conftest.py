@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -26,6 +27,13 @@ def rpc_server(service):
 def rest_server(service):
     with FakeRestServer(service) as server:
         yield server
+
+
+@pytest.fixture(params=["orjson", "json"])
+def json_library(request, monkeypatch):
+    """Each of the libraries for JSON."""
+    if request.param == "json":
+        monkeypatch.setitem(sys.modules, "orjson", None)
 
 
 @pytest.fixture(params=["rpc", "aio", "rest", "aio_rest"])

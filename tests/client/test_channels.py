@@ -3,7 +3,7 @@ import pytest
 from tfserving.client import Keepalive, TfRpcClient, Tls
 from tfserving.client.addresses import Targets
 from tfserving.client.channels import options_for
-from tfserving.errors import InvalidInputError
+from tfserving.errors import ExhaustedError, InvalidInputError
 
 
 def options(address, keepalive=Keepalive(), tls=None, count=1):  # noqa: B008 - frozen
@@ -27,6 +27,13 @@ def test_tls_to_several_hosts_requires_a_server_name():
     assert named["grpc.ssl_target_name_override"] == named["grpc.default_authority"] == "c"
     with pytest.raises(InvalidInputError, match="server_name"):
         options("a:1,b:2", tls=Tls())
+
+
+def test_channel_options_override_those_of_the_client(rpc_server):
+    options = [("grpc.max_send_message_length", 1)]
+    with TfRpcClient(rpc_server.address, "half", channel_options=options) as client:
+        with pytest.raises(ExhaustedError, match="larger than max"):
+            client.infer([1])
 
 
 def test_rejects_0_channels():

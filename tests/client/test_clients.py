@@ -82,6 +82,56 @@ def test_sends_and_receives_strings_and_bytes(client):
     assert values(client.infer(np.array(given, object), signature="string")) == {"y": expected}
 
 
+LONE = "a\udc80"
+
+
+@pytest.mark.parametrize("inputs", [LONE, ["a", LONE], np.array([LONE]), np.array([b"a", LONE], object)])
+def test_rejects_text_that_utf_8_cannot_represent(client, service, inputs, json_library):
+    client.infer(["a"], signature="string")
+    with pytest.raises(InvalidInputError, match=r"input 'x' of .*str 'a\\udc80'; .*surrogates: pass bytes"):
+        client.infer(inputs, signature="string")
+    assert len([method for method in service.methods if "redict" in method]) == 1
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{"x": LONE}, {"x": [b"a", LONE]}, {"x": np.array([LONE])}, {LONE: 1.0}, {3: 1.0}, {"x": 1e39}],
+)
+def test_rejects_features_that_cannot_be_encoded(client, service, features):
+    for arguments in ({"examples": [features]}, {"examples": [{"x": 1.0}], "context": features}):
+        with pytest.raises(InvalidInputError, match="feature "):
+            client.classify(**arguments)
+        with pytest.raises(InvalidInputError, match="feature "):
+            client.regress(**arguments)
+    assert not service.methods
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"model": LONE}, {"model": 3}, {"model": b"half"}, {"model": ["half"]}),
+        *({"label": LONE}, {"label": 3}, {"signature": LONE}, {"signature": 3}),
+        *({"version": 2**63}, {"version": "1"}, {"version": 1.5}),
+    ],
+)
+def test_rejects_names_and_versions_that_cannot_be_encoded(client, service, arguments):
+    with pytest.raises(InvalidInputError, match=f"{next(iter(arguments))}=.* not valid"):
+        client.infer([1], **arguments)
+    assert not service.methods
+
+
+def test_versions_may_be_numpy_integers(client):
+    assert values(client.infer([0], version=np.int64(1))) == {"y": [1.0]}
+
+
+def test_sends_bytearray_and_memoryview_as_bytes(client):
+    given = [bytearray(b"\x00\xff"), memoryview(b"ab")]
+    array = np.empty(2, object)
+    array[0], array[1] = given
+    for inputs in (given, array):
+        assert values(client.infer(inputs, signature="string")) == {"y": [b"\x00\xff", b"ab"]}
+
+
 def test_special_floats_and_large_integers_are_exact(client):
     given = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38, 0.1], np.float32)
     got = client.infer(given, signature="float32")["y"]

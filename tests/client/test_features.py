@@ -19,6 +19,9 @@ from tfserving.errors import InvalidInputError
         (np.float32(3), "float_list"),
         ([np.int64(3), 4], "int64_list"),
         (np.array(["a"]), "bytes_list"),
+        (bytearray(b"ab"), "bytes_list"),
+        ([memoryview(b"a"), "b"], "bytes_list"),
+        ([float("nan"), float("inf"), 3.4028235e38], "float_list"),
         ((1, 2), "int64_list"),
     ],
 )
@@ -26,7 +29,9 @@ def test_the_kind_of_a_feature_follows_from_its_values(value, kind):
     message = input_message([{"f": value}], None)
     feature = message.example_list.examples[0].features.feature["f"]
     assert feature.WhichOneof("kind") == kind
-    assert list(getattr(feature, kind).value) == values_of("f", value)
+    sent = np.array(getattr(feature, kind).value)
+    expected = np.array(values_of("f", value), np.float32 if kind == "float_list" else None)
+    assert np.array_equal(sent, expected, equal_nan=kind == "float_list")
 
 
 def test_a_context_has_features_that_examples_share():
@@ -43,10 +48,22 @@ def test_accepts_an_empty_feature():
     assert feature["f"].WhichOneof("kind") is None
 
 
-@pytest.mark.parametrize("value", [None, {"a": 1}, ["a", 1], [None], 2**63, object(), [[1, 2]]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, {"a": 1}, ["a", 1], [None], 2**63, object(), [[1, 2]]),
+        *("\ud800", [b"a", "\ud800"], np.array(["\ud800"]), 1e39, [1.0, 10**400], np.float64(1e39)),
+    ],
+)
 def test_rejects_values_that_a_feature_cannot_hold(value):
     with pytest.raises(InvalidInputError, match="feature 'f'"):
         input_message([{"f": value}], None)
+
+
+@pytest.mark.parametrize("name", ["\ud800", 3, b"f"])
+def test_rejects_names_that_a_feature_cannot_have(name):
+    with pytest.raises(InvalidInputError, match="has no valid name"):
+        input_message([{name: 1}], None)
 
 
 @pytest.mark.parametrize("examples", [{"x": 1}, [1], ["a"]])

@@ -84,6 +84,8 @@ def test_quantized_inputs_accept_integers_that_they_can_hold(dtype):
         ([1, None], DType.DT_FLOAT),
         ([[1], [1, 2]], DType.DT_FLOAT),
         ({"a": 1}, DType.DT_FLOAT),
+        (bytearray(b"1"), DType.DT_INT32),
+        ([memoryview(b"1")], DType.DT_FLOAT),
         (1, DType.DT_STRING),
         ([b"a", 1], DType.DT_STRING),
         (None, DType.DT_STRING),
@@ -144,6 +146,25 @@ def test_accepts_str_bytes_and_arrays_of_both():
         assert one(array, DType.DT_STRING) is array
     with pytest.raises(InvalidInputError, match="int 1; pass str or bytes"):
         one(np.array(["a", 1], object), DType.DT_STRING)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[bytearray(b"ab"), memoryview(b"cd")]],
+        [(bytearray(b"ab"), "cd")],
+        np.array([["ab", bytearray(b"cd")]], object),
+    ],
+)
+def test_bytearray_and_memoryview_are_bytes(value):
+    got = one(value, DType.DT_STRING)
+    assert [text if isinstance(text, bytes) else text.encode() for text in got[0]] == [b"ab", b"cd"]
+    assert got.shape == (1, 2)
+
+
+def test_empty_and_single_bytearrays_are_bytes():
+    assert one([bytearray()], DType.DT_STRING).tolist() == [b""]
+    assert one(memoryview(b"abcd")[::2], DType.DT_STRING).tolist() == b"ac"
 
 
 def test_accepts_objects_with_array_interface():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserving.client import Retry, TfRpcClient, Tls
+from tfserving.client import Retry, TfRestClient, TfRpcClient, Tls
 from tfserving.client.options import pairs_of
 from tfserving.errors import InvalidInputError
 
@@ -34,9 +34,21 @@ def test_metadata_may_be_a_mapping_pairs_or_a_function():
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"a b": "x"}, {"": "x"}, {"a": "secret\n"}, {"a": "secr\u00e9t"}, {"a": b"secret"}]
+    "metadata",
+    [
+        {"a b": "x"},
+        {"": "x"},
+        {"a": "secret\n"},
+        {"a": "secr\u00e9t"},
+        {"a": b"secret"},
+        {1: "secret"},
+        {b"a": "secret"},
+        ["secret"],
+        5,
+    ],
 )
-def test_rejects_metadata_that_a_header_cannot_hold_without_showing_it(metadata):
+@pytest.mark.parametrize("cls", [TfRpcClient, TfRestClient])
+def test_rejects_metadata_that_a_header_cannot_hold_without_showing_it(cls, metadata):
     with pytest.raises(InvalidInputError) as caught:
-        TfRpcClient("a:1", metadata=metadata)
+        cls("a:1", metadata=metadata)
     assert "secr" not in str(caught.value)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, UnavailableError
 
 # Seconds after which the names in a list of addresses are resolved again.
@@ -96,7 +97,7 @@ def parse_address(text: str, default_port: int) -> Address:
         raise InvalidInputError(
             f"{shown} is a URL, but gRPC takes host:port without a scheme; for REST use TfRestClient"
         )
-    host, port = _split_host(name)
+    host, port = split_host(name)
     if not host or not host.isprintable() or any(character in " /,@?#[" for character in host):
         raise InvalidInputError(f"{shown} is not a valid address; pass host:port")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -114,14 +115,7 @@ def is_grpc_name(text: str) -> bool:
     return _SCHEME.fullmatch(text) is not None
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        return "\0" not in text and bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _split_host(text: str) -> tuple[str, str]:
+def split_host(text: str) -> tuple[str, str]:
     """Host and port; the port is "" if there is none, the host if the text is not valid."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -178,7 +172,7 @@ class Targets:
         self._resolving = threading.Lock()
         self.addresses: list[Address] = []
         if any(part.startswith(_SOCKETS) for part in parts):
-            if self.text in _SOCKETS or not _is_encodable(self.text):
+            if self.text in _SOCKETS or "\0" in self.text or not is_encodable(self.text):
                 raise InvalidInputError(f"{self.text!r} is not a valid unix socket; pass unix:PATH")
             if len(parts) > 1:
                 raise InvalidInputError(
@@ -190,9 +184,7 @@ class Targets:
         self.text = ",".join(map(str, self.addresses))
         self._has_names = len(parts) > 1 and any(one.ip_version is None for one in self.addresses)
         if len(parts) == 1:
-            one = self.addresses[0]
-            scheme = "dns:///" if one.ip_version is None else f"ipv{one.ip_version}:"
-            self._current = f"{scheme}{one}"
+            self._current = target_for(self.addresses[0])
         elif not self._has_names:
             self._current = _ip_target([(one.host, one.port) for one in self.addresses])
 
@@ -241,6 +233,27 @@ class Targets:
         if not found:
             raise UnavailableError(f"{self.text}: none of the names resolves ({reason})", address=self.text)
         return _ip_target(sorted(set(found)))
+
+
+def target_for(address: Address) -> str:
+    """The gRPC target of one address."""
+    version = address.ip_version
+    return f"dns:///{address}" if version is None else f"ipv{version}:{address}"
+
+
+def resolve_address(address: Address) -> str:
+    """The address with an IP address as its host, as text.
+
+    Raises:
+        UnavailableError: the name does not resolve.
+    """
+    try:
+        ip = address.host if address.ip_version is not None else _resolve(address)[0]
+    except OSError as error:
+        raise UnavailableError(
+            f"{address} does not resolve ({error.strerror or error}); check the name", address=str(address)
+        ) from error
+    return str(Address(ip, address.port))
 
 
 def _resolve(address: Address) -> list[str]:

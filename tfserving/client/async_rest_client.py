@@ -11,6 +11,7 @@ import aiohttp
 from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
+from tfserving.client.rest_endpoints import Endpoint
 from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
@@ -30,21 +31,29 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
 
     async def _send(self, request: Request[Any]) -> bytes:
         endpoint = self._endpoints.pick()
+        headers = self._headers(request.body, endpoint)
+        proxy_url, proxy_headers = None, None
+        if endpoint.proxy is not None:
+            proxy_url, proxy_headers = endpoint.proxy.url, _proxy_headers(endpoint)
+            if not endpoint.url.startswith("https:"):  # the proxy reads the request itself
+                headers |= proxy_headers
         limits = aiohttp.ClientTimeout(total=request.timeout, connect=self._connect_timeout(request.timeout))
         try:
             async with self._current_session().request(
                 "GET" if request.body is None else "POST",
                 endpoint.url + request.path,
                 data=request.body,
-                headers=self._headers(request.body, endpoint),
+                headers=headers,
                 timeout=limits,
                 allow_redirects=False,
                 server_hostname=self._tls.server_name if self._tls else None,
+                proxy=proxy_url,
+                proxy_headers=proxy_headers,
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             self._endpoints.mark_down(endpoint)
-            raise _translate(error, endpoint.text, request.model) from error
+            raise _translate(error, endpoint, request.model) from error
         return self._check_response(response.status, body, endpoint, request.model)
 
     async def close(self) -> None:
@@ -67,8 +76,12 @@ def _session(tls: Tls | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=_context(tls) if tls else True),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
     )
+
+
+def _proxy_headers(endpoint: Endpoint) -> dict[str, str]:
+    authorization = endpoint.proxy.authorization if endpoint.proxy else None
+    return {} if authorization is None else {"Proxy-Authorization": authorization}
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -78,7 +91,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _translate(error: Exception, address: str, model: str | None) -> TfServingError:
+def _translate(error: Exception, endpoint: Endpoint, model: str | None) -> TfServingError:
     text = reason_of(error)
     # aiohttp raises ServerTimeoutError only when connecting takes too long
     if isinstance(error, (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError)):
@@ -87,8 +100,10 @@ def _translate(error: Exception, address: str, model: str | None) -> TfServingEr
         code = "DEADLINE_EXCEEDED"
     elif isinstance(error, aiohttp.ClientPayloadError):
         code = "DATA_LOSS"
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        code, text = "UNAVAILABLE", f"HTTP {error.status} {error.message}"
     elif isinstance(error, aiohttp.ClientResponseError):
         code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return make_error(code, text, address=address, model=model, from_server=False)
+    return make_error(code, text, address=endpoint.text, model=model, from_server=False, proxy=endpoint.proxy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import UNSET, Retry, Timeout
+from tfserving.client.options import UNSET, Retry, Timeout, is_encodable
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
 from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
@@ -28,15 +29,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Most calls have the spec of an earlier call.
-_make_spec = lru_cache(1024)(ModelSpec)
-
 # Seconds between two polls of the status in wait_until_available, first and at most.
 _FIRST_POLL_INTERVAL, _LONGEST_POLL_INTERVAL = 0.05, 1.0
 # Seconds for one poll: it must not hang for the whole wait, since the server may come up meanwhile.
 _POLL_TIMEOUT = 5.0
 # Codes of errors whose cause can be a changed signature.
 _STALE_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "DATA_LOSS"})
+
+
+@lru_cache(1024)  # most calls have the spec of an earlier call
+def _make_spec(name: str, version: int | None, label: str | None, signature: str) -> ModelSpec:
+    for what, text in (("model", name), ("label", label), ("signature", signature)):
+        if text is not None and not (isinstance(text, str) and is_encodable(text)):
+            raise InvalidInputError(f"{what}={text!r} is not valid; pass a str that UTF-8 can represent")
+    if version is not None:
+        try:
+            version = int(operator.index(version))
+        except TypeError as error:
+            raise InvalidInputError(f"version={version!r} is not valid; pass an int") from error
+        if not -(2**63) <= version < 2**63:
+            raise InvalidInputError(f"version={version} is not valid; versions are 64-bit integers")
+    return ModelSpec(name, version, label, signature)
 
 
 class CallFlows:
@@ -79,7 +92,8 @@ class CallFlows:
         """The model spec for the arguments of a call.
 
         Raises:
-            InvalidInputError: no model name was given, or both a version and a label were.
+            InvalidInputError: no model name was given, both a version and a label were, or one of them is
+                not valid.
         """
         name = model or self._model
         if not name:
@@ -90,7 +104,13 @@ class CallFlows:
             raise InvalidInputError(
                 f"version={version} and label={label!r} are mutually exclusive; pass one of them"
             )
-        return _make_spec(name, version, label, signature or "")
+        try:
+            return _make_spec(name, version, label, signature or "")
+        except TypeError as error:  # not hashable
+            raise InvalidInputError(
+                f"model={name!r}, version={version!r}, label={label!r} or signature={signature!r} "
+                "is not valid; names are str, a version is an int"
+            ) from error
 
     def infer(
         self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import grpc
 
-from tfserving.client.addresses import Targets
+from tfserving.client.addresses import Address, Targets, resolve_address, target_for
 from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
+from tfserving.client.proxies import Proxy
 from tfserving.errors import FailedPreconditionError, InvalidInputError
 
 # Seconds between attempts to reconnect, first and at most; gRPC's defaults are 1 and 120.
@@ -57,6 +58,35 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
         if name is not None:
             options += [("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
     return options
+
+
+def through_proxy(target: str, addresses: Sequence[Address], proxy: Proxy | None) -> tuple[str, list[Option]]:
+    """The target to connect to, and gRPC's options for the proxy.
+
+    gRPC itself uses `http_proxy` for loopback addresses too, and puts all addresses of a target into a single
+    CONNECT request.
+
+    Raises:
+        UnavailableError: the name of the proxy does not resolve.
+    """
+    options: list[Option] = [("grpc.enable_http_proxy", 0)]
+    if proxy is None:
+        return target, options
+    if proxy.authorization is not None:
+        options.append(("grpc.http_connect_headers", f"Proxy-Authorization:{proxy.authorization}"))
+    if len(addresses) == 1:  # the proxy resolves the name
+        server = addresses[0]
+        options += [
+            ("grpc.http_connect_server", str(server)),
+            ("grpc.default_authority", str(server)),
+            ("grpc.ssl_target_name_override", server.host),
+        ]
+        return target_for(proxy.address), options
+    options += [
+        ("grpc.address_http_proxy", resolve_address(proxy.address)),
+        ("grpc.address_http_proxy_enabled_addresses", "0.0.0.0/0,::/0"),
+    ]
+    return target, options
 
 
 def credentials_for(tls: Tls) -> Any:

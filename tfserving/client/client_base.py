@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfserving.client.options import Retry
 
@@ -16,14 +16,35 @@ if TYPE_CHECKING:
     Codec = RpcCodec | RestCodec
 
 
-class ClientBase:
-    """Holds what a client passes to its flows, which are made on the first call."""
+class Arguments(dict[str, Any]):
+    """The arguments of a constructor. They are not shown, since an address or a proxy can have a password."""
 
-    def __init__(self, address: str, model_name: str | None, timeout: float | None, retry: Retry) -> None:
+    def __repr__(self) -> str:
+        return "Arguments(...)"
+
+
+class ClientBase:
+    """Holds what a client passes to its flows, which are made on the first call.
+
+    A pickled client has the arguments of its constructor, and opens connections where it is unpickled.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        model_name: str | None,
+        timeout: float | None,
+        retry: Retry,
+        arguments: dict[str, Any],
+    ) -> None:
         self.address = address
+        self._arguments = Arguments(arguments)
         self.model_name = model_name
         self._timeout = timeout
         self._retry = retry
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _create, (type(self), self._arguments)
 
     def _make_codec(self) -> Codec:
         raise NotImplementedError
@@ -39,3 +60,7 @@ class ClientBase:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"
+
+
+def _create(cls: type[ClientBase], arguments: dict[str, Any]) -> ClientBase:
+    return cls(**arguments)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError
 from tfserving.wire import messages
 
@@ -48,16 +50,28 @@ def values_of(name: str, value: Any) -> list[Any]:
     parses: 2 is an int64 feature, 2.0 a float feature. Ints among floats become floats.
 
     Raises:
-        InvalidInputError: a type that a feature cannot hold, or strings mixed with numbers.
+        InvalidInputError: a value that a feature cannot hold, or strings mixed with numbers; a name that is
+            not valid.
     """
+    if not isinstance(name, str) or not (name.isascii() or is_encodable(name)):
+        raise InvalidInputError(f"feature {name!r} has no valid name; names are str that UTF-8 can represent")
     values = _flat(value)
-    if all(isinstance(item, (str, bytes)) for item in values):
-        return [item.encode() if isinstance(item, str) else item for item in values]
+    if all(isinstance(item, (str, bytes, bytearray, memoryview)) for item in values):
+        try:
+            return [item.encode() if isinstance(item, str) else bytes(item) for item in values]
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"feature {name!r}: {value!r:.60} has surrogates, which UTF-8 cannot represent; pass bytes"
+            ) from error
     if all(isinstance(item, int) for item in values):
         if not all(-(2**63) <= item < 2**63 for item in values):
             raise InvalidInputError(f"feature {name!r}: {value!r:.60} does not fit in int64")
         return [int(item) for item in values]
     if all(isinstance(item, (int, float)) for item in values):
+        try:
+            struct.pack(f"<{len(values)}f", *values)
+        except (OverflowError, struct.error) as error:
+            raise InvalidInputError(f"feature {name!r}: {value!r:.60} does not fit in float32") from error
         return [float(item) for item in values]
     raise InvalidInputError(
         f"feature {name!r}: {value!r:.60} is not valid; pass either numbers, or str and bytes"
@@ -67,15 +81,15 @@ def values_of(name: str, value: Any) -> list[Any]:
 def _flat(value: Any) -> list[Any]:
     if hasattr(value, "__array__"):
         return list(np.asarray(value).reshape(-1).tolist())
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
         return [item.item() if isinstance(item, np.generic) else item for item in value]
     return [value]
 
 
 def _fill(example: Any, features: Features) -> None:
     for name, value in features.items():
-        feature = example.features.feature[name]
         values = values_of(name, value)
+        feature = example.features.feature[name]
         if not values:
             continue
         if isinstance(values[0], bytes):

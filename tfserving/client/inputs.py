@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError
 from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
+
+_STRING_TYPES = {str, bytes}
 
 
 def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -115,7 +118,7 @@ def _array_for(value: Any, info: TensorInfo, signature: Signature) -> Array:
                 hint = "pass str or bytes"
             raise _mismatch(info, signature, f"a {array.dtype.name} array", hint)
         if array.dtype == object:
-            _check_strings(array, info, signature)
+            array = _strings_of(array, info, signature)
     elif hasattr(value, "__array__") and not isinstance(value, np.generic):
         return _array_for(np.asarray(value), info, signature)
     else:
@@ -146,6 +149,8 @@ def _converted(value: Any, info: TensorInfo, signature: Signature) -> Array:
         raise _mismatch(info, signature, f"{value!r:.60}", "all rows must have one length") from error
     if natural.size == 0:
         return natural.astype(expected)
+    if natural.dtype.char == "B" and _has_bytes(value):
+        raise _mismatch(info, signature, f"{value!r:.60}", "bytes are not numbers; pass an array")
     whole = whole_numbers(value, natural, expected)
     if whole is not None:
         return whole
@@ -195,16 +200,56 @@ def _same_integers(natural: Array, array: Array, expected: np.dtype[Any]) -> boo
 def _strings(value: Any, info: TensorInfo, signature: Signature) -> Array:
     try:
         array = np.array(value, object)
+        if array.size and set(map(type, array.reshape(-1).tolist())) <= _STRING_TYPES:
+            return array
+    except ValueError:
+        pass
+    # numpy takes a bytearray or memoryview for a list of numbers
+    try:
+        array = np.array(_with_bytes(value), object)
     except ValueError as error:
         raise _mismatch(info, signature, f"{value!r:.60}", "all rows must have one length") from error
-    _check_strings(array, info, signature)
-    return array
+    return _strings_of(array, info, signature)
 
 
-def _check_strings(array: Array, info: TensorInfo, signature: Signature) -> None:
-    for value in array.reshape(-1).tolist():
-        if not isinstance(value, (str, bytes)):
+def _has_bytes(value: Any) -> bool:
+    """Whether there is a bytearray or memoryview among the values, which numpy takes for a list of uint8."""
+    return isinstance(value, (bytearray, memoryview)) or (
+        isinstance(value, (list, tuple)) and any(map(_has_bytes, value))
+    )
+
+
+def _with_bytes(value: Any) -> Any:
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    return [_with_bytes(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _strings_of(array: Array, info: TensorInfo, signature: Signature) -> Array:
+    """The object array with bytes instead of bytearray and memoryview."""
+    values = array.reshape(-1).tolist()
+    if set(map(type, values)) <= _STRING_TYPES:
+        return array
+    others = [value for value in values if not isinstance(value, (str, bytes))]
+    for value in others:
+        if not isinstance(value, (bytearray, memoryview)):
             raise _mismatch(info, signature, f"{type(value).__name__} {value!r:.60}", "pass str or bytes")
+    if not others:
+        return array
+    converted = np.empty(len(values), object)
+    converted[:] = [_with_bytes(value) for value in values]
+    return converted.reshape(array.shape)
+
+
+def encoding_error(signature: Signature, arrays: Arrays) -> InvalidInputError:
+    """The error for arrays with a str that UTF-8 cannot represent."""
+    for alias, array in arrays.items():
+        if array.dtype.kind in "UO":
+            for value in array.reshape(-1).tolist():
+                if isinstance(value, str) and not is_encodable(value):
+                    hint = "UTF-8 cannot represent its surrogates: pass bytes"
+                    return _mismatch(signature.inputs[alias], signature, f"str {value!r:.60}", hint)
+    return InvalidInputError(f"signature {signature.name!r}: an input cannot be encoded")
 
 
 def _mismatch(info: TensorInfo, signature: Signature, given: str, hint: str = "") -> InvalidInputError:

@@ -32,6 +32,9 @@ class Unset(enum.Enum):
 UNSET = Unset.UNSET
 Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and the message reads better
 
+# None for a direct connection, UNSET to follow the environment.
+ProxyOption = Union[str, None, Unset]  # noqa: UP007
+
 PathLike = Union[str, "os.PathLike[str]"]
 Pairs = Sequence[tuple[str, str]]
 # A callable is called before every call, so that it can renew a token.
@@ -123,9 +126,12 @@ def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:
     """
     given = metadata() if callable(metadata) else metadata
     items = given.items() if isinstance(given, Mapping) else given
-    pairs = tuple((key.lower(), value) for key, value in items)
+    try:
+        pairs = tuple((key.lower(), value) for key, value in items)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidInputError("metadata is not valid; pass a mapping, or pairs of key and value") from error
     for key, value in pairs:
-        if not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InvalidInputError(
                 f"metadata key {key!r} is not valid; use letters, digits, '_', '.' and '-'"
             )
@@ -134,3 +140,12 @@ def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:
                 f"the value of metadata key {key!r} is not valid; pass printable ASCII text"
             )
     return pairs
+
+
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can represent a text: lone surrogates, for example in file names, have no encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,7 @@ import http.client
 import os
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -14,6 +15,8 @@ from requests.adapters import HTTPAdapter
 from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
 from tfserving.client.options import Tls
+from tfserving.client.proxies import basic_authorization
+from tfserving.client.rest_endpoints import Endpoint
 from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
@@ -38,6 +41,8 @@ class TfRestClient(RestTransport, BlockingClient):
         retry: when to retry.
         tls: for https; certificates as with gRPC.
         metadata: headers to send with each call, or a function that returns them.
+        proxy: URL of an HTTP proxy, None for direct connections; by default as in the environment
+            (http_proxy, https_proxy, all_proxy, no_proxy), except for loopback addresses.
         row_format: send `instances` instead of `inputs`; see `RestCodec`.
 
     Raises:
@@ -46,7 +51,7 @@ class TfRestClient(RestTransport, BlockingClient):
 
     def _send(self, request: Request[Any]) -> bytes:
         endpoint = self._endpoints.pick()
-        tls = self._tls or Tls()
+        proxy = endpoint.proxy
         try:
             response = self._current_session().request(
                 "GET" if request.body is None else "POST",
@@ -55,17 +60,11 @@ class TfRestClient(RestTransport, BlockingClient):
                 headers=self._headers(request.body, endpoint),
                 timeout=(self._connect_timeout(request.timeout), request.timeout),
                 allow_redirects=False,
-                # with each request: REQUESTS_CA_BUNDLE overrides the session's settings
-                verify=None if tls.ca is None else os.fspath(tls.ca),
-                cert=(
-                    None
-                    if tls.certificate is None or tls.key is None
-                    else (os.fspath(tls.certificate), os.fspath(tls.key))
-                ),
+                proxies={} if proxy is None else {"all": proxy.url_with_credentials},
             )
         except requests.RequestException as error:
             self._endpoints.mark_down(endpoint)
-            raise _translate(error, endpoint.text, request.model) from error
+            raise _translate(error, endpoint, request.model) from error
         return self._check_response(response.status_code, response.content, endpoint, request.model)
 
     def close(self) -> None:
@@ -95,21 +94,38 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        if self._server_name is not None:
-            kwargs.update(server_hostname=self._server_name, assert_hostname=self._server_name)
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **(kwargs | self._host_options()))
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(*args, **(kwargs | self._host_options()))
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        # requests cannot encode all characters of a password
+        credentials, at, _ = urlsplit(proxy).netloc.rpartition("@")
+        return {"Proxy-Authorization": basic_authorization(credentials)} if at else {}
+
+    def _host_options(self) -> dict[str, Any]:
+        name = self._server_name
+        return {} if name is None else {"server_hostname": name, "assert_hostname": name}
 
 
 def _session(tls: Tls | None) -> requests.Session:
+    tls = tls or Tls()
     session = requests.Session()
+    # Endpoints have their proxies. requests would also replace the authorization header by that in ~/.netrc.
+    session.trust_env = False
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    session.verify = os.fspath(tls.ca) if tls.ca is not None else bundle or True
+    if tls.certificate is not None and tls.key is not None:
+        session.cert = (os.fspath(tls.certificate), os.fspath(tls.key))
     session.mount("http://", _Adapter(None))
-    session.mount("https://", _Adapter(tls.server_name if tls else None))
+    session.mount("https://", _Adapter(tls.server_name))
     # threads share the session; cookies would be its only state that calls change
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return session
 
 
-def _translate(error: requests.RequestException, address: str, model: str | None) -> TfServingError:
+def _translate(error: requests.RequestException, endpoint: Endpoint, model: str | None) -> TfServingError:
     text = reason_of(error)
     if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectionError):
         code = "DEADLINE_EXCEEDED"
@@ -121,7 +137,7 @@ def _translate(error: requests.RequestException, address: str, model: str | None
         code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"
     else:
         code = "UNAVAILABLE"
-    return make_error(code, text, address=address, model=model, from_server=False)
+    return make_error(code, text, address=endpoint.text, model=model, from_server=False, proxy=endpoint.proxy)
 
 
 def _is_not_http(error: requests.RequestException) -> bool:

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from tfserving.client.features import Features, check_examples, values_of
 from tfserving.client.flow import Request
-from tfserving.client.inputs import arrays_for
+from tfserving.client.inputs import arrays_for, encoding_error
 from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, Inference, VersionStatus
@@ -46,7 +46,11 @@ class RestCodec:
             return {name: found[name] for name in outputs} if outputs else found
 
         def request_for(inputs: Any) -> Request[Arrays]:
-            body = self._body(spec, arrays_for(signature, inputs))
+            arrays = arrays_for(signature, inputs)
+            try:
+                body = self._body(spec, arrays)
+            except UnicodeEncodeError as error:
+                raise encoding_error(signature, arrays) from error
             return Request(f"{_path(spec)}:predict", body, decode, spec.name)
 
         return request_for

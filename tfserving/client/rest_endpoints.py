@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, urlsplit
 
 from tfserving.client.addresses import is_grpc_name, mask_credentials, parse_address, split_addresses
-from tfserving.client.options import DEFAULT_REST_PORT
+from tfserving.client.options import DEFAULT_REST_PORT, UNSET, ProxyOption
+from tfserving.client.proxies import Proxy, basic_authorization, find_proxy
 from tfserving.errors import InvalidInputError
 
 # Seconds for which a server that failed gets no calls while there are others.
@@ -25,9 +25,11 @@ class Endpoint:
     Attributes:
         url: base URL without credentials, such as "http://127.0.0.1:8501".
         authorization: the value of the header for the credentials in the address; None without any.
+        proxy: what connections go through; None for direct connections.
     """
 
     url: str
+    proxy: Proxy | None = None
     authorization: str | None = field(default=None, repr=False)
 
     @property
@@ -43,6 +45,7 @@ class RestEndpoints:
         address: "host:port" or a URL (which may have a path, behind a proxy, and a user and password);
             several as a comma list or a sequence.
         tls: whether "host:port" means https.
+        proxy: see `find_proxy`.
         clock: monotonic time in seconds.
 
     Raises:
@@ -50,9 +53,14 @@ class RestEndpoints:
     """
 
     def __init__(
-        self, address: str | Sequence[str], *, tls: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        address: str | Sequence[str],
+        *,
+        tls: bool,
+        proxy: ProxyOption = UNSET,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoints = [_endpoint(part, tls) for part in split_addresses(address)]
+        self._endpoints = [_endpoint(part, tls, proxy) for part in split_addresses(address)]
         self._clock = clock
         self._turns = itertools.count()
         self._failed_at: dict[str, float] = {}
@@ -81,9 +89,10 @@ class RestEndpoints:
             self._failed_at.pop(endpoint.url, None)
 
 
-def _endpoint(text: str, tls: bool) -> Endpoint:
+def _endpoint(text: str, tls: bool, proxy: ProxyOption) -> Endpoint:
     if "://" not in text or is_grpc_name(text):
-        return Endpoint(f"{'https' if tls else 'http'}://{parse_address(text, DEFAULT_REST_PORT)}")
+        scheme, address = "https" if tls else "http", parse_address(text, DEFAULT_REST_PORT)
+        return Endpoint(f"{scheme}://{address}", find_proxy(proxy, scheme, address))
     try:
         url = urlsplit(text)
         credentials, at, server = url.netloc.rpartition("@")
@@ -97,9 +106,5 @@ def _endpoint(text: str, tls: bool) -> Endpoint:
         raise InvalidInputError(f"{shown!r} is not a valid address; pass host:port or http://host:port")
     address = parse_address(server, _DEFAULT_PORTS[url.scheme])
     netloc = str(address) if address.port != _DEFAULT_PORTS[url.scheme] else str(address).rpartition(":")[0]
-    return Endpoint(f"{url.scheme}://{netloc}{path}", authorization)
-
-
-def basic_authorization(credentials: str) -> str:
-    """The value of an authorization header for "user:password" from a URL."""
-    return "Basic " + base64.b64encode(unquote_to_bytes(credentials)).decode()
+    found = find_proxy(proxy, url.scheme, address)
+    return Endpoint(f"{url.scheme}://{netloc}{path}", found, authorization)

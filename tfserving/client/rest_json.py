@@ -24,15 +24,22 @@ _TO_LIST = operator.methodcaller("tolist")
 
 
 def encode_json(value: Any, *, plain: bool) -> bytes:
-    """Write dicts, lists, scalars and arrays; with `plain`, no number among them is NaN or infinite."""
+    """Write dicts, lists, scalars and arrays; with `plain`, no number among them is NaN or infinite.
+
+    Raises:
+        UnicodeEncodeError: a str that UTF-8 cannot represent.
+    """
     if plain:
         try:
             import orjson
         except ImportError:
             pass
         else:
-            return orjson.dumps(value, default=_TO_LIST, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(value, default=_TO_LIST, separators=(",", ":")).encode()
+            try:
+                return orjson.dumps(value, default=_TO_LIST, option=orjson.OPT_SERIALIZE_NUMPY)
+            except orjson.JSONEncodeError:
+                pass  # json raises a more precise error
+    return json.dumps(value, default=_TO_LIST, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def decode_json(data: bytes) -> Any:

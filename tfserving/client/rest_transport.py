@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.fork_safety import GATE, inherited
-from tfserving.client.options import CONNECT_TIMEOUT, DEFAULT_TIMEOUT, Metadata, Retry, Tls, pairs_of
+from tfserving.client.options import (
+    CONNECT_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    UNSET,
+    Metadata,
+    ProxyOption,
+    Retry,
+    Tls,
+    pairs_of,
+)
 from tfserving.client.rest_endpoints import Endpoint, RestEndpoints
 from tfserving.client.rest_json import decode_json
 from tfserving.client.status_errors import make_error
@@ -36,10 +45,21 @@ class RestTransport(ClientBase):
         retry: Retry = Retry(),  # noqa: B008 - frozen
         tls: Tls | None = None,
         metadata: Metadata = (),
+        proxy: ProxyOption = UNSET,
         row_format: bool = False,
     ) -> None:
-        self._endpoints = RestEndpoints(address, tls=tls is not None)
-        super().__init__(self._endpoints.text, model_name, timeout, retry)
+        self._endpoints = RestEndpoints(address, tls=tls is not None, proxy=proxy)
+        arguments = {
+            "address": address,
+            "model_name": model_name,
+            "timeout": timeout,
+            "retry": retry,
+            "tls": tls,
+            "metadata": metadata,
+            "proxy": proxy,
+            "row_format": row_format,
+        }
+        super().__init__(self._endpoints.text, model_name, timeout, retry, arguments)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
         self._tls = tls
         self._row_format = row_format
@@ -66,10 +86,23 @@ class RestTransport(ClientBase):
     def _check_response(self, status: int, body: bytes, endpoint: Endpoint, model: str | None) -> bytes:
         """Return the body of a response with status 200; raise for any other status."""
         self._endpoints.mark_up(endpoint)
-        if status != 200:
-            text = _server_message(status, body)
-            raise make_error(code_of(status), text, address=endpoint.text, model=model)
-        return body
+        proxy = endpoint.proxy
+        if status == 200 and (proxy is None or body.lstrip().startswith(b"{")):
+            return body
+        text = _server_message(body)
+        is_json = text is not None
+        if text is None:
+            text = f"HTTP {status} {body[:200].decode(errors='replace')}".strip()
+        # a proxy may respond with a page and status 200, for example to ask for a login
+        code = code_of(status) if status != 200 else "DATA_LOSS"
+        raise make_error(
+            code,
+            text,
+            address=endpoint.text,
+            model=model,
+            from_server=status != 200,
+            proxy=None if is_json else proxy,
+        )
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -94,12 +127,12 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _server_message(status: int, body: bytes) -> str:
-    """The server's error message; of a proxy, the beginning of its page."""
+def _server_message(body: bytes) -> str | None:
+    """The server's error message; None for another response, such as the page of a proxy."""
     try:
         response = decode_json(body)
     except ProtocolError:
         response = None
     if isinstance(response, dict) and isinstance(response.get("error"), str):
         return str(response["error"])
-    return f"HTTP {status} {body[:200].decode(errors='replace')}".strip()
+    return None

@@ -34,6 +34,8 @@ class TfRpcClient(RpcTransport, BlockingClient):
         tls: for an encrypted connection.
         metadata: pairs to send with each call, or a function that returns them,
             e.g. `{"authorization": "Bearer ..."}`.
+        proxy: URL of an HTTP proxy, None for direct connections; by default as in the environment
+            (grpc_proxy, https_proxy, http_proxy, no_grpc_proxy, no_proxy), except for loopback addresses.
         channels: number of connections that take calls in turn: several transfer large tensors faster.
         channel_options: more gRPC channel options, (name, value); they override the client's.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfserving.client.features import Features, input_message
 from tfserving.client.flow import Request
-from tfserving.client.inputs import arrays_for, order_outputs
+from tfserving.client.inputs import arrays_for, encoding_error, order_outputs
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, Inference, VersionStatus
 from tfserving.errors import ProtocolError, error_class_for
@@ -46,7 +46,11 @@ class RpcCodec:
             if type(inputs) is dict and len(inputs) == input_count:
                 body = writer.write_cached(inputs)
             if body is None:
-                body = writer.write(arrays_for(signature, inputs))
+                arrays = arrays_for(signature, inputs)
+                try:
+                    body = writer.write(arrays)
+                except UnicodeEncodeError as error:
+                    raise encoding_error(signature, arrays) from error
             return Request(path, body, decode, spec.name)
 
         return request_for

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import grpc
 
 from tfserving.client.addresses import Targets
-from tfserving.client.channels import Channels, credentials_for, options_for
+from tfserving.client.channels import Channels, credentials_for, options_for, through_proxy
 from tfserving.client.client_base import ClientBase
 from tfserving.client.options import (
     DEFAULT_RPC_PORT,
     DEFAULT_TIMEOUT,
+    UNSET,
     Keepalive,
     Metadata,
+    ProxyOption,
     Retry,
     Tls,
     pairs_of,
 )
+from tfserving.client.proxies import find_shared_proxy
 from tfserving.client.status_errors import make_error
 from tfserving.errors import FailedPreconditionError, TfServingError
 
@@ -45,18 +48,35 @@ class RpcTransport(ClientBase):
         keepalive: Keepalive | None = Keepalive(),  # noqa: B008
         tls: Tls | None = None,
         metadata: Metadata = (),
+        proxy: ProxyOption = UNSET,
         channels: int = 1,
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         targets = Targets(address, DEFAULT_RPC_PORT)
-        super().__init__(targets.text, model_name, timeout, retry)
-        options = [*options_for(targets, keepalive, tls, channels), *channel_options]
+        arguments = {
+            "address": address,
+            "model_name": model_name,
+            "timeout": timeout,
+            "retry": retry,
+            "keepalive": keepalive,
+            "tls": tls,
+            "metadata": metadata,
+            "proxy": proxy,
+            "channels": channels,
+            "channel_options": channel_options,
+        }
+        super().__init__(targets.text, model_name, timeout, retry, arguments)
+        # of options with the same name, gRPC takes the first
+        options = [*channel_options, *options_for(targets, keepalive, tls, channels)]
         credentials = credentials_for(tls) if tls else None
 
+        self._proxy = found = find_shared_proxy(proxy, targets.addresses)
+
         def connect(target: str) -> Any:
+            target, proxy_options = through_proxy(target, targets.addresses, found)
             if credentials is None:
-                return self._api.insecure_channel(target, options=options)
-            return self._api.secure_channel(target, credentials, options=options)
+                return self._api.insecure_channel(target, options=[*options, *proxy_options])
+            return self._api.secure_channel(target, credentials, options=[*options, *proxy_options])
 
         self._channels = Channels(targets, connect, channels, type(self)._owner)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
@@ -70,7 +90,14 @@ class RpcTransport(ClientBase):
         return pairs_of(self._metadata) if callable(self._metadata) else self._metadata
 
     def _translate(self, error: grpc.RpcError, model: str | None) -> TfServingError:
-        return make_error(error.code().name, error.details() or "", address=self.address, model=model)
+        code = error.code().name
+        return make_error(
+            code,
+            error.details() or "",
+            address=self.address,
+            model=model,
+            proxy=self._proxy if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else None,
+        )
 
     def _make_closed_error(self, error: BaseException, model: str | None) -> TfServingError:
         return FailedPreconditionError(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from tfserving.errors import TfServingError, error_class_for
+
+if TYPE_CHECKING:
+    from tfserving.client.proxies import Proxy
 
 # The message of tensorflow_model_server's gRPC library when all of its threads are busy.
 _NO_THREAD = "threadpool exhausted"
@@ -13,12 +19,20 @@ _TOO_MANY_PINGS = "too many pings"
 # The REST transports' message for a response that is not HTTP.
 NOT_HTTP = "not an http response"
 
+# What gRPC, requests and this package write for status 407, Proxy Authentication Required.
+_PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
+
 _HINTS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
     _TOO_MANY_PINGS: "for calls longer than three minutes, pass keepalive=Keepalive(interval=300)",
     "connect an http1.x server": "this is a port for HTTP; the default port for gRPC is 8500",
     "socket closed": "if the server uses TLS on this port, pass tls=Tls(); else check that it is running",
     NOT_HTTP: "this is not a port for HTTP; the default port for REST is 8501",
+}
+_PROXY_HINTS = {
+    "UNAVAILABLE": "check that the proxy can reach the server; to connect directly, pass proxy=None "
+    "or list the host in no_proxy",
+    "UNAUTHENTICATED": "pass proxy='http://USER:PASSWORD@HOST:PORT'",
 }
 _HINTS = {
     "UNAVAILABLE": "check that the server is running; the default ports are 8500 (gRPC) and 8501 (REST)",
@@ -28,7 +42,13 @@ _HINTS = {
 
 
 def make_error(
-    code: str, text: str, *, address: str, model: str | None, from_server: bool = True
+    code: str,
+    text: str,
+    *,
+    address: str,
+    model: str | None,
+    from_server: bool = True,
+    proxy: Proxy | None = None,
 ) -> TfServingError:
     """The error for a canonical status name and the text that came with it.
 
@@ -38,11 +58,17 @@ def make_error(
         address: of the server.
         model: of the call.
         from_server: whether the server sent the text.
+        proxy: of the connection, if the error may come from it.
     """
     about = f", model {model!r}" if model else ""
     lower = text.lower()
-    hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), _HINTS.get(code))
-    message = f"{address}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
+    via, hints = "", _HINTS
+    if proxy is not None:
+        via, hints = f" through the proxy {proxy}", _HINTS | _PROXY_HINTS
+        if _PROXY_AUTHENTICATION.search(lower):
+            code = "UNAUTHENTICATED"
+    hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), hints.get(code))
+    message = f"{address}{via}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
     return error_class_for(code)(
         message, code=code, address=address, model=model, server_message=text if from_server else None
     )
