@@ -25,6 +25,8 @@ MODE=single
 source "$ROOT/lib/common.sh"
 # shellcheck source=lib/image.sh
 source "$ROOT/lib/image.sh"
+# shellcheck source=lib/python.sh
+source "$ROOT/lib/python.sh"
 
 # select_versions: prints the versions to include, ascending, one per line.
 select_versions() {
@@ -47,6 +49,13 @@ check_model_versions() {
   done
 }
 
+# check_versions: checks graphs and variables, if there is a Python that can read them.
+check_versions() {
+  if find_python google.protobuf; then
+    run_tfserving check "${SOURCES[@]}" >/dev/null || reject "nothing was built; fix the errors above"
+  fi
+}
+
 main() {
   local version directory
   parse_build_arguments "$@"
@@ -63,6 +72,7 @@ main() {
   done
   [[ ${#SOURCES[@]} -le 1 ]] \
     || log "note: the image contains several versions; TensorFlow Serving serves only the newest without a config"
+  check_versions
   build_image
 }
 
