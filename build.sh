@@ -27,6 +27,8 @@ MODE=single
 source "$ROOT/lib/common.sh"
 # shellcheck source=lib/image.sh
 source "$ROOT/lib/image.sh"
+# shellcheck source=lib/python.sh
+source "$ROOT/lib/python.sh"
 
 # select_versions: prints the versions to include, ascending, one per line.
 select_versions() {
@@ -49,6 +51,13 @@ check_model_versions() {
   done
 }
 
+# check_versions: checks graphs and variables, if there is a Python that can read them.
+check_versions() {
+  if find_python google.protobuf; then
+    run_tfserving check "${SOURCES[@]}" >/dev/null || reject "nothing was built; fix the errors above"
+  fi
+}
+
 main() {
   local version directory
   parse_build_arguments "$@"
@@ -65,6 +74,7 @@ main() {
   done
   [[ ${#SOURCES[@]} -le 1 ]] \
     || log "note: the image contains several versions; TensorFlow Serving serves only the newest without a config"
+  check_versions
   build_image
 }
 

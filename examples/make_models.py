@@ -45,7 +45,7 @@ def make_half_plus(models_dir: Path, name: str, version: int) -> Path:
         return {"y": x / 2 + version}
 
     function = tf.function(half_plus, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    return export_saved_model(function, name, version=version, models_dir=models_dir, warmup=1)
+    return export_saved_model(function, name, version=version, models_dir=models_dir)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.configs import JSON, TEXT, write
+from tests.saved_models import saved_model
 from tfserving.cli.check import main
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -23,6 +24,78 @@ def test_accepts_a_valid_config_and_its_models(run, make_version):
 
 def test_checks_only_the_file_without_models_dir(run):
     assert run(main, "--config", write(TEXT)) == (0, "m.config: no errors\n", "")
+
+
+def test_checks_single_versions(run, make_version):
+    good, bad = make_version("a", 1), make_version("a", 2)
+    assert run(main, "models/a/1") == (0, "models/a/1: no errors\n", "")
+    (bad / "variables" / "variables.index").unlink()
+    status, out, err = run(main, "models/a/2", "models/a/1")
+    assert (status, out) == (2, "models/a/1: no errors\n")
+    assert err == "models/a/2: error: it has no variables/variables.index; copy or export it again\n"
+    assert good.exists()
+
+
+def test_notes_what_makes_calls_fail(run, make_version):
+    model = saved_model("EagerPyFunc", "MatMul")
+    model.meta_graphs[0].graph_def.node[1].attr["_XlaMustCompile"].b = True
+    (make_version("a", 1) / "saved_model.pb").write_bytes(model.SerializeToString())
+    status, out, err = run(main, "models/a/1")
+    assert (status, out) == (0, "models/a/1: no errors\n")
+    python, compiled = err.splitlines()
+    assert python.startswith(
+        "models/a/1: note: the model calls Python functions (EagerPyFunc), which exist only"
+    )
+    assert compiled.startswith(
+        "models/a/1: note: the model has functions with jit_compile=True, whose calls fail"
+    )
+    status, _, err = run(main, "--config", write(TEXT), "--models-dir", "models")
+    assert status == 0
+    assert 'm.config:2: note: model "a" has a version whose model calls Python functions (EagerPyFunc)' in err
+    assert "models/a/1; start the server with --xla_cpu_compilation_enabled=true, or" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to check; give --config FILE or the directories of versions"),
+        (("--config", "m.config", "--load"), "--load needs the versions; give --models-dir as well"),
+    ],
+)
+def test_rejects_arguments_without_a_meaning(arguments, message, run):
+    assert run(main, *arguments) == (2, "", f"tfserving check: error: {message}\n")
+
+
+@pytest.mark.tensorflow
+def test_loads_and_runs_versions_in_a_new_process(run, models_dir):
+    import tensorflow as tf
+
+    from tfserving.export import export_saved_model
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def picky(x):
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x > 0), ["x must be positive"])]):
+            return {"y": tf.sqrt(x)}
+
+    export_saved_model(picky, "a", version=1, models_dir=models_dir, warmup_data={"x": [1.0]})
+    arguments = ("--config", write(TEXT), "--models-dir", "models", "--load")
+    assert run(main, *arguments) == (0, "m.config and models: no errors\n", "")
+    export_saved_model(picky, "a", version=2, models_dir=models_dir)
+    status, out, err = run(main, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("models/a/2: error: request 1 (signature 'serving_default') fails: ")
+    assert "x must be positive" in err
+    status, out, err = run(main, "models/a/1", "models/a/2", "--load")
+    assert (status, out) == (2, "models/a/1: no errors\n")
+    assert err.startswith("models/a/2: error: request 1 (signature 'serving_default') fails: ")
+
+
+@pytest.mark.tensorflow
+def test_reports_a_version_that_tensorflow_cannot_load(run, make_version):
+    make_version("a", 1)
+    status, out, err = run(main, "models/a/1", "--load")
+    assert (status, out) == (2, "")
+    assert err.startswith("models/a/1: error: TensorFlow cannot load the model: ")
 
 
 def test_prints_every_error(run):

@@ -21,7 +21,7 @@ def models_dir(tmp_path: Path) -> Path:
 def signature(
     name: str, inputs: Mapping[str, tuple[DType, tuple[int | None, ...] | None]], method: str = PREDICT_METHOD
 ) -> Signature:
-    infos = {alias: TensorInfo(alias, dtype, shape) for alias, (dtype, shape) in inputs.items()}
+    infos = {alias: TensorInfo(alias, dtype, shape, f"{alias}:0") for alias, (dtype, shape) in inputs.items()}
     return Signature(name, method, infos, {})
 
 

@@ -82,6 +82,54 @@ class TestKeras:
         path = export_saved_model(model, "m", models_dir=models_dir, output_names={"output_0": "ids"})
         assert call_signature(path, words=["banana", "zebra"])["ids"].tolist() == [2, 0]
 
+    @pytest.mark.parametrize("kind", ["functional", "sequential", "two inputs"])
+    def test_preserves_a_fixed_batch_size(self, models_dir, kind):
+        import keras
+
+        x = keras.Input(batch_shape=(4, 3), name="x")
+        if kind == "functional":
+            model = keras.Model(x, keras.layers.Dense(2)(x))
+        elif kind == "sequential":
+            model = keras.Sequential([x, keras.layers.Dense(2)])
+        else:
+            free = keras.Input((5,), name="free")
+            outputs = [keras.layers.Dense(2)(x), keras.layers.Dense(1)(free)]
+            model = keras.Model({"x": x, "free": free}, outputs)
+        path = export_saved_model(model, "m", models_dir=models_dir, output_names={"output_0": "y"}, warmup=2)
+        signature = read_saved_model(path)["serving_default"]
+        assert signature.inputs["x"].shape == (4, 3)
+        assert signature.outputs["y"].shape == (4, 2)
+        if kind == "two inputs":
+            assert signature.inputs["free"].shape == (None, 5)
+
+    def test_exports_a_stateful_rnn(self, models_dir, call_signature):
+        import keras
+
+        model = keras.Sequential(
+            [keras.Input(batch_shape=(2, 5, 3), name="steps"), keras.layers.LSTM(4, stateful=True)]
+        )
+        path = export_saved_model(model, "m", models_dir=models_dir, warmup=1)
+        assert read_saved_model(path)["serving_default"].inputs["steps"].shape == (2, 5, 3)
+        steps = np.ones((2, 5, 3), np.float32)
+        np.testing.assert_allclose(
+            call_signature(path, steps=steps)["output_0"], model(steps), rtol=1e-5, atol=1e-6
+        )
+
+    def test_names_the_layer_and_the_cause(self, models_dir):
+        import keras
+
+        class Broken(keras.layers.Layer):
+            def compute_output_spec(self, inputs):
+                return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+            def call(self, inputs):
+                raise ValueError("the cause")
+
+        model = keras.Sequential([keras.Input((3,)), Broken()])
+        with pytest.raises(ExportError, match=r"when calling Broken\.call\(\)\. the cause$"):
+            export_saved_model(model, "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
     def test_rejects_an_unbuilt_model(self, models_dir):
         import keras
 
@@ -148,6 +196,61 @@ class TestModules:
         with pytest.raises(InvalidInputError, match="input_signature"):
             export_saved_model(tf.Module(), "m", models_dir=models_dir)
         assert tree(models_dir) == []
+
+
+class TestOperations:
+    @pytest.mark.parametrize(
+        ("function", "op"), [("py_function", "EagerPyFunc"), ("numpy_function", "PyFunc")]
+    )
+    def test_rejects_a_model_that_calls_python(self, models_dir, function, op):
+        import tensorflow as tf
+
+        call = getattr(tf, function)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def double(x):
+            return {"y": tf.ensure_shape(call(lambda value: value * 2, [x], tf.float32), [None])}
+
+        with pytest.raises(
+            ExportError, match=rf"the model calls Python functions \({op}\), which exist only"
+        ):
+            export_saved_model(double, "m", models_dir=models_dir)
+        assert tree(models_dir) == []
+
+    def test_accepts_a_python_function_that_no_signature_calls(self, models_dir):
+        import tensorflow as tf
+
+        class Module(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+            def __call__(self, x):
+                return {"y": x * 2}
+
+            @tf.function
+            def debug(self, x):
+                return tf.py_function(lambda value: value, [x], tf.float32)
+
+        module = Module()
+        module.debug.get_concrete_function(tf.TensorSpec([None], tf.float32))
+        export_saved_model(module, "m", models_dir=models_dir, warmup=1)
+
+    @pytest.mark.parametrize("where", ["signature", "called function"])
+    def test_names_the_flag_for_compiled_functions(self, models_dir, caplog, where):
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def compiled(x):
+            return {"y": x * 2}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def plain(x):
+            return {"y": compiled(x)["y"] + 1}
+
+        export_saved_model(compiled if where == "signature" else plain, "m", models_dir=models_dir)
+        assert "--xla_cpu_compilation_enabled=true" in caplog.text
+
+    def test_is_silent_without_compiled_functions(self, words_module, models_dir, caplog):
+        export_saved_model(words_module, "m", models_dir=models_dir)
+        assert caplog.text == ""
 
 
 class TestFunctions:
@@ -255,6 +358,35 @@ class TestSavedModels:
         )
         assert call_signature(second, y=[[4.0]])["x"].tolist() == [[4.0]]
         assert read_saved_model(second)["classify"].method_name == "tensorflow/serving/classify"
+
+    @pytest.mark.parametrize("kind", ["tensorflow 1", "tensorflow 2"])
+    def test_copies_or_renames_a_model_in_text_format(
+        self, tensorflow_1_model, words_module, models_dir, tmp_path, call_signature, kind
+    ):
+        from google.protobuf import text_format
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        source = tmp_path / "text"
+        shutil.copytree(
+            tensorflow_1_model
+            if kind == "tensorflow 1"
+            else export_saved_model(words_module, "words", models_dir=models_dir),
+            source,
+        )
+        model = saved_model_pb2.SavedModel.FromString((source / "saved_model.pb").read_bytes())
+        (source / "saved_model.pbtxt").write_text(text_format.MessageToString(model))
+        (source / "saved_model.pb").unlink()
+
+        copied = export_saved_model(source, "m", models_dir=models_dir)
+        assert (copied / "saved_model.pbtxt").exists()
+        assert not (copied / "saved_model.pb").exists()
+        old, value = ("x", [[4.0]]) if kind == "tensorflow 1" else ("words", ["banana"])
+        expected = call_signature(copied, **{old: value})
+        renamed = export_saved_model(source, "m", models_dir=models_dir, input_names={old: "new"})
+        outputs = call_signature(renamed, new=value)
+        assert {name: array.tolist() for name, array in outputs.items()} == {
+            name: array.tolist() for name, array in expected.items()
+        }
 
     def test_rejects_image_bytes_for_a_tensorflow_1_model(self, tensorflow_1_model, models_dir):
         with pytest.raises(InvalidInputError, match="TensorFlow 1"):
@@ -377,6 +509,16 @@ class TestVersions:
             export_saved_model(tensorflow_1_model, name, models_dir=tmp_path / "models")
         assert not list(tmp_path.iterdir())
 
+    def test_everyone_can_read_the_version_also_with_a_strict_umask(self, words_module, models_dir):
+        old = os.umask(0o077)
+        try:
+            path = export_saved_model(words_module, "words", models_dir=models_dir, warmup=1)
+        finally:
+            os.umask(old)
+        for entry in (models_dir, models_dir / "words", path, *path.rglob("*")):
+            wanted = 0o555 if entry.is_dir() else 0o444
+            assert entry.stat().st_mode & wanted == wanted, entry
+
     @pytest.mark.parametrize("where", ["write", "rewrite", "replay", "publish"])
     def test_an_interrupt_leaves_nothing_behind(self, words_module, models_dir, monkeypatch, where):
         from tfserving.export import exporter
@@ -384,7 +526,7 @@ class TestVersions:
         owner, name = {
             "write": (sources, "write"),
             "rewrite": (exporter, "rewrite"),
-            "replay": (exporter, "replay_warmup"),
+            "replay": (exporter, "run_in_fresh_process"),
             "publish": (versions, "publish"),
         }[where]
         original = getattr(owner, name)
@@ -442,6 +584,41 @@ class TestWarmup:
         assert log.predict_log.request.model_spec.signature_name == "double"
         assert "'serving_default'" in caplog.text
 
+    def test_sparse_signatures_do_not_prevent_warmup_of_others(self, models_dir, caplog):
+        import tensorflow as tf
+
+        class Module(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+            def __call__(self, x):
+                return {"y": x * 2}
+
+            @tf.function(input_signature=[tf.SparseTensorSpec([None, 3], tf.float32)])
+            def sparse(self, s):
+                return {"y": tf.sparse.to_dense(s)}
+
+        path = export_saved_model(Module(), "m", models_dir=models_dir, warmup=1)
+        (log,) = read_warmup(path)
+        assert log.predict_log.request.model_spec.signature_name == "serving_default"
+        assert "signature 'sparse' gets no warmup records: zeros fail: " in caplog.text
+
+    def test_replays_in_another_process(self, words_module, models_dir, monkeypatch):
+        import tensorflow as tf
+
+        def session(*args, **kwargs):
+            raise AssertionError("a session in the exporting process")
+
+        monkeypatch.setattr(tf.compat.v1, "Session", session)
+        export_saved_model(words_module, "m", models_dir=models_dir, warmup=1)
+
+    def test_reports_a_process_that_crashes(self, words_module, models_dir, tmp_path, monkeypatch):
+        python = tmp_path / "python"
+        python.write_text("#!/bin/sh\necho 'no memory left' >&2\nexit 137\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+        with pytest.raises(ExportError, match="exited with status 137: no memory left"):
+            export_saved_model(words_module, "m", models_dir=models_dir, warmup=1)
+        assert tree(models_dir) == []
+
     def test_does_not_publish_if_a_request_fails(self, models_dir):
         import tensorflow as tf
 
@@ -482,13 +659,3 @@ class TestWarmup:
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=1, warmup_data={"x": [1]})
         with pytest.raises(InvalidInputError, match="warmup must be 0 or more, not -1"):
             export_saved_model("x.keras", "m", models_dir=models_dir, warmup=-1)
-
-    def test_everyone_can_read_the_version_also_with_a_strict_umask(self, words_module, models_dir):
-        old = os.umask(0o077)
-        try:
-            path = export_saved_model(words_module, "words", models_dir=models_dir, warmup=1)
-        finally:
-            os.umask(old)
-        for entry in (models_dir, models_dir / "words", path, *path.rglob("*")):
-            wanted = 0o555 if entry.is_dir() else 0o444
-            assert entry.stat().st_mode & wanted == wanted, entry

@@ -17,7 +17,10 @@ def signatures(**inputs_of: dict[str, tuple[DType, tuple[int | None, ...] | None
         name: Signature(
             name,
             PREDICT_METHOD,
-            {alias: TensorInfo(alias, dtype, shape) for alias, (dtype, shape) in inputs.items()},
+            {
+                alias: TensorInfo(alias, dtype, shape, f"{alias}:0")
+                for alias, (dtype, shape) in inputs.items()
+            },
             {},
         )
         for name, inputs in inputs_of.items()
@@ -72,6 +75,14 @@ class TestGenerateRequests:
         )
         assert [call.spec.signature for call in decoded(generate_requests("m", given, 1))] == ["plain"]
         assert [record.args for record in caplog.records] == [("text",), ("rankless",), ("empty",)]
+
+    def test_skips_and_logs_sparse_inputs_and_outputs(self, caplog):
+        sparse = TensorInfo("s", DType.DT_FLOAT, (None, 3))
+        given = signatures(plain={"x": (DType.DT_FLOAT, (None,))}, out={"x": (DType.DT_FLOAT, (None,))})
+        given["in"] = Signature("in", PREDICT_METHOD, {"s": sparse}, {})
+        given["out"] = Signature("out", PREDICT_METHOD, given["out"].inputs, {"s": sparse})
+        assert [call.spec.signature for call in decoded(generate_requests("m", given, 1))] == ["plain"]
+        assert [record.args for record in caplog.records] == [("out",), ("in",)]
 
     def test_generates_an_encoded_image(self):
         given = signatures(image_bytes={"image_bytes": (DType.DT_STRING, (None,))})
@@ -152,6 +163,14 @@ class TestEncodeSamples:
         given = signatures(serving_default={"a": (DType.DT_FLOAT, (None,)), "b": (DType.DT_FLOAT, (None,))})
         with pytest.raises(InvalidInputError, match="different numbers of warmup samples"):
             encode_samples("m", given, {"a": np.ones(2), "b": np.ones(3)})
+
+    def test_rejects_samples_of_a_signature_with_sparse_tensors(self):
+        sparse = TensorInfo("s", DType.DT_FLOAT, (None, 3))
+        given = {"in": Signature("in", PREDICT_METHOD, {"s": sparse}, {})}
+        with pytest.raises(
+            InvalidInputError, match="signature 'in' has sparse tensors, which servers do not"
+        ):
+            encode_samples("m", given, {"s": np.zeros((1, 3), np.float32)})
 
 
 class TestLoadSamples:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.saved_models import write_saved_model
+
 ROOT = Path(__file__).parents[2]
 BASE = "tensorflow/serving:2.20.0"
 
@@ -348,6 +350,27 @@ class TestRejects:
         assert message in checkout.run("build.sh", **variables).rejection
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("saved_model.pb", b"garbage", "has a saved_model.pb that is not a valid SavedModel"),
+            (
+                "variables/variables.data-00000-of-00001",
+                bytes(7),
+                "has a truncated variables/variables.data-00000-of-00001 (7 of 8 bytes)",
+            ),
+        ],
+    )
+    def test_a_version_that_no_server_can_load(
+        self, checkout: Any, name: str, content: bytes, message: str
+    ) -> None:
+        write_saved_model(checkout.models / "digits" / "1")
+        (checkout.models / "digits" / "1" / name).write_bytes(content)
+        result = checkout.run("build.sh")
+        assert "nothing was built; fix the errors above" in result.rejection
+        assert f"digits/1: error: it {message}" in result.err
+        assert checkout.calls() == []
 
     def test_a_missing_model_with_the_command_that_creates_it(self, checkout: Any, tmp_path: Path) -> None:
         rejection = checkout.run("build.sh").rejection

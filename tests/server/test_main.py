@@ -154,8 +154,9 @@ def test_a_base_path_in_another_file_system_exits_with_255(base_path, tmp_path):
 
 def test_serves_a_base_path_that_is_a_file_uri(tmp_path):
     models(tmp_path, "good")
-    with started("--port=0", f"--model_base_path=file://{tmp_path}/good") as process:
-        wait_for_log(process, "gRPC API listening")
+    flags = f"--rest_api_port={free_port()}", f"--model_base_path=file://{tmp_path}/good"
+    with started("--port=0", *flags) as process:
+        wait_for_log(process, "REST API listening")
         assert stop(process)[0] == 0
 
 
@@ -163,8 +164,8 @@ def test_serves_a_config_with_a_comment_in_another_encoding(tmp_path):
     flags = models(tmp_path, "good")
     config = tmp_path / "models.config"
     config.write_bytes("# 模型\n".encode("gbk") + config.read_bytes())
-    with started("--port=0", *flags) as process:
-        wait_for_log(process, "gRPC API listening")
+    with started("--port=0", f"--rest_api_port={free_port()}", *flags) as process:
+        wait_for_log(process, "REST API listening")
         assert stop(process)[0] == 0
 
 

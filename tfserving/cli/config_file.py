@@ -12,10 +12,10 @@ from tfserving.repository.diagnostics import has_errors
 from tfserving.repository.lint import lint
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Declare --config."""
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="a models.config in text format or JSON"
+        "--config", required=not optional, metavar="FILE", help="a models.config in text format or JSON"
     )
 
 

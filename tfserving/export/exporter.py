@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfserving.errors import InvalidInputError
+from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import sources
+from tfserving.export.replay import Failure, run_in_fresh_process
 from tfserving.export.rewrite import Renaming, rewrite
 from tfserving.export.tf_logging import quiet_logs
-from tfserving.export.warmup_requests import encode_samples, generate_requests, load_samples, replay_warmup
+from tfserving.export.warmup_requests import can_generate, encode_samples, generate_requests, load_samples
 from tfserving.repository import versions
+from tfserving.repository.graph_ops import find_ops
 from tfserving.repository.model_names import check_name
 from tfserving.repository.warmup_records import remove_warmup, warmup_file, write_warmup
-from tfserving.wire.signatures import read_saved_model
+from tfserving.wire.graph_files import read_graph_file
+from tfserving.wire.signatures import Signature, read_saved_model
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +53,16 @@ def export_saved_model(
         output_names: new names of outputs by old name.
         image_bytes: add a signature `image_bytes` that takes encoded images, see `images.bytes_function`.
             Pixels reach the model as 0 to 255, unscaled.
-        warmup: number of warmup records to generate for each signature from its dtypes and shapes.
+        warmup: number of warmup records to generate for each signature from its dtypes and shapes. A
+            signature that does not accept zeros gets none.
         warmup_data: samples to write as warmup records instead: arrays by (new) input name whose first
             dimension is the number of samples, or the path of an .npz file with them.
 
     Raises:
         InvalidInputError: an argument is not valid.
         RepositoryError: the version exists, or cannot be written.
-        ExportError: TensorFlow cannot load, save or run the model.
+        ExportError: TensorFlow cannot load, save or run the model; or it calls Python functions, which are
+            not part of a SavedModel.
         After any exception, also an interrupt, nothing of the version is left on disk.
     """
     check_name(name)
@@ -80,14 +85,46 @@ def export_saved_model(
         else:
             sources.write(source, staging)
 
+        _check_ops(staging)
         signatures = read_saved_model(staging)
         if samples is not None:
             write_warmup(staging, encode_samples(name, signatures, samples))
         elif warmup:
-            write_warmup(staging, generate_requests(name, signatures, warmup))
+            _generate_warmup(staging, name, signatures, warmup)
         elif renaming.inputs and warmup_file(staging).exists():
             remove_warmup(staging)
             log.warning("the warmup records of the SavedModel use old names and are removed; add new ones")
-        if warmup_file(staging).exists():
-            replay_warmup(staging)
+        if not warmup and warmup_file(staging).exists():
+            for failure in run_in_fresh_process(staging):
+                raise _failed_warmup(failure)
         return versions.publish(staging, base, version)
+
+
+def _generate_warmup(staging: Path, name: str, signatures: Mapping[str, Signature], count: int) -> None:
+    """Write generated warmup records for each signature that accepts them."""
+    write_warmup(staging, generate_requests(name, signatures, count))
+    failures = {failure.signature: failure for failure in reversed(run_in_fresh_process(staging))}
+    if not failures:
+        return
+    remaining = {other: signature for other, signature in signatures.items() if other not in failures}
+    if not any(map(can_generate, remaining.values())):
+        raise _failed_warmup(next(reversed(failures.values())))
+    # A signature may accept only some values, such as the components of a sparse tensor.
+    for failure in failures.values():
+        log.warning("signature %r gets no warmup records: zeros fail: %s", failure.signature, failure.reason)
+    write_warmup(staging, generate_requests(name, remaining, count))
+
+
+def _failed_warmup(failure: Failure) -> ExportError:
+    return ExportError(
+        f"warmup record {failure.number} (signature {failure.signature!r}) fails, so servers would not load "
+        f"the version: {failure.reason}; give valid samples with --warmup-data"
+    )
+
+
+def _check_ops(directory: Path) -> None:
+    ops = find_ops(read_graph_file(directory))
+    if error := ops.python_error():
+        raise ExportError("the model {}; {}".format(*error))
+    if note := ops.compiled_note():
+        log.warning("the model %s; %s", *note)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import images, sources
+from tfserving.wire.graph_files import find_graph_file
 from tfserving.wire.signatures import DEFAULT_SIGNATURE, PREDICT_METHOD, Signature, read_saved_model
 
 # TensorFlow uses the name of an input as a Python parameter, and changes an unsuitable one silently.
@@ -159,22 +160,30 @@ def _renamed(function: Any, renaming: Renaming) -> Any:
 
 
 def _is_tensorflow_1(path: Path) -> bool:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    graphs = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
+    graphs = _read_graph_file(path).meta_graphs
     # as tf.saved_model.load decides (tensorflow/python/saved_model/load.py)
     return len(graphs) != 1 or not graphs[0].HasField("object_graph_def")
 
 
-def _edit_signatures(path: Path, edit: Callable[[Any], None]) -> None:
-    """Apply `edit` to the map of SignatureDefs of every graph in a saved_model.pb."""
+def _read_graph_file(path: Path) -> Any:
+    """The SavedModel as a message of TensorFlow's, which has every field that text format may name."""
+    from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
 
-    file = path / "saved_model.pb"
-    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    file = find_graph_file(path)
+    assert file is not None
+    if file.suffix == ".pb":
+        return saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    return text_format.Parse(file.read_text(encoding="utf-8"), saved_model_pb2.SavedModel())
+
+
+def _edit_signatures(path: Path, edit: Callable[[Any], None]) -> None:
+    """Apply `edit` to the map of SignatureDefs of every graph of a SavedModel; writes saved_model.pb."""
+    model = _read_graph_file(path)
     for graph in model.meta_graphs:
         edit(graph.signature_def)
-    file.write_bytes(model.SerializeToString())
+    (path / "saved_model.pb").write_bytes(model.SerializeToString())
+    (path / "saved_model.pbtxt").unlink(missing_ok=True)
     # It contains a checksum of the original graph.
     (path / "fingerprint.pb").unlink(missing_ok=True)
 

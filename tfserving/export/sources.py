@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -11,11 +12,15 @@ from typing import Any
 
 from tfserving.errors import ExportError, InvalidInputError, RepositoryError
 from tfserving.repository import versions
+from tfserving.wire.graph_files import find_graph_file
 from tfserving.wire.signatures import DEFAULT_SIGNATURE
 
 KERAS_SUFFIXES = (".keras", ".h5")
 
 _REASON_LENGTH = 300
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+# Keras names the layer in the first paragraph and gives the cause in the next one.
+_LAYER = "Exception encountered when calling "
 
 
 def check_source(source: Any, base: Path) -> None:
@@ -29,7 +34,7 @@ def check_source(source: Any, base: Path) -> None:
         return
     path = Path(source)
     if path.is_dir():
-        if (path / "saved_model.pb").is_file():
+        if find_graph_file(path) is not None:
             if base.resolve().is_relative_to(path.resolve()):
                 raise InvalidInputError(
                     f"{path} contains {base}, and would contain its own copy; move it first"
@@ -104,7 +109,8 @@ def save(root: Any, directory: Path, functions: Mapping[str, Any]) -> None:
 
 def summarize(error: BaseException) -> str:
     """The reason in an exception of TensorFlow or Keras on one line; their messages can have pages."""
-    paragraphs = [" ".join(part.split()) for part in str(error).split("\n\n") if part.strip()]
+    message = _COLOR.sub("", str(error))
+    paragraphs = [" ".join(part.split()) for part in message.split("\n\n") if part.strip()]
     if not paragraphs:
         return type(error).__name__
     text = paragraphs[0]
@@ -112,6 +118,8 @@ def summarize(error: BaseException) -> str:
         text = paragraphs[-1]  # after the frames of the traceback
     elif text.endswith("error:"):
         text = paragraphs[min(1, len(paragraphs) - 1)]
+    elif text.startswith(_LAYER):
+        text = " ".join(paragraphs[:2])
     for paragraph in paragraphs:
         if "Exception encountered: " in paragraph:
             text = paragraph.removeprefix("Exception encountered: ")
@@ -132,12 +140,34 @@ def _load_keras(path: Path) -> Any:
 
 def _write_keras(model: Any, directory: Path) -> None:
     try:
-        model.export(str(directory), format="tf_saved_model", verbose=False)
+        model.export(
+            str(directory), format="tf_saved_model", verbose=False, input_signature=_fixed_signature(model)
+        )
     except Exception as error:
         hint = ""
         if "argument names" in str(error):
             hint = "; use letters, digits and '_' in the names of Input layers"
         raise ExportError(f"Keras cannot export the model: {summarize(error)}{hint}") from error
+
+
+def _fixed_signature(model: Any) -> list[Any] | None:
+    """The inputs of a model that declares its batch size, which Keras would export as a free one; else None.
+
+    A stateful RNN works only with the declared size.
+    """
+    import keras
+
+    if not any(
+        tensor.shape and tensor.shape[0] is not None for tensor in getattr(model, "inputs", None) or ()
+    ):
+        return None
+
+    def spec(tensor: Any) -> Any:
+        return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+    if isinstance(model, keras.Sequential):
+        return [spec(tensor) for tensor in model.inputs]
+    return [keras.tree.map_structure(spec, model.input)]
 
 
 def _wrap_function(function: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Warmup records, generated from signatures or samples and replayed before a version is published.
+"""Warmup records, generated from signatures or samples.
 
 The first request to a signature is slow (up to 48 times the median), since TensorFlow optimizes the graph,
 selects kernels and allocates memory; new batch sizes repeat part of that. So the requests cover every
@@ -11,14 +11,13 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfserving.errors import ExportError, InvalidInputError
-from tfserving.export import images, sources
-from tfserving.repository.warmup_records import MAX_RECORDS, read_warmup, unpack_requests
+from tfserving.export import images
+from tfserving.repository.warmup_records import MAX_RECORDS
 from tfserving.wire import predict
 from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.model_spec import ModelSpec
@@ -50,14 +49,14 @@ def generate_requests(name: str, signatures: Mapping[str, Signature], count: int
     """
     chosen = []
     for signature in signatures.values():
-        if _can_generate(signature):
+        if can_generate(signature):
             chosen.append(signature)
         else:
             log.warning("signature %r gets no warmup records: its inputs cannot be generated", signature.name)
     if not chosen:
         raise ExportError(
-            "no warmup record can be generated: every signature has inputs of strings or unknown rank; "
-            "give samples with --warmup-data"
+            "no warmup record can be generated: every signature has strings, sparse tensors or an unknown "
+            "rank; give samples with --warmup-data"
         )
     limit = MAX_RECORDS // len(chosen)
     if not 0 < count <= limit:
@@ -78,6 +77,16 @@ def generate_requests(name: str, signatures: Mapping[str, Signature], count: int
     ]
 
 
+def can_generate(signature: Signature) -> bool:
+    """Whether `generate_requests` can generate inputs; servers take and return no sparse tensors."""
+    if _has_sparse(signature):
+        return False
+    if signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]:
+        return True
+    infos = signature.inputs.values()
+    return bool(infos) and all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
+
+
 def encode_samples(
     name: str, signatures: Mapping[str, Signature], samples: Mapping[str, Array]
 ) -> list[bytes]:
@@ -95,6 +104,11 @@ def encode_samples(
             signature, or there are more samples than servers accept.
     """
     signature = _signature_for(samples, signatures)
+    if _has_sparse(signature):
+        raise InvalidInputError(
+            f"signature {signature.name!r} has sparse tensors, which servers do not support; "
+            "export one with dense tensors for the warmup samples"
+        )
     counts = {alias: len(array) if array.ndim else 0 for alias, array in samples.items()}
     count = next(iter(counts.values()))
     if len(set(counts.values())) != 1:
@@ -133,57 +147,8 @@ def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> Arrays:
     return samples
 
 
-def replay_warmup(version_dir: Path) -> None:
-    """Replay the warmup records of a version, as a server does when it loads the version.
-
-    They run in a session of the `serve` graph, with the tensors in the signature, as in
-    tensorflow_serving/servables/tensorflow/predict_util.cc.
-
-    Raises:
-        ExportError: the model cannot be loaded, or a request fails; a server would not load the version.
-    """
-    import tensorflow as tf
-
-    v1 = tf.compat.v1
-    with v1.Session(graph=tf.Graph()) as session:
-        try:
-            graph = v1.saved_model.loader.load(session, ["serve"], str(version_dir))
-        except Exception as error:
-            raise ExportError(
-                f"TensorFlow cannot load the exported model: {sources.summarize(error)}"
-            ) from error
-        for number, log in enumerate(read_warmup(version_dir), start=1):
-            name = "?"
-            try:
-                for name, inputs, _ in unpack_requests(log):
-                    _run(session, graph.signature_def, name, inputs)
-            except Exception as error:
-                raise ExportError(
-                    f"warmup record {number} (signature {name!r}) fails, so servers would not load the "
-                    f"version: {sources.summarize(error)}; give valid samples with --warmup-data"
-                ) from error
-
-
-def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Array]) -> None:
-    if name not in signatures:
-        raise ExportError(f"the model has no signature {name!r}")
-    signature = signatures[name]
-    missing, unknown = set(signature.inputs) - set(inputs), set(inputs) - set(signature.inputs)
-    missing -= set(signature.defaults)
-    if missing or unknown:
-        raise ExportError(
-            f"the request has inputs {', '.join(sorted(inputs))}, "
-            f"the signature {', '.join(sorted(signature.inputs))}"
-        )
-    feeds = {signature.inputs[alias].name: array for alias, array in inputs.items()}
-    session.run([info.name for info in signature.outputs.values()], feeds)
-
-
-def _can_generate(signature: Signature) -> bool:
-    if signature.name == images.SIGNATURE and list(signature.inputs) == [images.INPUT]:
-        return True
-    infos = signature.inputs.values()
-    return bool(infos) and all(info.shape is not None and info.dtype not in _NOT_GENERATED for info in infos)
+def _has_sparse(signature: Signature) -> bool:
+    return not all(info.tensor_name for info in (*signature.inputs.values(), *signature.outputs.values()))
 
 
 def _generate(info: TensorInfo, batch_size: int) -> Array:
