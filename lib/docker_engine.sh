@@ -3,9 +3,10 @@
 # Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running, _log,
 # _log_command, _find, _list_models, _stop, _discard and _list_servers.
 
-# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile.
+# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile,
+# and the time that the checks take.
 # shellcheck disable=SC2034 # for run_tf_serving.sh
-UNHEALTHY_AFTER=6
+UNHEALTHY_AFTER=8
 CONFIG_PATH='' # the path of a mounted models.config in the container
 
 # probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and returns 1.
