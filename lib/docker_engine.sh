@@ -7,9 +7,10 @@ CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
 KEEP_CONTAINER=''    # not empty: CONTAINER_ID is an older container, which is kept if it fails
 CONTAINER_ID_FILE='' # where `docker run` prints it
-# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile.
+# Seconds after a stop signal until Docker reports a draining container unhealthy: interval x retries in Dockerfile,
+# and the time that the checks take.
 # shellcheck disable=SC2034 # for run_tf_serving.sh
-UNHEALTHY_AFTER=6
+UNHEALTHY_AFTER=8
 
 # docker_within SECONDS ARG...: runs docker with a time limit. A daemon or a container can hang.
 docker_within() {

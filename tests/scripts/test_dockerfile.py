@@ -46,7 +46,7 @@ def test_a_draining_container_is_unhealthy_when_the_scripts_say(instructions: li
         int(re.findall(rf"--{name}=(\d+)", healthcheck)[0]) for name in ("interval", "retries")
     )
     engine = (DOCKERFILE.parent / "lib" / "docker_engine.sh").read_text()
-    assert f"UNHEALTHY_AFTER={interval * retries}\n" in engine
+    assert f"UNHEALTHY_AFTER={interval * retries + 2}\n" in engine
 
 
 def test_commands_are_in_exec_form(instructions: list[str]) -> None:

@@ -489,7 +489,7 @@ class TestDocker:
         )
         assert server.leftovers() == []
 
-    @pytest.mark.parametrize(("seconds", "noted"), [("0", False), ("1", True), ("6", True), ("7", False)])
+    @pytest.mark.parametrize(("seconds", "noted"), [("0", False), ("1", True), ("8", True), ("9", False)])
     def test_notes_a_drain_that_ends_before_docker_reports_it(
         self, server: Server, seconds: str, noted: bool
     ) -> None:

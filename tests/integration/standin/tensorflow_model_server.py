@@ -5,7 +5,8 @@ The Docker tests see these differences:
 - Flags: an unknown one is printed and ignored. An invalid value prints the usage and exits with 255.
 - Signals: there is no handler for SIGTERM and SIGINT, so nothing drains, and PID 1 ignores both.
 - Ports: a gRPC port in use is shared. A REST port in use is logged, and the server runs without REST.
-- Loads: each failed load is retried, and the log has the lines of util/retrier.cc and core/loader_harness.cc.
+- Loads: a version is loaded as soon as its directory exists. Each failed load is retried, and
+  the log has the lines of util/retrier.cc and core/loader_harness.cc.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from unittest import mock
 from tfserving.errors import UnavailableError
 from tfserving.server import flags, main, ports
 from tfserving.server.core import manager
+from tfserving.server.core.file_system_source import FileSystemSource
 from tfserving.server.grpc import grpc_server
 
 START_FAILED = 255
@@ -105,6 +107,9 @@ def run(argv: list[str]) -> int:
         mock.patch.object(main, "signal", unused),
         mock.patch.object(main, "bind", bind),
         mock.patch.object(manager, "_PERMANENT", frozenset()),
+        mock.patch.object(
+            main, "FileSystemSource", lambda directory, settle: FileSystemSource(directory, settle=False)
+        ),
         mock.patch.object(
             grpc_server, "parse_channel_arguments", lambda text: parse(f"grpc.so_reuseport=1,{text}")
         ),
