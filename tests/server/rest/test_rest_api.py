@@ -14,12 +14,12 @@ from tfserving.errors import (
     DeadlineError,
     ExhaustedError,
     FailedPreconditionError,
-    InvalidInputError,
     NotFoundError,
     TfServingError,
     UnavailableError,
     UnsupportedError,
 )
+from tfserving.server.request_context import REST, RequestContext
 from tfserving.server.rest import rest_api
 from tfserving.server.server_options import RestOptions
 from tfserving.wire import messages
@@ -409,8 +409,8 @@ def test_a_connection_serves_several_requests(server):
     connection.close()
 
 
-@pytest.mark.parametrize("transport", [None, object()])
-def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport):
+@pytest.mark.parametrize(("transport", "status"), [(None, 400), (object(), 500)])
+def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport, status):
     class Content:
         def at_eof(self):
             return False
@@ -418,6 +418,14 @@ def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_err
         async def readchunk(self):
             raise RuntimeError("Connection closed.")  # as aiohttp does
 
-    request = SimpleNamespace(headers={}, content=Content(), transport=transport)
-    with pytest.raises(InvalidInputError if transport is None else RuntimeError):
-        asyncio.run(rest_api._read_body(request))
+    request = SimpleNamespace(
+        method="POST",
+        path="/v1/models/m:predict",
+        raw_path="/v1/models/m:predict",
+        headers={},
+        content=Content(),
+        transport=transport,
+    )
+    api = rest_api.RestApi(FakeService(), RestOptions())
+    with RequestContext(REST) as context:
+        assert asyncio.run(api.handle(context, request)).status == status
