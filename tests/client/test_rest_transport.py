@@ -12,7 +12,14 @@ import urllib3
 from tests.client.clients import Blocking, make_client
 from tests.client.fakes import FakeRestServer
 from tfserving.client import Retry, Tls
-from tfserving.errors import DeadlineError, NotFoundError, ProtocolError, TfServingError, UnavailableError
+from tfserving.errors import (
+    DeadlineError,
+    InvalidInputError,
+    NotFoundError,
+    ProtocolError,
+    TfServingError,
+    UnavailableError,
+)
 
 
 @pytest.fixture(params=["rest", "aio_rest"])
@@ -128,6 +135,13 @@ def test_status_of_a_proxy_determines_the_error(make, status, kind):
     with Raw(http(status, b"<html>sorry</html>")) as server, pytest.raises(kind, match="sorry") as caught:
         make(server.address).status()
     assert type(caught.value) is kind
+
+
+def test_an_error_that_is_not_utf8_can_be_printed(make):
+    with Raw(http("400 Bad Request", b'{"error": "caf\xe9 is wrong"}')) as server:
+        with pytest.raises(InvalidInputError, match="is wrong") as caught:
+            make(server.address).status()
+    assert str(caught.value).encode()
 
 
 def test_a_silent_server_ends_in_a_deadline_error(make):

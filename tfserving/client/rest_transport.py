@@ -104,5 +104,6 @@ def _server_message(status: int, body: bytes) -> str:
     except ProtocolError:
         response = None
     if isinstance(response, dict) and isinstance(response.get("error"), str):
-        return str(response["error"])
+        # it can quote bytes of the request that are not UTF-8
+        return str(response["error"]).encode("utf-8", "backslashreplace").decode()
     return f"HTTP {status} {body[:200].decode(errors='replace')}".strip()
