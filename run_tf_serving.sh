@@ -418,12 +418,12 @@ logs() {
 }
 
 list() {
-  local row='%-24s %-9s %-22s %-22s %s\n' name grpc rest state
+  local line='%-24s %-9s %-22s %-22s %s\n' name grpc rest state
   # shellcheck disable=SC2059 # the format is ours
-  printf "$row" NAME ENGINE GRPC REST STATE
+  printf "$line" NAME ENGINE GRPC REST STATE
   [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$row" "$name" embedded "$grpc" "$rest" "$state"
+    printf "$line" "$name" embedded "$grpc" "$rest" "$state"
   done
   [[ $ENGINE != embedded ]] || return 0
   if ! probe_docker; then
@@ -432,7 +432,7 @@ list() {
   fi
   docker_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$row" "$name" docker "$grpc" "$rest" "$state"
+    printf "$line" "$name" docker "$grpc" "$rest" "$state"
   done
 }
 

@@ -63,6 +63,12 @@ def test_text_that_utf_8_cannot_represent_raises_unicode_encode_error(json_libra
         encode_json({"x": ["\ud800"]}, plain=True)
 
 
+def test_strings_of_responses_need_not_be_utf8():
+    response = decode_json(b'{"outputs": ["caf\xe9", "\xff\xed\xa0\x80", "\xc3\xa9"]}')
+    array = from_json(response["outputs"], info(DType.DT_STRING))
+    assert array.tolist() == [b"caf\xe9", b"\xff\xed\xa0\x80", "é".encode()]
+
+
 def test_complex_numbers_are_unsupported():
     with pytest.raises(UnsupportedError, match="TfRpcClient"):
         to_json(np.array([1j], np.complex64))

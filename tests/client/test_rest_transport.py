@@ -137,6 +137,13 @@ def test_status_of_a_proxy_determines_the_error(make, status, kind):
     assert type(caught.value) is kind
 
 
+def test_an_error_that_is_not_utf8_can_be_printed(make):
+    with Raw(http("400 Bad Request", b'{"error": "caf\xe9 is wrong"}')) as server:
+        with pytest.raises(InvalidInputError, match="is wrong") as caught:
+            make(server.address).status()
+    assert str(caught.value).encode()
+
+
 def test_a_silent_server_ends_in_a_deadline_error(make):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = make(f"127.0.0.1:{silent.getsockname()[1]}")

@@ -43,7 +43,7 @@ def encode_json(value: Any, *, plain: bool) -> bytes:
 
 
 def decode_json(data: bytes) -> Any:
-    """Read a response.
+    """Read a response. Bytes of strings that are not UTF-8 become surrogates, as `from_json` expects.
 
     Raises:
         ProtocolError: the bytes are not JSON.
@@ -56,9 +56,9 @@ def decode_json(data: bytes) -> Any:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            pass  # json also reads NaN and Infinity
+            pass  # json also reads NaN and Infinity, and here strings that are not UTF-8
     try:
-        return json.loads(data)
+        return json.loads(data.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(
             f"the response is not JSON ({len(data)} bytes, {error}): {data[:60]!r}"
@@ -136,7 +136,7 @@ def _bytes(value: Any) -> Any:
     if isinstance(value, list):
         return [_bytes(item) for item in value]
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+        return value.encode("utf-8", "surrogateescape")
     if isinstance(value, dict) and value.keys() == {"b64"}:
         return base64.b64decode(value["b64"], validate=True)
     raise ValueError(value)

@@ -134,5 +134,6 @@ def _server_message(body: bytes) -> str | None:
     except ProtocolError:
         response = None
     if isinstance(response, dict) and isinstance(response.get("error"), str):
-        return str(response["error"])
+        # it can quote bytes of the request that are not UTF-8
+        return str(response["error"]).encode("utf-8", "backslashreplace").decode()
     return None

@@ -94,6 +94,7 @@ def test_the_first_of_equal_keys_counts(text):
         (b'[[[{"b": 1, "b": 2}]]]', [[[{"b": 1}]]]),
         (b'[1, "a:b", {"b": 1, "b": 2}]', [1, "a:b", {"b": 1}]),
         (b'{"x": "\\":", "y": [{}, {"b": 1, "b": 2}]}', {"x": '":', "y": [{}, {"b": 1}]}),
+        (b'{"x": "a\\\\", "y": {"b": ":\\\\\\"", "b": 2}}', {"x": "a\\", "y": {"b": ':\\"'}}),
     ],
 )
 def test_equal_keys_are_found_at_every_depth(text, value):

@@ -14,12 +14,12 @@ from tfserving.errors import (
     DeadlineError,
     ExhaustedError,
     FailedPreconditionError,
-    InvalidInputError,
     NotFoundError,
     TfServingError,
     UnavailableError,
     UnsupportedError,
 )
+from tfserving.server.request_context import REST, RequestContext
 from tfserving.server.rest import rest_api
 from tfserving.server.server_options import RestOptions
 from tfserving.wire import messages
@@ -303,6 +303,39 @@ def test_a_slow_client_holds_no_worker_thread(service, server):
     assert service.submitted == 1
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([b"A: " + b"x" * 2**16], 200),
+        ([b"A: %d" % index for index in range(256)], 200),
+        ([b"A: " + b"x" * 2**16] * 8, 200),
+        ([b"A: " + b"x" * 2**17], 400),
+        ([b"A: x"] * 1000, 400),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_limits_the_size_of_headers(server, lines, status):
+    head = b"\r\n".join([b"GET /v1/models/m HTTP/1.1", b"Host: x", b"Connection: close", *lines])
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(head + b"\r\n\r\n")
+        response = client.makefile("rb").readline()
+    assert int(response.split()[1]) == status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v1/models/m HTTP/1.1\r\n\r\n",
+        b"GET /v1/models/m HTTP/1.1\nHost: x\n\n",
+        b"GET /v1/models/m HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
+    ],
+)
+def test_rejects_requests_without_host_and_lines_without_cr(server, head):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(head)
+        assert b" 400 " in client.makefile("rb").readline()
+
+
 def test_sends_100_continue_if_the_client_expects_it(server):
     body = b'{"instances": [1]}'
     head = (
@@ -376,8 +409,8 @@ def test_a_connection_serves_several_requests(server):
     connection.close()
 
 
-@pytest.mark.parametrize("transport", [None, object()])
-def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport):
+@pytest.mark.parametrize(("transport", "status"), [(None, 400), (object(), 500)])
+def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport, status):
     class Content:
         def at_eof(self):
             return False
@@ -385,6 +418,14 @@ def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_err
         async def readchunk(self):
             raise RuntimeError("Connection closed.")  # as aiohttp does
 
-    request = SimpleNamespace(headers={}, content=Content(), transport=transport)
-    with pytest.raises(InvalidInputError if transport is None else RuntimeError):
-        asyncio.run(rest_api._read_body(request))
+    request = SimpleNamespace(
+        method="POST",
+        path="/v1/models/m:predict",
+        raw_path="/v1/models/m:predict",
+        headers={},
+        content=Content(),
+        transport=transport,
+    )
+    api = rest_api.RestApi(FakeService(), RestOptions())
+    with RequestContext(REST) as context:
+        assert asyncio.run(api.handle(context, request)).status == status

@@ -66,11 +66,10 @@ def parse_body(body: bytes) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return _parse_by_rules(text)
-    # each member has a colon; a colon can also be part of a string
     members = _count_members(value)
-    if text.count(b":") == members or _STRING.sub(b"", text).count(b":") == members:
-        return value
-    return _parse_by_rules(text)
+    if _has_more_colons(text, members) and _count_colons_outside_strings(text) > members:
+        return _parse_by_rules(text)
+    return value
 
 
 def to_bytes(text: str) -> bytes:
@@ -153,11 +152,27 @@ def _count_members(value: Any) -> int:
     return count
 
 
-# A string without an end is matched up to the end of the text; otherwise each quote in it would start another
-# attempt, which takes quadratic time.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
-# Strings are matched so that tokens in them stay as they are.
-_TOKEN = re.compile(_STRING.pattern + rb"|-NaN|Inf(?!inity)", re.DOTALL)
+def _has_more_colons(text: bytes, count: int) -> bool:
+    """Whether a text has more than `count` colons."""
+    # bytes.count takes 1.4 ms for 3 MB of numbers, find 0.2 ms
+    position = -1
+    for _ in range(count + 1):
+        position = text.find(b":", position + 1)
+        if position < 0:
+            return False
+    return True
+
+
+def _count_colons_outside_strings(text: bytes) -> int:
+    """The number of colons outside of strings, which is the number of members, in valid JSON."""
+    # without escaped quotes, every second part is outside of strings
+    parts = text.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
+    return b"".join(parts[::2]).count(b":")
+
+
+# Strings are matched so that tokens in them stay as they are. A string without an end is matched up to the
+# end of the text; otherwise each quote in it would start another attempt, which takes quadratic time.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|-NaN|Inf(?!inity)', re.DOTALL)
 _NOT_STANDARD = re.compile(rb"NaN|Inf|\\u[dD][89a-fA-F]")
 # A pair of surrogates, another one (the group), or any other escape sequence.
 _ESCAPE = re.compile(
