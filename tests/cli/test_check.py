@@ -63,7 +63,9 @@ def test_notes_what_makes_calls_fail(run, make_version):
     ],
 )
 def test_rejects_arguments_without_a_meaning(arguments, message, run):
-    assert run(main, *arguments) == (2, "", f"tfserving check: error: {message}\n")
+    code, out, err = run(main, *arguments)
+    assert (code, out) == (2, "")
+    assert err.endswith(f"tfserving check: error: {message}\n")
 
 
 @pytest.mark.tensorflow

@@ -58,6 +58,8 @@ def compare_codec() -> None:
     def equal(one: np.ndarray, other: np.ndarray) -> bool:
         if isinstance(one, bytes):  # TensorFlow returns bytes for a string without dimensions
             one = np.array(one, object)
+        if other.dtype.names:  # TensorFlow's tensors return quantized values as plain integers
+            one = np.asarray(one).view(other.dtype)
         return same(np.asarray(one), np.asarray(other))
 
     @many
@@ -105,7 +107,7 @@ def compare_codec() -> None:
             assert equal(call.inputs[name], as_received(array)), name
 
     @many
-    @given(ARRAYS)
+    @given(ARRAYS.filter(lambda array: not array.dtype.names))  # the op does not support quantized dtypes
     def their_tensors_from_cpp(array):
         from tfserving.wire import messages
 

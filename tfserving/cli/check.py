@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics, read_text
-from tfserving.errors import ExportError, InvalidInputError
+from tfserving.errors import ExportError
 from tfserving.repository.completeness import find_notes, find_version_error
 from tfserving.repository.config import from_message
 from tfserving.repository.config_text import read_message
@@ -35,15 +36,15 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
         help="also load each version in a new process with TensorFlow and run it once: its warmup records "
         "or, without any, zeros for each signature",
     )
-    return run_command(parser, argv, _check, extra="export")
+    return run_command(parser, argv, partial(_check, parser), extra="export")
 
 
-def _check(arguments: argparse.Namespace) -> int | None:
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int | None:
     file, models_dir, load = arguments.config, arguments.models_dir, arguments.load
     if not (file or arguments.versions):
-        raise InvalidInputError("nothing to check; give --config FILE or the directories of versions")
+        parser.error("nothing to check; give --config FILE or the directories of versions")
     if file and load and models_dir is None:
-        raise InvalidInputError("--load needs the versions; give --models-dir as well")
+        parser.error("--load needs the versions; give --models-dir as well")
     correct = not file or _check_config(file, models_dir, load=load)
     for version in arguments.versions:
         correct &= _check_version(version, load=load)
