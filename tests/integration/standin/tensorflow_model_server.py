@@ -70,7 +70,7 @@ def bind(host: str, port: int, flag: str) -> Iterator[ports.BoundPort | None]:
     with ExitStack() as stack:
         if flag == "port" and port:
             bound = stack.enter_context(bind_shared(host, port))
-            yield ports.BoundPort(host, port, flag, bound)
+            yield ports.BoundPort(host, port, flag, (bound,))
             return
         reserved = None
         try:
