@@ -245,7 +245,7 @@ docker_log() { query_docker logs --tail "${1:-50}" "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
 docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID"; }
 
-CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
+CONTAINER_FORMAT='{{.ID}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "org.opencontainers.image.created"}}|'
 CONTAINER_FORMAT+='{{index . "org.opencontainers.image.revision"}}{{else}}|{{end}}|'

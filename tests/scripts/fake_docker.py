@@ -123,7 +123,9 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         print(container.get("arguments", []))
         return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
-    values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
+    # The command line has .ID; for any other name it falls back to the daemon's JSON, where missing labels differ.
+    missing = "" if template.startswith("{{.ID}}") else "<no value>"
+    values = [container["labels"].get(f"tfserving.{label}", missing) for label in labels]
     mounts = [mount for mount in container.get("mounts", []) if ",target=/models," in mount]
     details = [
         container.get("image", ""),

@@ -457,6 +457,12 @@ class TestDocker:
         built = "image tfserving-digits (built 2026-01-02T03:04:05Z, revision 0123456), models in the image"
         assert built in server("status").out
 
+    def test_status_of_a_container_without_a_config_has_no_notes(self, server: Server) -> None:
+        server()
+        result = server("status")
+        assert result.err == ""
+        assert "config mounted" not in result.out
+
     def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
         server(MODELS_DIR="models")
         assert f", models {server.checkout.models}, starting" in server("status").out
