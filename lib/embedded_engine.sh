@@ -169,6 +169,11 @@ embedded_stop() {
   if is_server "$SERVER_PID"; then
     log "the server (process $SERVER_PID) did not stop; killing it"
     kill -KILL "$SERVER_PID" 2>/dev/null || true
+    # The kernel frees its memory first, which takes a while for large models, then its ports.
+    tenths=100
+    while [[ -n $(process_start_time "$SERVER_PID") ]] && ((tenths-- > 0)); do
+      sleep 0.1
+    done
   fi
   [[ $(cat "$(embedded_file pid)" 2>/dev/null) != "$SERVER_PID" ]] \
     || rm -f -- "$(embedded_file pid)" "$(embedded_file command)" "$(embedded_file config)"

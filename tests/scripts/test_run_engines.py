@@ -606,6 +606,16 @@ class TestEmbedded:
         assert f"the server (process {process}) did not stop; killing it" in result.err
         assert server.leftovers() == []
 
+    def test_restart_waits_until_a_killed_server_has_freed_its_ports(self, server: Server) -> None:
+        server.checkout.let_server("ignores SIGTERM")
+        library = server.checkout.root / "lib" / "embedded_engine.sh"
+        slow_kill = 'kill() { if [[ $1 == -KILL ]]; then (sleep 1; builtin kill "$@") & else builtin kill "$@"; fi; }'
+        library.write_text(f"{library.read_text().replace('tenths=150', 'tenths=3')}\n{slow_kill}\n")
+        assert server().code == 0
+        result = server("restart")
+        assert result.code == 0, result.err
+        assert "did not stop; killing it" in result.err
+
     def test_does_not_stop_another_process_with_the_saved_id(self, server: Server) -> None:
         server()
         (process,) = server.checkout.server_processes()
