@@ -267,7 +267,7 @@ check_name_is_free() {
   case $FOUND in
     running)
       reject "$CONTAINER_NAME is already running ($engine, gRPC $FOUND_GRPC, REST $FOUND_REST); stop it with" \
-        "$(script_command run_tf_serving.sh CONTAINER_NAME) stop, or set another CONTAINER_NAME, GRPC_PORT and" \
+        "$(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) stop, or set another CONTAINER_NAME, GRPC_PORT and" \
         "REST_PORT"
       ;;
     foreign) reject "container $CONTAINER_NAME was not started by this script; set another CONTAINER_NAME" ;;
@@ -376,7 +376,7 @@ run() {
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
     "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
-  log "log: $("${ENGINE}_log_command"); models: $(script_command run_tf_serving.sh CONTAINER_NAME) status"
+  log "log: $("${ENGINE}_log_command"); models: $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) status"
 }
 
 # require_server: fails unless CONTAINER_NAME exists.

@@ -9,7 +9,7 @@ update() {
   lock_name
   docker_find
   [[ $FOUND == running ]] \
-    || fail "$name is not running; start it with $(script_command run_tf_serving.sh CONTAINER_NAME) restart"
+    || fail "$name is not running; start it with $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) restart"
   old=$FOUND_ID
   check_models
   choose_free_ports
@@ -33,7 +33,7 @@ update() {
   remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
   log_switch
   stop_previous "$name"
-  log "roll back with $(script_command run_tf_serving.sh CONTAINER_NAME) rollback"
+  log "roll back with $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) rollback"
 }
 
 # rollback: starts NAME-previous again, then stops NAME. Another rollback undoes it.
