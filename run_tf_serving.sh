@@ -3,7 +3,8 @@
 # Runs a model server: a container of an image from build.sh or build_ensemble.sh, or the embedded server.
 #
 # Usage: bash run_tf_serving.sh [single|multi|restart] [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
-#        bash run_tf_serving.sh status|stop|list|update|rollback|logs [--follow] [--env-file FILE]
+#        bash run_tf_serving.sh update [--env-file FILE] [-- SERVER_FLAG...]
+#        bash run_tf_serving.sh status|stop|list|rollback|logs [--follow] [--env-file FILE]
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
@@ -257,7 +258,11 @@ find_server() {
 require_server() {
   local others
   find_server
-  [[ -z $FOUND || $FOUND == foreign ]] || return 0
+  if [[ $FOUND == foreign ]]; then
+    log "container $CONTAINER_NAME was not started by this script; use docker to inspect or stop it"
+    return 1
+  fi
+  [[ -z $FOUND ]] || return 0
   others=$(docker_list_servers && embedded_list_servers)
   log "$CONTAINER_NAME is not running${others:+; set CONTAINER_NAME to one of $(tr '\n' ' ' <<<"$others")}"
   [[ $ENGINE == docker || -z $FOUND_EXITED ]] \

@@ -76,7 +76,7 @@ require_docker_engine() {
   [[ $ENGINE != embedded ]] || reject "$ACTION needs docker; the embedded server loads a version as soon as it is" \
     "exported to MODELS_DIR"
   ENGINE=docker
-  resolve_engine
+  probe_docker || fail "$ACTION needs docker, but $REASON; $DOCKER_FIX"
 }
 
 # choose_free_ports: prefers the ports of NAME-previous, so that updates alternate between two pairs. Keeps ports that the

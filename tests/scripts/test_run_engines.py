@@ -426,7 +426,8 @@ class TestDocker:
 
     def test_does_not_stop_a_container_of_another_program(self, server: Server) -> None:
         server.checkout.add_container("tfserving")
-        assert "tfserving is not running" in server("stop").err
+        for action in ("stop", "status", "logs"):
+            assert "container tfserving was not started by this script" in server(action).err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
 
     def test_status_shows_why_a_container_stopped(self, server: Server) -> None:

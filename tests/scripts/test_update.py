@@ -138,6 +138,16 @@ def test_fails_without_a_container(server: Update) -> None:
 
 
 @pytest.mark.parametrize("action", ["update", "rollback"])
+def test_fails_without_permission_to_use_docker(server: Update, action: str) -> None:
+    server.checkout.change(engine="denied")
+    result = server(action)
+    assert result.code == 1
+    assert f"error: {action} needs docker, but docker info failed: " in result.err
+    assert "add your user to the group docker" in result.err
+    assert "ENGINE=embedded" not in result.err
+
+
+@pytest.mark.parametrize("action", ["update", "rollback"])
 def test_needs_docker(checkout: Any, ports: dict[str, str], action: str) -> None:
     checkout.add_version("digits", 1)
     assert checkout.run("run_tf_serving.sh", ENGINE="embedded", **ports).code == 0
