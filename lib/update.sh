@@ -21,6 +21,7 @@ update() {
   trap_abort
   docker_start
   wait_until_available
+  require_container "$name" "$old"
   protect_switch
   new=$CONTAINER_ID
   CONTAINER_NAME=$name-previous
@@ -55,6 +56,7 @@ rollback() {
   trap_abort
   docker_within 60 start "$previous" >/dev/null || fail "docker start failed; its output is above"
   wait_until_available
+  [[ -z $current ]] || require_container "$name" "$current"
   protect_switch
   [[ -z $current ]] || rename_container "$current" "$name-next"
   rename_container "$previous" "$name"
@@ -120,6 +122,13 @@ remove_interrupted_update() {
 }
 
 rename_container() { query_docker rename "$1" "$2" || fail "cannot rename container $1 to $2; docker's output is above"; }
+
+# require_container NAME ID: fails if a concurrent stop has removed the container.
+require_container() {
+  local CONTAINER_NAME=$1
+  docker_find
+  [[ $FOUND_ID == "$2" ]] || fail "$1 was stopped meanwhile; its replacement is stopped as well"
+}
 
 # protect_switch: from here on, a signal does not interrupt the script, and nothing is discarded when it exits.
 protect_switch() {
