@@ -39,7 +39,8 @@ embedded_start() {
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
   # Without polling, the server keeps the config that it starts with, even if the file changes.
   [[ $MODE == single ]] || cat "$MODELS_CONFIG" >"$(embedded_file config)"
-  set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
+  : >"$(embedded_file log)" # the background process may be slower than the first read
+  set -m                    # a process group for the server, so that Ctrl-C in this terminal does not stop it
   PREVIOUS_JOB=${!:-}
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
