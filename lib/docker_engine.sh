@@ -272,7 +272,15 @@ docker_list_models() {
   fi
 }
 
-docker_active_config() { query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d; }
+# docker_active_config: prints the config in force. The health check records a polled config only when its models are
+# AVAILABLE; POLLED_CONFIG is what status has read.
+docker_active_config() {
+  if [[ -n ${POLLED_CONFIG:-} ]]; then
+    printf '%s\n' "$POLLED_CONFIG"
+  else
+    query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d
+  fi
+}
 docker_read_config() { query_docker exec "$FOUND_ID" cat "$FOUND_CONFIG" 2>&1; }
 docker_is_draining() { [[ $(query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null) == draining* ]]; }
 docker_is_polling() { [[ $(query_docker container inspect --format '{{.Args}}' "$FOUND_ID" 2>/dev/null) =~ $POLLING ]]; }

@@ -30,28 +30,36 @@ list() {
   done
 }
 
+# read_config_file: sets CONFIG_ERROR to why the server cannot use its config file, and CONFIG_ON_DISK to the text of
+# the file.
+read_config_file() {
+  CONFIG_ERROR=''
+  if ! CONFIG_ON_DISK=$("${ENGINE}_read_config"); then
+    CONFIG_ERROR="$FOUND_CONFIG cannot be read (${CONFIG_ON_DISK##*$'\n'})"
+  elif [[ -z $(list_config_models /dev/stdin <<<"$CONFIG_ON_DISK") ]]; then
+    CONFIG_ERROR="$FOUND_CONFIG names no model"
+  elif [[ -n $POLLS ]] && find_python google.protobuf; then
+    CONFIG_ERROR=$(run_tfserving check --config=/dev/stdin <<<"$CONFIG_ON_DISK" 2>&1) && CONFIG_ERROR=''
+    CONFIG_ERROR=${CONFIG_ERROR//\/dev\/stdin/$FOUND_CONFIG}
+  fi
+}
+
 # compare_config: logs how the config file on disk differs from the config in force.
 compare_config() {
-  local text error
-  [[ -n $FOUND_CONFIG ]] || return 0
-  if ! text=$("${ENGINE}_read_config"); then
-    log "note: the server uses the config that it read before: $FOUND_CONFIG cannot be read (${text##*$'\n'})"
-  elif [[ -z $(list_config_models /dev/stdin <<<"$text") ]]; then
-    log "note: the server uses the config that it read before: $FOUND_CONFIG names no model"
-  elif ! "${ENGINE}_is_polling"; then
-    [[ $text == "$("${ENGINE}_active_config")" ]] \
-      || log "note: $FOUND_CONFIG has changed, and the server does not reload it; restart it, or set" \
-        MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
-  elif find_python google.protobuf && ! error=$(run_tfserving check --config=/dev/stdin <<<"$text" 2>&1); then
-    log "note: the server uses the config that it read before: ${error//\/dev\/stdin/$FOUND_CONFIG}"
-  else
+  local error
+  if [[ -n $CONFIG_ERROR ]]; then
+    log "note: the server uses the config that it read before: $CONFIG_ERROR"
+  elif [[ -n $POLLS ]]; then
     error=$("${ENGINE}_reload_error")
     [[ -z $error ]] || log "note: the server's last attempt to reload $FOUND_CONFIG failed: $error"
+  elif [[ $CONFIG_ON_DISK != "$("${ENGINE}_active_config")" ]]; then
+    log "note: $FOUND_CONFIG has changed, and the server does not reload it; restart it, or set" \
+      MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
   fi
 }
 
 status() {
-  local host port model states found='' response=0 code=0
+  local host port model states found='' response=0 code=0 POLLS='' CONFIG_ERROR CONFIG_ON_DISK POLLED_CONFIG=''
   require_server || return 1
   if [[ $FOUND == stopped ]]; then
     log "$CONTAINER_NAME: $FOUND_DETAILS"
@@ -64,10 +72,16 @@ status() {
     "${FOUND_HEALTH:+, $FOUND_HEALTH}"
   host=${FOUND_REST%:*} port=${FOUND_REST##*:}
   host=${host#\[} host=$(client_address "${host%\]}")
+  if [[ -n $FOUND_CONFIG ]]; then
+    ! "${ENGINE}_is_polling" || POLLS=yes
+    read_config_file
+    [[ -z $POLLS || -n $CONFIG_ERROR ]] || POLLED_CONFIG=$CONFIG_ON_DISK
+  fi
   for model in $("${ENGINE}_list_models"); do
     found=yes states=''
     # After a time limit, the next models would only make the user wait.
     [[ $response -eq 124 ]] || states=$(list_states "$host" "$port" "$model") || response=$?
+    [[ $response -ne 3 ]] || states='- not found' response=0
     [[ -n $states ]] || states='- no response'
     printf '%s\n' "$states" | while read -r version state; do
       printf '%-24s %8s  %s\n' "$model" "$version" "$state"
@@ -75,7 +89,7 @@ status() {
     [[ $states == *' AVAILABLE'* ]] || code=1
   done
   [[ $response -ne 124 ]] || log "$CONTAINER_NAME did not respond within $RESPONSE_TIMEOUT s"
-  compare_config
+  [[ -z $FOUND_CONFIG ]] || compare_config
   if [[ -z $found ]]; then
     log "the models of $CONTAINER_NAME are not known; its log: $("${ENGINE}_log_command")"
     return 1

@@ -464,6 +464,16 @@ class TestDocker:
         assert result.err == ""
         assert "config mounted" not in result.out
 
+    def test_status_lists_the_models_of_a_polled_config(self, server: Server) -> None:
+        assert server("multi", MODELS_DIR="models", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1").code == 0
+        config = server.checkout.models / "models.config"
+        config.write_text(config.read_text().replace("digits", "new"))
+        server.checkout.serve({"new": {}})  # not in the config that the health check recorded
+        status = server("status")
+        assert (status.code, status.err) == (1, "")
+        rows = [row.split() for row in status.out.splitlines()[1:]]
+        assert rows == [["new", "-", "not", "found"], ["half", "1", "AVAILABLE"]]
+
     def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
         server(MODELS_DIR="models")
         assert f", models {server.checkout.models}, starting" in server("status").out
@@ -610,8 +620,9 @@ class TestEmbedded:
     def test_restart_waits_until_a_killed_server_has_freed_its_ports(self, server: Server) -> None:
         server.checkout.let_server("ignores SIGTERM")
         library = server.checkout.root / "lib" / "embedded_engine.sh"
-        slow_kill = 'kill() { if [[ $1 == -KILL ]]; then (sleep 1; builtin kill "$@") & else builtin kill "$@"; fi; }'
-        library.write_text(f"{library.read_text().replace('tenths=150', 'tenths=3')}\n{slow_kill}\n")
+        text = library.read_text().replace("tenths=150", "tenths=3")
+        text += 'kill() { if [[ $1 == -KILL ]]; then (sleep 1; builtin kill "$@") & else builtin kill "$@"; fi; }\n'
+        library.write_text(text)
         assert server().code == 0
         result = server("restart")
         assert result.code == 0, result.err
