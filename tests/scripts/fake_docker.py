@@ -123,7 +123,7 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         print(container.get("arguments", []))
         return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
-    # The command line knows .ID. For an unknown name it falls back to JSON, where missing labels have a value.
+    # The command line knows .ID. For other names it falls back to JSON, where missing labels have a value.
     missing = "" if template.startswith("{{.ID}}") else "<no value>"
     values = [container["labels"].get(f"tfserving.{label}", missing) for label in labels]
     mounts = [mount for mount in container.get("mounts", []) if ",target=/models," in mount]

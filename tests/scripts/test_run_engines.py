@@ -621,7 +621,8 @@ class TestEmbedded:
         server.checkout.let_server("ignores SIGTERM")
         library = server.checkout.root / "lib" / "embedded_engine.sh"
         text = library.read_text().replace("tenths=150", "tenths=3")
-        text += 'kill() { if [[ $1 == -KILL ]]; then (sleep 1; builtin kill "$@") & else builtin kill "$@"; fi; }\n'
+        text += 'kill() { if [[ $1 == -KILL ]]; then kill_later & else builtin kill "$@"; fi; }\n'
+        text += 'kill_later() { sleep 1 && builtin kill -KILL "$SERVER_PID"; }\n'
         library.write_text(text)
         assert server().code == 0
         result = server("restart")
