@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # The docker engine: a container of an image from build.sh or build_ensemble.sh.
-# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running,
-# _is_listening, _log, _log_command, _find, _list_models, _stop, _discard and _list_servers.
+# Each engine has the same functions, ENGINE_NAME: prepare, command, start, is_running, is_listening, discard and
+# stop; find, list, list_servers and list_models; log, logs and log_command; and for status active_config, read_config,
+# is_polling, is_draining and reload_error.
 
 # shellcheck source=lib/docker.sh
 source "$ROOT/lib/docker.sh"
@@ -218,7 +219,8 @@ CONTAINER_FORMAT='{{.ID}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "org.opencontainers.image.created"}}|'
 CONTAINER_FORMAT+='{{index . "org.opencontainers.image.revision"}}{{else}}|{{end}}|'
-CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|'
+CONTAINER_FORMAT+='{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
@@ -226,7 +228,8 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
   local container image restarts exit_code oom finished created revision models mode
-  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH=''
+  FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
     ! matches "$container" '[Nn]o such (container|object)' || return 0
     fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
@@ -234,8 +237,9 @@ docker_find() {
   # shellcheck disable=SC2034 # no script uses all of them
   IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished created revision models FOUND_STATE \
     FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
-  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}, models ${models:-in the image}"
-  [[ ${models:-} || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
+  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}"
+  FOUND_DETAILS+=", models ${models:-in the image}"
+  [[ -n $models || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
   [[ $restarts -eq 0 ]] || FOUND_DETAILS+=", restarts $restarts"
   case $FOUND_STATE in
     exited | dead | restarting)
