@@ -213,7 +213,7 @@ docker_is_listening() { :; }
 
 docker_log() { query_docker logs --tail "${1:-50}" "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
-docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID"; }
+docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID" 2>&1; } # the server writes to stderr
 
 CONTAINER_FORMAT='{{.ID}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'

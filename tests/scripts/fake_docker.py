@@ -303,7 +303,7 @@ def main(arguments: list[str]) -> None:
             pass
         case ["logs", *_]:
             print("what the server in the container logged")
-            print((WORLD / "log").read_text())
+            print((WORLD / "log").read_text(), file=sys.stderr)  # as the server
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
         case ["exec", name, "cat", path]:
