@@ -32,8 +32,8 @@ source "$ROOT/lib/common.sh"
 source "$ROOT/lib/python.sh"
 # shellcheck source=lib/server_status.sh
 source "$ROOT/lib/server_status.sh"
-# shellcheck source=lib/docker_engine.sh
-source "$ROOT/lib/docker_engine.sh"
+# shellcheck source=lib/docker.sh
+source "$ROOT/lib/docker.sh"
 
 STEPS=5
 STARTED='' # whether a server may be running

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Reads the configuration and the status of a model server: checks and parses its flags, parses its models.config,
-# queries its REST API. The entrypoint and the health check source this file inside the image, lib/ sources it on the host; it runs on
-# bash 3.2.
+# queries its REST API. The entrypoint and the health check source this file inside the image, lib/ on the host; it
+# runs on bash 3.2.
 
 # The lexical grammar of protobuf's text format, one token a match; a comment is one token.
 QUOTED='"([^"\\]|\\.)*"'

@@ -39,7 +39,8 @@ embedded_start() {
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
   # Without polling, the server keeps the config that it starts with, even if the file changes.
   [[ $MODE == single ]] || cat "$MODELS_CONFIG" >"$(embedded_file config)"
-  set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
+  : >"$(embedded_file log)" # the background process may be slower than the first read
+  set -m                    # a process group for the server, so that Ctrl-C in this terminal does not stop it
   PREVIOUS_JOB=${!:-}
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
@@ -169,6 +170,11 @@ embedded_stop() {
   if is_server "$SERVER_PID"; then
     log "the server (process $SERVER_PID) did not stop; killing it"
     kill -KILL "$SERVER_PID" 2>/dev/null || true
+    # The kernel frees its memory first, which takes a while for large models, then its ports.
+    tenths=100
+    while [[ -n $(process_start_time "$SERVER_PID") ]] && ((tenths-- > 0)); do
+      sleep 0.1
+    done
   fi
   [[ $(cat "$(embedded_file pid)" 2>/dev/null) != "$SERVER_PID" ]] \
     || rm -f -- "$(embedded_file pid)" "$(embedded_file command)" "$(embedded_file config)"

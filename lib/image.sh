@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Building images, for build.sh, build_ensemble.sh and docker/embedded/build.sh.
 
+# shellcheck source=lib/docker.sh
+source "$ROOT/lib/docker.sh"
 # shellcheck source=lib/repository.sh
 source "$ROOT/lib/repository.sh"
 # shellcheck source=lib/settings_file.sh
@@ -84,8 +86,7 @@ fill_context() {
 }
 
 require_docker() {
-  command -v docker >/dev/null \
-    || fail "docker is not installed; install it, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
+  probe_docker || fail "$REASON; $DOCKER_FIX, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
 }
 
 # run_docker_build DESCRIPTION ARG...: prints docker's output only if the build fails or VERBOSE=1.

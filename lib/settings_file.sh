@@ -57,6 +57,6 @@ remembered() { sed -n "s/^$1=//p" "$(remembered_file)" 2>/dev/null || true; }
 
 load_remembered() {
   [[ -e $(remembered_file) ]] || fail "no settings of $CONTAINER_NAME are remembered; start it with" \
-    "$(script_command run_tf_serving.sh CONTAINER_NAME), or set CONTAINER_NAME to a server that was started here"
+    "$(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR), or set CONTAINER_NAME to a server that was started here"
   load_settings "$(remembered_file)"
 }

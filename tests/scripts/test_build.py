@@ -173,6 +173,15 @@ class TestCommand:
         ]
         assert list(checkout.tmp.iterdir()) == []
 
+    def test_fails_without_permission_to_use_docker(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(engine="denied")
+        result = checkout.run("build.sh")
+        assert result.code == 1
+        assert "error: docker info failed: " in result.err
+        assert "add your user to the group docker" in result.err
+        assert checkout.calls("build") == []
+
     def test_fails_without_docker(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         tools = checkout.tmp.parent / "tools"
@@ -181,7 +190,8 @@ class TestCommand:
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
         result = checkout.run("build.sh", PATH=str(tools))
         assert result.code == 1
-        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in result.err
+        assert "docker is not installed; install docker, or serve without an image" in result.err
+        assert "ENGINE=embedded bash run_tf_serving.sh" in result.err
 
 
 class TestVersions:

@@ -245,9 +245,12 @@ class TestRejects:
         assert code == 1
         assert "mount a tmpfs at /dev/shm" in err
 
-    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run) -> None:
-        entrypoint = run(DRAIN_SECONDS="00")
+    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run, tmp_path: Path) -> None:
+        entrypoint = run(DRAIN_SECONDS="08")  # not a valid octal number
         entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.message().startswith("tfserving-entrypoint: stopping in 8 s")
+        assert (tmp_path / "seconds").read_text() == "8\n"
         entrypoint.kill()
         assert entrypoint.wait()[0] == 128 + signal.SIGTERM
 

@@ -178,13 +178,21 @@ def test_a_missing_locale_causes_no_warning_except_when_bash_starts(checkout: An
 
 
 class TestRunDir:
-    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> None:
+    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> str:
+        """Starts and stops a server; returns what the start printed."""
         checkout.add_version("digits", 1)
         variables |= {"ENGINE": "embedded", **ports}
         started = checkout.run("run_tf_serving.sh", **variables)
         assert started.code == 0, started.err
         assert checkout.run("run_tf_serving.sh", "status", **variables).code == 0
         assert checkout.run("run_tf_serving.sh", "stop", **variables).err.endswith("stopped tfserving\n")
+        return str(started.err)
+
+    def test_is_part_of_the_commands_that_the_script_suggests(
+        self, checkout: Any, ports: dict[str, str], tmp_path: Path
+    ) -> None:
+        printed = self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b"))
+        assert f"models: RUN_DIR='{tmp_path}/a b' bash " in printed
 
     def test_holds_the_log(self, checkout: Any, ports: dict[str, str], tmp_path: Path) -> None:
         self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b" / "run"))
