@@ -36,6 +36,13 @@ def test_checks_single_versions(run, make_version):
     assert good.exists()
 
 
+def test_names_a_version_if_the_directory_is_a_model(run, make_version):
+    make_version("a", 1)
+    make_version("a", 2)
+    hint = "it has no saved_model.pb; give a version, such as models/a/2"
+    assert run(main, "models/a") == (2, "", f"models/a: error: {hint}\n")
+
+
 def test_notes_what_makes_calls_fail(run, make_version):
     model = saved_model("EagerPyFunc", "MatMul")
     model.meta_graphs[0].graph_def.node[1].attr["_XlaMustCompile"].b = True

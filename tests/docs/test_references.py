@@ -48,6 +48,9 @@ FOREIGN_FLAGS = {"--init", "--check", "--platform", "--strict", "--ipc"}
 # Messages of tensorflow_model_server, gRPC and Docker.
 FOREIGN_MESSAGES = (
     "Expected model … to have an absolute path or URI",
+    "File system scheme 's3' not implemented",
+    "No OpKernel was registered to support Op 'PyFunc'",
+    "Op type not registered 'PyFunc'",
     "RESOURCE_EXHAUSTED: Server Threadpool Exhausted",
     "RESOURCE_EXHAUSTED: … message larger than max (… vs. 4194304)",
     "UNAVAILABLE: … Socket closed",

@@ -157,7 +157,7 @@ class TestCommand:
         assert (result.code, result.out) == (0, "")
         assert first == f"build.sh: building tfserving-digits from {BASE} with digits:1"
         assert output == shown
-        assert re.fullmatch(r"build.sh: built tfserving-digits in \d+ s", built)
+        assert re.fullmatch(r"build.sh: built tfserving-digits \(also tagged \S+\) in \d+ s", built)
         assert following.startswith("build.sh: next: ")
 
     @pytest.mark.parametrize("verbose", ["", "1"])
@@ -186,7 +186,7 @@ class TestCommand:
         checkout.add_version("digits", 1)
         tools = checkout.tmp.parent / "tools"
         tools.mkdir()
-        for tool in ("bash", "dirname", "find", "head", "sort", "tail", "tr"):
+        for tool in ("bash", "date", "dirname", "find", "head", "sort", "tail", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
         result = checkout.run("build.sh", PATH=str(tools))
         assert result.code == 1
@@ -360,6 +360,16 @@ class TestRejects:
         assert message in checkout.run("build.sh", **variables).rejection
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
+
+    def test_notes_that_graphs_are_not_checked_without_python(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        tools = checkout.tmp.parent / "tools"
+        tools.mkdir()
+        for name in ("python", "python3"):
+            (tools / name).write_text("#!/bin/sh\nexit 1\n")
+            (tools / name).chmod(0o755)
+        result = checkout.run("build.sh", "--dry-run", PATH=f"{tools}:{checkout.environment['PATH']}")
+        assert "note: graphs and variables are not checked, since no Python" in result.err
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),

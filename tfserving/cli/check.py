@@ -15,6 +15,7 @@ from tfserving.repository.completeness import find_notes, find_version_error
 from tfserving.repository.config import from_message
 from tfserving.repository.config_text import read_message
 from tfserving.repository.selection import select_versions
+from tfserving.repository.versions import find_versions
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") -> int:
@@ -67,7 +68,9 @@ def _check_config(file: str, models_dir: Path | None, *, load: bool) -> bool:
 def _check_version(path: str, *, load: bool) -> bool:
     error = find_version_error(path)
     if error is not None:
-        return _report(f"{path}: error: it {error}; copy or export it again")
+        versions = list(find_versions(path).values()) if Path(path).is_dir() else []
+        hint = f"give a version, such as {versions[-1]}" if versions else "copy or export it again"
+        return _report(f"{path}: error: it {error}; {hint}")
     for message, hint in find_notes(path):
         _report(f"{path}: note: the model {message}; {hint}")
     if load and not _load_version(path):

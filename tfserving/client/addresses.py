@@ -50,10 +50,14 @@ def split_addresses(address: str | Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: there are none, or one of them is not a str.
     """
-    given = address.split(",") if isinstance(address, str) else list(address)
+    if isinstance(address, str):
+        given = address.split(",")
+    else:
+        given = [address] if address is None or isinstance(address, (int, bytes)) else list(address)
     for part in given:
         if not isinstance(part, str):
-            raise InvalidInputError(f"an address is a {type(part).__name__}, expected a str; pass host:port")
+            what = "None" if part is None else f"of type {type(part).__name__}"
+            raise InvalidInputError(f"an address is {what}, expected a str; pass host:port")
         # a comma in a password splits the address, and the second part would show the rest of the password
         if "@" in part and "://" not in part:
             raise InvalidInputError(

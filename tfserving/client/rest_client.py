@@ -29,8 +29,7 @@ class TfRestClient(RestTransport, BlockingClient):
             outputs = client.infer({"image": images})
 
     The same calls, results and errors as `TfRpcClient`, except what the REST API lacks: `multi_inference`,
-    `reload_config`, complex numbers, and output bytes that are not UTF-8 unless the output's name ends in
-    "_bytes" (the server replaces them). In a forked child the client opens new connections.
+    `reload_config`, and complex and quantized numbers. In a forked child the client opens new connections.
 
     Args:
         address: "host:port" or a URL; or several, as a comma-separated list or a sequence: calls go to them

@@ -129,7 +129,7 @@ def _parse_json(text: str, *, allow_unknown: bool) -> Any:
 
     The list of models may also be the whole text, or the value of `model_config_list`.
     """
-    _check_byte_order_mark(text, _JSON_ERROR)
+    _check_encoding(text, _JSON_ERROR)
     if not_utf_8 := _SURROGATE.search(text):
         reason = f"{_describe(not_utf_8[0])} is not UTF-8"
         raise _error_at(text, not_utf_8.start(), reason, _JSON_ERROR, hint="save the file as UTF-8")
@@ -159,7 +159,7 @@ def _check_characters(text: str, origin: str) -> None:
         ConfigSyntaxError: a byte order mark, a character outside ASCII that is neither in a string nor in
             a comment, or a string that is not UTF-8.
     """
-    _check_byte_order_mark(text, _TEXT_ERROR, origin)
+    _check_encoding(text, _TEXT_ERROR, origin)
     for match in _NOT_ASCII.finditer(text):
         if match[0].startswith("#"):
             continue
@@ -168,7 +168,7 @@ def _check_characters(text: str, origin: str) -> None:
             first = match[0].encode("utf-8", "surrogateescape")[0]
             what = f"{_describe(match[0])} outside strings and comments"
             reason = f"Interpreting non ascii codepoint {first}: {what}"
-            hint = "replace it with a space" if match[0].isspace() else "remove it, or quote the string"
+            hint = "replace it with a space" if match[0].isspace() else "write it in ASCII, or remove it"
             raise _error_at(text, match.start(), reason, _TEXT_ERROR, origin, hint)
         if inside := _SURROGATE.search(match[0]):
             reason = f"a string is not UTF-8 at {_describe(inside[0])}"
@@ -176,10 +176,10 @@ def _check_characters(text: str, origin: str) -> None:
             raise _error_at(text, position, reason, _TEXT_ERROR, origin, "save the file as UTF-8")
 
 
-def _check_byte_order_mark(text: str, kind: str, origin: str = "") -> None:
+def _check_encoding(text: str, kind: str, origin: str = "") -> None:
     if text.startswith(_BYTE_ORDER_MARK):
         reason, hint = "the file begins with a byte order mark", "save it as UTF-8 without one"
-    elif text.startswith(_UTF_16_MARKS):
+    elif text.startswith(_UTF_16_MARKS) or "\0" in text[:2]:
         reason, hint = "the file is UTF-16", "save it as UTF-8 without a byte order mark"
     else:
         return
