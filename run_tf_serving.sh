@@ -129,6 +129,7 @@ load_files() {
     load_settings "$ENV_FILE"
     flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
   fi
+  check_run_dir
   case $ACTION in
     restart | update)
       load_remembered
@@ -207,6 +208,9 @@ log_notes() {
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
+  [[ -z $SSL_CONFIG_FILE || -z $(find -L "$SSL_CONFIG_FILE" -prune -perm -004) ]] \
+    || log "warning: $(quoted "$SSL_CONFIG_FILE") contains a private key, and every user of this machine can read it;" \
+      "run chmod o= on it"
   case $BIND_ADDRESS in
     127.* | ::1) ;;
     *) log "note: $BIND_ADDRESS is reachable from other machines, and the server has no authentication" ;;
@@ -251,8 +255,7 @@ find_server() {
 
 # lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
 lock_name() {
-  mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the state of servers, cannot be created;" \
-    "set RUN_DIR to another directory"
+  create_run_dir
   trap release_lock EXIT
   acquire_lock
 }

@@ -11,6 +11,10 @@ setting() {
   SETTINGS+="$1 "
   if [[ -n ${!1:-} ]]; then
     SET_BY_USER+="$1 "
+    # No tool may take a path for an option.
+    case $1 in
+      *_DIR | *_FILE | MODELS_CONFIG | VENV) [[ ${!1} != -* ]] || printf -v "$1" './%s' "${!1}" ;;
+    esac
   else
     printf -v "$1" '%s' "$2"
   fi

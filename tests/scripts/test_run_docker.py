@@ -191,6 +191,59 @@ class TestMounts:
         flags[-1] += f"=/etc/tfserving/{name}"
         assert command[command.index("tfserving-digits") + 1 :] == flags
 
+    def test_advice_for_a_private_key_opens_it_to_one_group_only(self, checkout: Any, tmp_path: Path) -> None:
+        file = tmp_path / "ssl.config"
+        file.write_text("")
+        file.chmod(0o600)
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", SSL_CONFIG_FILE=str(file)).rejection
+        assert "not readable for the image's user 65532, and contains a private key" in rejection
+        assert f"sudo chgrp 65532 {file} && chmod 640 {file}, or run the container as yourself" in rejection
+        assert "o+r" not in rejection
+
+    @pytest.mark.parametrize(("mode", "warned"), [(0o604, True), (0o640, False)])
+    def test_warns_about_a_private_key_that_every_user_can_read(
+        self, checkout: Any, tmp_path: Path, mode: int, warned: bool
+    ) -> None:
+        file = tmp_path / "ssl.config"
+        file.write_text("")
+        file.chmod(mode)
+        arguments = {"SSL_CONFIG_FILE": str(file), "DOCKER_ARGS": "--user 0:0"}
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **arguments)
+        assert result.code == 0
+        assert ("contains a private key, and every user of this machine can read it" in result.err) is warned
+
+    def test_a_name_that_begins_with_a_dash_is_not_an_option(self, checkout: Any, tmp_path: Path) -> None:
+        (tmp_path / "kept").touch()
+        (tmp_path / "-delete").write_text("")
+        command = dry_run(checkout, BATCHING_PARAMETERS_FILE="-delete", cwd=tmp_path)
+        assert f"source={tmp_path}/-delete," in " ".join(command)
+        checkout.add_version("digits", 1)
+        checkout.models.rename(tmp_path / "-quit")
+        dry_run(checkout, MODELS_DIR="-quit", cwd=tmp_path)
+        checkout.models.mkdir()
+        checkout.add_version("digits", 1)
+        checkout.add_version("half", 1)
+        (tmp_path / "etc").mkdir()
+        checkout.add_config().rename(tmp_path / "etc" / "-exec")
+        command = dry_run(checkout, "multi", MODELS_CONFIG="-exec", cwd=tmp_path / "etc")
+        assert command[-1] == "--model_config_file=/etc/tfserving/config/-exec"
+        assert (tmp_path / "kept").exists()
+
+    @pytest.mark.parametrize("name", ["BATCHING_PARAMETERS_FILE", "MODELS_CONFIG"])
+    def test_rejects_configs_that_could_block_or_never_end(
+        self, checkout: Any, tmp_path: Path, name: str
+    ) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        with (tmp_path / "sparse").open("wb") as file:
+            file.truncate(2**24 + 1)
+        for path, message in [
+            ("/dev/zero", "is not a regular file"),
+            (f"{tmp_path}/fifo", "is not a regular file"),
+            (f"{tmp_path}/sparse", "is too large for a config (at most 16 MiB)"),
+        ]:
+            result = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **{name: path})
+            assert f"{name}={path} {message}" in result.rejection
+
     def test_models_are_mounted(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         command = dry_run(checkout, MODELS_DIR="./models/")
@@ -365,16 +418,19 @@ class TestRejects:
             ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
             ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
             ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is not a valid number of seconds"),
-            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere is not a file"),
-            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a file"),
-            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a file"),
+            (
+                {"BATCHING_PARAMETERS_FILE": "/nowhere"},
+                "BATCHING_PARAMETERS_FILE=/nowhere is not a regular file",
+            ),
+            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a regular file"),
+            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a regular file"),
             ({"MODEL_NAME": "../digits"}, "is not a valid model name"),
             ({"MODEL_NAME": "a b"}, "is not a valid model name"),
             ({"IMAGE_NAME": "A"}, "is not a valid image reference"),
             ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory"),
             ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "/models/flowers does not exist"),
-            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a file"),
-            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a file"),
+            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a regular file"),
+            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a regular file"),
             ({"DOCKER_ARGS": "'"}, "has an unclosed quote"),
             ({"SSL_CONFIG_FILE": "\x1b[1m"}, "contains a control character; remove it"),
         ],
