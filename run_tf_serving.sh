@@ -52,6 +52,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
+: "${MEMORY:=}"                              # docker: memory limit, such as 4g, without swap; empty: none
+: "${CPUS:=}"                                # docker: CPU limit, such as 1.5; empty: none
 : "${DOCKER_ARGS:=}"                         # docker: more arguments for docker run, with shell quoting
 
 # shellcheck source=lib/common.sh
@@ -155,6 +157,10 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
+  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
+    'an integer with an optional unit b, k, m or g, such as 4g'
+  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
+    'a decimal number above 0, such as 1.5'
   check_seconds DRAIN_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
@@ -196,7 +202,7 @@ log_notes() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
   case $ENGINE in
-    embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;;
+    embedded) names+=' RESTART_POLICY DRAIN_SECONDS MEMORY CPUS DOCKER_ARGS' ;;
     docker) log_embedded_flags ;;
   esac
   for name in $names; do

@@ -153,6 +153,11 @@ docker_command() {
   [[ -z $CONFIG_PATH ]] || COMMAND+=(--label "tfserving.models_config=$CONFIG_PATH")
   COMMAND+=(--publish "$where$GRPC_PORT:8500" --publish "$where$REST_PORT:8501")
   COMMAND+=(--read-only --cap-drop ALL --security-opt no-new-privileges)
+  # Against fork bombs; a server with many models and cores needs several hundred threads.
+  COMMAND+=(--pids-limit 4096)
+  # The same limit for memory and swap together means no swap.
+  [[ -z $MEMORY ]] || COMMAND+=(--memory "$MEMORY" --memory-swap "$MEMORY")
+  [[ -z $CPUS ]] || COMMAND+=(--cpus "$CPUS")
   # After the drain, tensorflow_model_server exits within 10 ms, and the embedded server of docker/embedded takes up to
   # 10 s to finish the requests in flight.
   COMMAND+=(--restart "$RESTART_POLICY" --stop-timeout "$((DRAIN_SECONDS + 15))")

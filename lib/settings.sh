@@ -43,6 +43,8 @@ setting BIND_ADDRESS 127.0.0.1
 setting GRPC_PORT 8500
 setting REST_PORT 8501
 setting RESTART_POLICY unless-stopped
+setting MEMORY ''
+setting CPUS ''
 setting DRAIN_SECONDS 0
 setting START_TIMEOUT 120
 setting RUN_DIR "$ROOT/.run"

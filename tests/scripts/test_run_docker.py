@@ -31,6 +31,7 @@ class TestCommand:
             *("--label", "tfserving.grpc=127.0.0.1:8500", "--label", "tfserving.rest=127.0.0.1:8501"),
             *("--publish", "127.0.0.1:8500:8500", "--publish", "127.0.0.1:8501:8501"),
             *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+            *("--pids-limit", "4096"),
             *("--restart", "unless-stopped", "--stop-timeout", "15"),
             *("--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
             "tfserving-digits",
@@ -75,6 +76,13 @@ class TestCommand:
         assert values_of(command, "--env") == ["DRAIN_SECONDS=30"]
         assert values_of(command, "--stop-timeout") == ["45"]
         assert values_of(command, "--restart") == ["on-failure:3"]
+
+    @pytest.mark.parametrize("memory", ["4g", "512M", "1073741824"])
+    @pytest.mark.parametrize("cpus", ["2", "1.5", "0.25", ".5", "10"])
+    def test_limits_memory_and_cpus(self, checkout: Any, memory: str, cpus: str) -> None:
+        command = dry_run(checkout, MEMORY=memory, CPUS=cpus)
+        assert values_of(command, "--memory") == values_of(command, "--memory-swap") == [memory]
+        assert values_of(command, "--cpus") == [cpus]
 
     @pytest.mark.parametrize(
         ("driver", "limited"), [("json-file", True), ("local", True), ("journald", False), ("none", False)]
@@ -414,6 +422,16 @@ class TestRejects:
                 {"RESTART_POLICY": "sometimes"},
                 "RESTART_POLICY=sometimes is not a valid restart policy (no, always",
             ),
+            (
+                {"MEMORY": "4gb"},
+                "MEMORY=4gb is not a valid memory size (an integer with an optional unit b, k",
+            ),
+            ({"MEMORY": "-1"}, "is not a valid memory size"),
+            ({"MEMORY": "0"}, "is not a valid memory size"),
+            ({"MEMORY": "1.5g"}, "is not a valid memory size"),
+            ({"CPUS": "0"}, "CPUS=0 is not a valid number of CPUs (a decimal number above 0, such as 1.5)"),
+            ({"CPUS": "0.00"}, "is not a valid number of CPUs"),
+            ({"CPUS": "two"}, "is not a valid number of CPUs"),
             ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is not a valid number of seconds"),
             ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
             ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
