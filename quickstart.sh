@@ -75,7 +75,7 @@ export_settings() {
 make_models() {
   local directory=$MODELS_DIR
   [[ $directory != "$ROOT"/* ]] || directory=${directory#"$ROOT"/} # shorter in the output
-  (cd "$ROOT" && "$PYTHON" -m examples.make_models --models-dir "$directory") \
+  (cd "$ROOT" && "$PYTHON" -m examples.make_models "--models-dir=$directory") \
     || fail "cannot create the example models; the error is above"
 }
 
@@ -145,11 +145,12 @@ stop_server() {
 classify_digits() {
   local png=quickstart.png
   if is_set RUN_DIR || [[ ! -w $ROOT ]]; then
-    mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR") cannot be created; set it to another directory"
+    create_run_dir
     png=$RUN_DIR/$png
   fi
   (
     cd "$ROOT"
+    [[ $png != "$RUN_DIR"/* ]] || umask 077
     "$PYTHON" -m examples.classify_digits --rpc "$BIND_ADDRESS:$GRPC_PORT" --rest "$BIND_ADDRESS:$REST_PORT" \
       --png "$png"
   )

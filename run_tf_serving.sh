@@ -53,6 +53,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
+: "${MEMORY:=}"                              # docker: memory limit, such as 4g, without swap; empty: none
+: "${CPUS:=}"                                # docker: CPU limit, such as 1.5; empty: none
 : "${DOCKER_ARGS:=}"                         # docker: more arguments for docker run, with shell quoting
 
 # shellcheck source=lib/common.sh
@@ -134,6 +136,7 @@ load_files() {
     load_settings "$ENV_FILE"
     flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
   fi
+  check_run_dir
   case $ACTION in
     restart | update)
       load_remembered
@@ -159,6 +162,10 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
+  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
+    'an integer with an optional unit b, k, m or g, such as 4g'
+  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
+    'a decimal number above 0, such as 1.5'
   check_seconds DRAIN_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
@@ -200,7 +207,7 @@ log_notes() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
   case $ENGINE in
-    embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;;
+    embedded) names+=' RESTART_POLICY DRAIN_SECONDS MEMORY CPUS DOCKER_ARGS' ;;
     docker) log_embedded_flags ;;
   esac
   for name in $names; do
@@ -212,6 +219,9 @@ log_notes() {
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
+  [[ -z $SSL_CONFIG_FILE || -z $(find -L "$SSL_CONFIG_FILE" -prune -perm -004) ]] \
+    || log "warning: $(quoted "$SSL_CONFIG_FILE") contains a private key, and every user of this machine can read it;" \
+      "run chmod o= on it"
   case $BIND_ADDRESS in
     127.* | ::1) ;;
     *) log "note: $BIND_ADDRESS is reachable from other machines, and the server has no authentication" ;;

@@ -137,7 +137,7 @@ list_model_names() {
       printf '%s\0' "$name"
       literal='' name=''
     fi
-  done < <(grep -oE -- "$TOKEN" "$1")
+  done < <(grep -oE -- "$TOKEN" <"$1")
 }
 
 # percent_encode TEXT: prints it as one segment of a URL, byte by byte.

@@ -23,19 +23,33 @@ bind_mount() {
   printf 'type=bind,%s,target=%s,readonly' "$source" "$2"
 }
 
-# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files below
-# PATH are not part of a model.
+# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script.
 check_readable_in_image() {
   local unreadable fix='chmod -R'
   [[ -z ${2:-} ]] || fix='chmod'
+  unreadable=$(find_unreadable_in_image "$@")
+  [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
+    "$(quoted "$1"), or $RUN_AS_YOURSELF"
+}
+
+# check_key_readable_in_image FILE: as check_readable_in_image, for a file that other users must not read.
+check_key_readable_in_image() {
+  [[ -z $(find_unreadable_in_image "$1") ]] || reject "$(quoted "$1") is not readable for the image's user 65532, and" \
+    "contains a private key; give only that user's group access: sudo chgrp 65532 $(quoted "$1") &&" \
+    "chmod 640 $(quoted "$1"), or $RUN_AS_YOURSELF"
+}
+
+RUN_AS_YOURSELF="run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+
+# find_unreadable_in_image PATH [DEPTH]: prints the first file at or below PATH that user 65532 cannot read. Hidden
+# files below PATH are not part of a model.
+find_unreadable_in_image() {
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
-  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
+  find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
     \( -user 65532 \( -type d ! -perm -500 -o -type f ! -perm -400 \) \
     -o ! -user 65532 -group 65532 \( -type d ! -perm -050 -o -type f ! -perm -040 \) \
     -o ! -user 65532 ! -group 65532 \( -type d ! -perm -005 -o -type f ! -perm -004 \) \) \
-    -print 2>/dev/null | head -n 1) || true
-  [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
-    "$(quoted "$1"), or run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+    -print 2>/dev/null | head -n 1 || true
 }
 
 # check_links PATH DIRECTORY: the container sees DIRECTORY at another path, and nothing outside it.
@@ -52,7 +66,10 @@ check_links() {
 docker_add_file() {
   local target=/etc/tfserving/$2
   [[ -n ${!1} ]] || return 0
-  check_readable_in_image "${!1}"
+  case $1 in
+    SSL_CONFIG_FILE) check_key_readable_in_image "${!1}" ;;
+    *) check_readable_in_image "${!1}" ;;
+  esac
   MOUNTS+=(--mount "$(bind_mount "$(absolute_file "${!1}")" "$target")")
   FLAGS+=("--$2=$target")
 }
@@ -106,6 +123,11 @@ docker_command() {
   [[ -z $CONFIG_PATH ]] || COMMAND+=(--label "tfserving.models_config=$CONFIG_PATH")
   COMMAND+=(--publish "$where$GRPC_PORT:8500" --publish "$where$REST_PORT:8501")
   COMMAND+=(--read-only --cap-drop ALL --security-opt no-new-privileges)
+  # Against fork bombs; a server with many models and cores needs several hundred threads.
+  COMMAND+=(--pids-limit 4096)
+  # The same limit for memory and swap together means no swap.
+  [[ -z $MEMORY ]] || COMMAND+=(--memory "$MEMORY" --memory-swap "$MEMORY")
+  [[ -z $CPUS ]] || COMMAND+=(--cpus "$CPUS")
   # After the drain, tensorflow_model_server exits within 10 ms, and the embedded server of docker/embedded takes up to
   # 10 s to finish the requests in flight.
   COMMAND+=(--restart "$RESTART_POLICY" --stop-timeout "$((DRAIN_SECONDS + 15))")
@@ -183,6 +205,7 @@ docker_start() {
     query_docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
   fi
   CONTAINER_ID_FILE=$(embedded_file container)
+  create_file container
   run_with_timeout "$START_TIMEOUT" "${COMMAND[@]}" >"$CONTAINER_ID_FILE" || code=$?
   read_container_id
   [[ $code -ne 124 ]] || fail "docker run did not return within START_TIMEOUT=$START_TIMEOUT s"

@@ -48,10 +48,15 @@ check_image_settings() {
 check_verbose() { check_choice VERBOSE value '' 0 1; }
 
 add_version() { # NAME VERSION SOURCE TARGET
-  local unsupported
+  local unsupported outside hidden
   check_saved_model "$3"
-  unsupported=$(find -L "$3" ! -type d ! -type f 2>&1 | head -n 1) || true
+  unsupported=$(find -L "$3" -name '.?*' -prune -o ! -type d ! -type f -print 2>&1 | head -n 1) || true
   [[ -z $unsupported ]] || reject "$(quoted "$3") contains a special file or a broken link: $unsupported; remove it"
+  outside=$(find_outside_file "$3" "$MODELS_DIR")
+  [[ -z $outside ]] || reject "$(quoted "$outside") is $(quoted "$(real_path "$outside")"), which is hidden or not in" \
+    "$(quoted "$MODELS_DIR"); an image contains only files from there: copy the file, or remove the link"
+  hidden=$(find -L "$3" -name '.?*' -prune -print | head -n 5 | tr '\n' ' ') || true
+  [[ -z $hidden ]] || log "note: hidden files are not copied to the image: $hidden"
   case " ${TARGETS[*]:-} " in
     *" models/$4 "*) ;; # models with one base_path can share versions
     *)
@@ -72,13 +77,14 @@ fill_context() {
   trap '[[ -z $CONTEXT ]] || rm -rf -- "$CONTEXT"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  CONTEXT=$(mktemp -d "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
+  CONTEXT=$(mktemp -d -- "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
+  CONTEXT=$(absolute_directory "$CONTEXT")
   cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,server_config}.sh "$CONTEXT/"
   chmod 755 "$CONTEXT"/*.sh
   mkdir "$CONTEXT/models"
   for ((i = 0; i < ${#SOURCES[@]}; i++)); do
     mkdir -p -- "$CONTEXT/${TARGETS[i]%/*}"
-    cp -RL -- "${SOURCES[i]}" "$CONTEXT/${TARGETS[i]}" \
+    copy_model_files "${SOURCES[i]}" "$CONTEXT/${TARGETS[i]}" \
       || fail "cannot copy $(quoted "${SOURCES[i]}") to the build context; set TMPDIR to a directory with more space"
   done
   [[ $MODE == single ]] || "${CONFIG[@]}" >"$CONTEXT/models/models.config" || fail "cannot write models.config"
@@ -130,6 +136,7 @@ identify_build() {
 
 build_image() {
   local arguments
+  [[ -n $DRY_RUN ]] || require_docker
   identify_build
   arguments=(--tag "$IMAGE_NAME" "${LABELS[@]}" --build-arg "TF_SERVING_IMAGE=$TF_SERVING_IMAGE")
   arguments+=(--build-arg "MODE=$MODE" --build-arg "MODELS=$MODELS")
@@ -141,7 +148,6 @@ build_image() {
     print_command docker build "${arguments[@]}" "${TMPDIR:-/tmp}/tfserving-build.XXXXXX"
     return
   fi
-  require_docker
   fill_context
   run_docker_build "$IMAGE_NAME from $TF_SERVING_IMAGE with $MODELS" "${arguments[@]}" "$CONTEXT"
   case $MODE in

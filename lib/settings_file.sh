@@ -37,7 +37,7 @@ remembered_file() { embedded_file settings; }
 remember_settings() {
   local name value file
   file=$(remembered_file)
-  (umask 077 && : >"$file.new") || fail "cannot write $(quoted "$file.new")"
+  create_private "$file.new" || fail "cannot write $(quoted "$file.new")"
   for name in $SETTINGS; do
     case $name in CONTAINER_NAME | RUN_DIR) continue ;; esac # they lead to this file
     is_set "$name" || [[ $name == ENGINE || $name == MODE ]] || continue

@@ -3,8 +3,7 @@
 
 # lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
 lock_name() {
-  mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the state of servers, cannot be created;" \
-    "set RUN_DIR to another directory"
+  create_run_dir
   trap release_lock EXIT
   acquire_lock
 }

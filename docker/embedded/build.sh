@@ -42,7 +42,7 @@ main() {
   check_verbose
   split_docker_args
   require_docker
-  tar -C "$ROOT" --exclude=__pycache__ -cf - tfserving requirements.txt \
+  tar -C "$ROOT" --exclude=__pycache__ --exclude='.*' -cf - tfserving requirements.txt \
     -C "$DIRECTORY" Dockerfile tensorflow_model_server tf_serving_entrypoint.sh \
     | run_docker_build "$IMAGE_NAME from $PYTHON_IMAGE" --tag "$IMAGE_NAME" \
       --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" --build-arg "PACKAGES=$PACKAGES" ${WORDS[@]+"${WORDS[@]}"} -

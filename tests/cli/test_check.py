@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,30 @@ def test_succeeds_with_notes(run):
 )
 def test_rejects_a_file_that_is_not_readable(config, message, run):
     assert run(main, "--config", config) == (2, "", f"tfserving check: error: {message}")
+
+
+def test_rejects_a_config_that_could_block_or_never_end(run):
+    os.mkfifo("fifo")
+    for config in ("fifo", "/dev/zero"):
+        status, out, err = run(main, "--config", config)
+        assert (status, out) == (2, "")
+        assert err == f"tfserving check: error: {config} is not a regular file; give the path of one\n"
+    with open("sparse", "wb") as file:
+        file.truncate(2**24 + 1)
+    status, out, err = run(main, "--config", "sparse")
+    assert (status, out) == (2, "")
+    assert err == "tfserving check: error: sparse is too large for a config (at most 16777216 bytes)\n"
+
+
+def test_reads_a_config_from_standard_input():
+    command = [sys.executable, "-m", "tfserving", "check", "--config", "/dev/stdin"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, input=TEXT, cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with open("/dev/zero") as zeros:
+        done = subprocess.run(command, stdin=zeros, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "/dev/stdin is too large for a config" in done.stderr
 
 
 def test_accepts_comments_in_other_encodings(run):

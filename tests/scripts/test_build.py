@@ -256,16 +256,84 @@ class TestContext:
         assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}
         assert stat.S_IMODE((model / "1" / "saved_model.pb").stat().st_mode) == 0o600
 
-    def test_resolves_links(self, checkout: Any, tmp_path: Path) -> None:
+    def test_resolves_links_in_models_dir(self, checkout: Any, tmp_path: Path) -> None:
         model = checkout.add_version("real", 5)
         (checkout.models / "digits").mkdir()
         (checkout.models / "digits" / "8").symlink_to(checkout.models / "real" / "5")
-        (tmp_path / "vocabulary").write_text("words")
-        (checkout.models / "real" / "5" / "assets").symlink_to(tmp_path / "vocabulary")
-        checkout.run("build.sh")
-        assert context(checkout)["models/digits/8/assets"] == "-rw-r--r--"
+        (checkout.models / "vocabulary").write_text("words")
+        (model / "5" / "assets").mkdir()
+        (model / "5" / "assets" / "a b.txt").symlink_to("../../../vocabulary")
+        (model / "5" / "assets" / "second").symlink_to("a b.txt")
+        checkout.models.rename(tmp_path / "elsewhere")
+        checkout.models.symlink_to(tmp_path / "elsewhere")
+        result = checkout.run("build.sh")
+        assert result.code == 0, result.err
+        assert context(checkout)["models/digits/8/assets/a b.txt"] == "-rw-r--r--"
+        assert (checkout.world / "context/models/digits/8/assets/second").read_text() == "words"
         copied = (checkout.world / "context/models/digits/8/saved_model.pb").read_bytes()
         assert copied == (model / "5" / "saved_model.pb").read_bytes()
+
+    @pytest.mark.parametrize(
+        "kind", ["file", "relative", "directory", "nested", "chain", "version", "hidden", "newline"]
+    )
+    @pytest.mark.parametrize("script", ["build.sh", "build_ensemble.sh"])
+    def test_rejects_links_that_leave_models_dir(
+        self, checkout: Any, tmp_path: Path, script: str, kind: str
+    ) -> None:
+        secret = tmp_path / "home" / "id_rsa"
+        secret.parent.mkdir()
+        secret.write_text("secret")
+        version = checkout.add_version("digits", 1) / "1"
+        checkout.add_version("half", 1)
+        checkout.add_config()
+        link = version / "assets"
+        if kind == "file":
+            link.symlink_to(secret)
+        elif kind == "relative":
+            link.symlink_to(os.path.relpath(secret, version))
+        elif kind == "directory":
+            link.symlink_to(secret.parent)
+        elif kind == "nested":  # a link inside that leads to a directory with a link outside
+            (checkout.models / "shared").mkdir()
+            (checkout.models / "shared" / "key").symlink_to(secret)
+            link.symlink_to("../../shared")
+            link = link / "key"
+        elif kind == "chain":
+            (checkout.models / "hop").symlink_to(secret)
+            link.symlink_to("../../hop")
+        elif kind == "version":
+            version.rename(tmp_path / "1")
+            version.symlink_to(tmp_path / "1")
+            link = version
+        elif kind == "hidden":
+            (checkout.models / ".git").mkdir()
+            (checkout.models / ".git" / "config").write_text("secret")
+            link.symlink_to("../../.git/config")
+        else:
+            (version / "x").write_text("")
+            (version / "x\n").symlink_to(secret)
+            link.symlink_to("x\n")
+        rejection = checkout.run(script).rejection
+        assert "which is hidden or not in" in rejection
+        assert kind == "newline" or str(link) in rejection
+        assert checkout.calls() == []
+
+    def test_skips_hidden_files(self, checkout: Any) -> None:
+        version = checkout.add_version("digits", 1) / "1"
+        (version / ".git").mkdir()
+        (version / ".git" / "config").write_text("secret")
+        (version / ".env").symlink_to("/etc/passwd")
+        (version / "assets").mkdir()
+        (version / "assets" / ".hidden").write_text("secret")
+        (version / "assets" / "vocabulary").write_text("words")
+        result = checkout.run("build.sh")
+        assert result.code == 0, result.err
+        assert [name for name in context(checkout) if name.startswith("models/")] == [
+            "models/digits/1/assets/vocabulary",
+            "models/digits/1/saved_model.pb",
+        ]
+        (note,) = [line for line in result.err.splitlines() if "hidden files are not copied" in line]
+        assert f"{version}/.env " in note
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_is_removed_after_a_signal(self, checkout: Any, number: int) -> None:

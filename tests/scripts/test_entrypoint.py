@@ -225,6 +225,19 @@ class TestRejects:
         assert code == 2
         assert err.startswith(f"tfserving-entrypoint: error: {message.format(tmp_path)}")
 
+    @pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+    def test_a_config_that_is_not_a_regular_file(self, run: Run, tmp_path: Path, kind: str) -> None:
+        config = tmp_path / "models" / "models.config"
+        if kind == "fifo":
+            os.mkfifo(config)
+        elif kind == "directory":
+            config.mkdir()
+        else:
+            config.symlink_to("/dev/zero")
+        code, err = run(MODE="multi").wait()
+        assert code == 2
+        assert f"{config} is not a regular file; mount a models.config there" in err
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_unreadable_models(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "models" / "digits").chmod(0)

@@ -45,7 +45,8 @@ def export_saved_model(
         source: a Keras 3 model; a `tf.Module`, whose functions with an input_signature become signatures,
             `__call__` or the only one the default; a `tf.function` with an input_signature or a concrete
             function; or the path of a `.keras` or `.h5` file or of a SavedModel. A SavedModel is copied file
-            by file unless it is renamed or gets `image_bytes`.
+            by file, except for hidden files, unless it is renamed or gets `image_bytes`; a link that leaves
+            its directory is rejected.
         name: name of the model and of its directory.
         version: number of the version; None for the next one, 1 for a new model.
         models_dir: the model repository; created if necessary.
@@ -60,7 +61,8 @@ def export_saved_model(
 
     Raises:
         InvalidInputError: an argument is not valid.
-        RepositoryError: the version exists, or cannot be written.
+        RepositoryError: the version exists or cannot be written, or a link in a SavedModel leaves its
+            directory.
         ExportError: TensorFlow cannot load, save or run the model; or it calls Python functions, which are
             not part of a SavedModel.
         After any exception, also an interrupt, nothing of the version is left on disk.

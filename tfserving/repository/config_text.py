@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -19,6 +19,12 @@ from tfserving.repository import text_positions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
 from tfserving.wire import messages
+
+# lib/checks.sh has the same limit. A file without an end, such as a device, must not fill the memory.
+MAX_BYTES = 16 * 1024 * 1024
+
+# Pipes that are open already, so that reading cannot block in open(2).
+_STANDARD_INPUT = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 _BYTE_ORDER_MARK = "\ufeff"
 # As `read_config_text` decodes them.
@@ -60,8 +66,9 @@ def read_config_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
         OSError: the file is not readable.
+        ConfigError: it is not a regular file or standard input, or it is larger than `MAX_BYTES`.
     """
-    return Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    return _read_bytes(path).decode("utf-8", "surrogateescape")
 
 
 def is_json(text: str) -> bool:
@@ -100,12 +107,25 @@ def read_text_file(path: str | os.PathLike[str], message: Any, label: str) -> An
     """Parse a file in protobuf text format into `message` and return it; `label` names the file in errors.
 
     Raises:
-        ConfigError: the file cannot be read or does not parse.
+        ConfigError: the file cannot be read or does not parse, is not a regular file, or is larger than
+            `MAX_BYTES`.
     """
     try:
-        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
+        return text_format.Parse(_read_bytes(path).decode("utf-8"), message)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ConfigError(f"{label}: {error}") from error
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    # A FIFO without a writer would block in open(2).
+    mode = stat.S_IFMT(os.stat(path).st_mode)
+    if mode not in (stat.S_IFREG, stat.S_IFDIR) and os.fspath(path) not in _STANDARD_INPUT:
+        raise ConfigError(f"{os.fspath(path)} is not a regular file; give the path of one")
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{os.fspath(path)} is too large for a config (at most {MAX_BYTES} bytes)")
+    return content
 
 
 def format_message(message: Any) -> str:
