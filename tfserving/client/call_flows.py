@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import UNSET, Retry, Timeout, is_encodable
+from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
 from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
@@ -121,7 +121,7 @@ class CallFlows:
         server rejects, is an error only after the signature was fetched again; if it changed, the call is
         made once more.
         """
-        names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        names = () if outputs is None else names_of(outputs, "outputs")
         deadline = self._deadline(timeout)
         cached = self._cache.get(_cache_key(spec))
         is_new = cached is None
@@ -155,17 +155,18 @@ class CallFlows:
     def multi_inference(
         self,
         examples: Sequence[Features],
-        signatures: Sequence[str],
+        signatures: str | Sequence[str],
         spec: ModelSpec,
         context: Features | None,
         timeout: Timeout,
     ) -> Flow[Inference]:
+        names = names_of(signatures, "signatures")
         deadline = self._deadline(timeout)
         cached = self._cache.get(_cache_key(spec))
-        if cached is None or any(name not in cached.signatures for name in signatures):
+        if cached is None or any(name not in cached.signatures for name in names):
             cached = yield from self._fetch_signatures(spec, deadline)
         tasks = []
-        for name in signatures:
+        for name in names:
             method = choose_signature(cached.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
@@ -234,7 +235,8 @@ class CallFlows:
 
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._timeout if timeout is UNSET else timeout
-        return None if seconds is None else self._clock() + seconds
+        check_timeout(seconds)
+        return None if seconds is None else self._clock() + float(seconds)
 
     def _fetch_signatures(self, spec: ModelSpec, deadline: float | None) -> Flow[CachedSignatures]:
         request = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))

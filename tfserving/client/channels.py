@@ -25,8 +25,10 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
     """The channel's gRPC options.
 
     Raises:
-        InvalidInputError: TLS to several hosts without `Tls.server_name`.
+        InvalidInputError: TLS to several hosts without `Tls.server_name`, or an invalid count.
     """
+    if not isinstance(count, int) or count < 1:
+        raise InvalidInputError(f"channels={count!r} is not valid; pass 1 or more")
     options: list[Option] = [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
@@ -134,8 +136,6 @@ class Channels:
         count: int,
         owner: Callable[[], Hashable] | None = None,
     ) -> None:
-        if count < 1:
-            raise InvalidInputError(f"channels={count} is not valid; pass 1 or more")
         self._targets = targets
         self._connect = connect
         self._count = count

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
-from tfserving.client.features import Features, check_examples, values_of
+from tfserving.client.features import Features, check_context, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for, encoding_error
 from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
@@ -156,7 +156,7 @@ def _of_examples(
 ) -> Request[T]:
     body: dict[str, Any] = {"signature_name": spec.signature} if spec.signature else {}
     if context is not None:
-        body["context"] = _features(context)
+        body["context"] = _features(check_context(context))
     body["examples"] = [_features(features) for features in check_examples(examples)]
     decode = partial(_read, lambda response: read(response["results"]))
     return Request(f"{_path(spec)}:{verb}", encode_json(body, plain=False), decode, spec.name)
