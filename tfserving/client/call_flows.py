@@ -15,7 +15,13 @@ from tfserving.client.inputs import choose_signature
 from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
-from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
+from tfserving.errors import (
+    DeadlineError,
+    ExhaustedError,
+    InvalidInputError,
+    NotFoundError,
+    TfServingError,
+)
 from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
@@ -266,7 +272,10 @@ class CallFlows:
             try:
                 response = yield request
                 break
+            except MemoryError as error:
+                raise self._make_memory_error(request) from error
             except TfServingError as error:
+                self._add_context(error, request.model)
                 failures += 1
                 pause = self._retry.pause(failures, self._rng())
                 is_late = deadline is not None and self._clock() + pause >= deadline
@@ -275,9 +284,18 @@ class CallFlows:
             yield Pause(pause)
         try:
             return request.decode(response)
+        except MemoryError as error:
+            raise self._make_memory_error(request) from error
         except TfServingError as error:
             self._add_context(error, request.model)
             raise
+
+    def _make_memory_error(self, request: Request[Any]) -> ExhaustedError:
+        error = ExhaustedError(
+            "the response does not fit in memory; pass smaller inputs, or run the client with more memory"
+        )
+        self._add_context(error, request.model)
+        return error
 
     def _add_context(self, error: TfServingError, model: str | None) -> None:
         """Add address and model to an error that was raised without them."""

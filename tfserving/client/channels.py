@@ -21,7 +21,9 @@ _RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 1.0
 Option = tuple[str, Any]
 
 
-def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, count: int) -> list[Option]:
+def options_for(
+    targets: Targets, keepalive: Keepalive | None, tls: Tls | None, count: int, max_response_bytes: int | None
+) -> list[Option]:
     """The channel's gRPC options.
 
     Raises:
@@ -30,7 +32,7 @@ def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, 
     if not isinstance(count, int) or count < 1:
         raise InvalidInputError(f"channels={count!r} is not valid; pass 1 or more")
     options: list[Option] = [
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", -1 if max_response_bytes is None else max_response_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # gRPC's connection timeout

@@ -21,6 +21,7 @@ DEFAULT_REST_PORT = 8501
 CONNECT_TIMEOUT = 5.0
 # The longest timeout in seconds: the operating system's limit for a socket is 24 days.
 MAX_TIMEOUT = 1_000_000.0
+DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
 _KEY = re.compile(r"[a-z0-9_.-]+")
 _VALUE = re.compile(r"[ -~]*")
@@ -150,6 +151,15 @@ def check_timeout(value: object) -> None:
         check_seconds(value, "timeout")
     except InvalidInputError as error:
         raise InvalidInputError(f"{error}; pass None for no limit") from None
+
+
+def check_max_bytes(value: object) -> None:
+    """Raise InvalidInputError unless the value is a valid `max_response_bytes`."""
+    if value is not None and not (_is_number(value) and isinstance(value, int) and 0 < value < 2**31):
+        raise InvalidInputError(
+            f"max_response_bytes={value!r} is not a number of bytes from 1 to {2**31 - 1}; "
+            "pass None for no limit"
+        )
 
 
 def names_of(value: Any, name: str) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ _PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
 _HINTS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
     _TOO_MANY_PINGS: "for calls longer than three minutes, pass keepalive=Keepalive(interval=300)",
+    "client: received message larger": "pass a larger max_response_bytes=, or None for no limit",
+    "decompressed message larger": "for a larger response, pass max_response_bytes=",
     "connect an http1.x server": "this is a port for HTTP; the default port for gRPC is 8500",
     "socket closed": "if the server uses TLS on this port, pass tls=Tls(); else check that it is running",
     NOT_HTTP: "this is not a port for HTTP; the default port for REST is 8501",
