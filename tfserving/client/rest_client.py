@@ -40,7 +40,7 @@ class TfRestClient(RestTransport, BlockingClient):
         model_name: the default model of the calls.
         timeout: default timeout of the calls in seconds; None for no limit.
         retry: when to retry.
-        tls: for https; certificates as with gRPC.
+        tls: for https; certificates as with gRPC. Addresses that begin with http:// are rejected.
         metadata: headers to send with each call, or a function that returns them.
         proxy: URL of an HTTP proxy, None for direct connections; by default as in the environment
             (http_proxy, https_proxy, all_proxy, no_proxy), except for loopback addresses.
