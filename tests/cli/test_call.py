@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfserving.cli import call
+from tfserving.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +152,17 @@ def test_prints_signatures_and_status(run, service):
 def test_sends_the_token(run, service):
     run("--status", "--token", "abc")
     assert service.metadata[-1]["authorization"] == "Bearer abc"
+
+
+def test_escapes_control_characters_of_the_server(run, service):
+    argv = ['["\\u009b2J\\u007f"]', "--signature", "string"]
+    assert run(*argv)[1] == 'y: string (1,)\n["\\u009b2J\\u007f"]\n'
+    assert run(*argv, "--json")[1] == '{"y": ["\\u009b2J\\u007f"]}\n'
+    service.failures = [InvalidInputError("a\x1b[2J\nb")]
+    assert r"a\u001b[2J\nb" in run("--status")[2]
+    odd = service.models["half"][2].signatures["serving_default"]
+    odd.inputs["x"].name = "x\x1b[2J:0"
+    assert r"x\u001b[2J:0" in run("--show")[1]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])

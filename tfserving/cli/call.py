@@ -13,6 +13,7 @@ from tfserving.cli.call_outputs import arrays_as_json, arrays_as_text, status_as
 from tfserving.cli.command import new_parser, run_command
 from tfserving.client.inputs import choose_signature
 from tfserving.client.options import DEFAULT_REST_PORT, DEFAULT_RPC_PORT, DEFAULT_TIMEOUT, Tls
+from tfserving.client.printable import escape_unprintable
 from tfserving.errors import InvalidInputError
 from tfserving.wire.signatures import describe
 
@@ -101,12 +102,12 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
     with _open_client(arguments) as model:
         if arguments.status:
             versions = model.status(version=arguments.version)
-            print((status_as_json if arguments.json else status_as_text)(versions))
+            _print((status_as_json if arguments.json else status_as_text)(versions))
         elif inputs is None:
             signatures = model.metadata(version=arguments.version, label=arguments.label)
             if arguments.signature:
                 signatures = {arguments.signature: choose_signature(signatures, arguments.signature)}
-            print(describe(signatures))
+            _print(describe(signatures))
             if not arguments.show:
                 print(f"\nTo send a request: {prog} NAME=JSON ... (see --help)")
         else:
@@ -117,7 +118,12 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
                 signature=arguments.signature,
                 outputs=arguments.output,
             )
-            print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+            _print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+
+
+def _print(text: str) -> None:
+    # names and values come from the server, and could contain the commands of a terminal
+    print(escape_unprintable(text, keep="\n"))
 
 
 def _open_client(arguments: argparse.Namespace) -> BlockingClient:

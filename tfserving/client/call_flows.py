@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
 from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
+from tfserving.client.printable import escape_unprintable
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
 from tfserving.errors import (
@@ -233,7 +234,8 @@ class CallFlows:
         versions = yield from self._request(self._codec.status(spec), until, retry=False)
         if not any(version.state == "AVAILABLE" for version in versions):
             return "; ".join(
-                f"version {one.version} {one.state} {one.error_message}".rstrip() for one in versions
+                escape_unprintable(f"version {one.version} {one.state} {one.error_message}".rstrip())
+                for one in versions
             )
         if spec.label is not None:  # the status ignores labels, metadata does not
             yield from self._request(self._codec.metadata(spec), until, retry=False)

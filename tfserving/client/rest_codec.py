@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from tfserving.client.features import Features, check_context, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for, encoding_error
+from tfserving.client.printable import escape_unprintable
 from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, Inference, VersionStatus
@@ -174,7 +175,8 @@ def _read_metadata(response: Any) -> dict[str, Signature]:
     try:
         json_format.ParseDict(response["metadata"]["signature_def"], found, ignore_unknown_fields=True)
     except json_format.ParseError as error:
-        raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {error}") from error
+        reason = escape_unprintable(str(error))
+        raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {reason}") from error
     return signatures_of(found.signature_def)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tfserving.client.printable import escape_unprintable
 from tfserving.errors import TfServingError, error_class_for
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def make_error(
 
     Args:
         code: e.g. "NOT_FOUND".
-        text: the message of the server, or of the transport.
+        text: the message of the server, or of the transport. The error shows it with control characters
+            escaped; its `server_message` is unchanged.
         address: of the server.
         model: of the call.
         from_server: whether the server sent the text.
@@ -70,7 +72,8 @@ def make_error(
         if _PROXY_AUTHENTICATION.search(lower):
             code = "UNAUTHENTICATED"
     hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), hints.get(code))
-    message = f"{address}{via}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
+    shown = escape_unprintable(text) or "no message"
+    message = f"{address}{via}{about}: {code}: {shown}{f' ({hint})' if hint else ''}"
     return error_class_for(code)(
         message, code=code, address=address, model=model, server_message=text if from_server else None
     )
