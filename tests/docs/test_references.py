@@ -69,6 +69,7 @@ def variables() -> set[str]:
     found |= image_variables().keys()
     tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     found |= {name for text in tests for name in re.findall(r'os\.environ\.get\("(TFSERVING_\w+)"', text)}
+    found |= set(re.findall(r"\$(TFSERVING_\w+)", help_of("tfserving call")))
     return found | settings().keys() | {"IMAGE_NAME"}
 
 
