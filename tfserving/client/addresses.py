@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, UnavailableError
@@ -50,10 +51,8 @@ def split_addresses(address: str | Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: there are none, or one of them is not a str.
     """
-    if isinstance(address, str):
-        given = address.split(",")
-    else:
-        given = [address] if address is None or isinstance(address, (int, bytes)) else list(address)
+    given: Any = address.split(",") if isinstance(address, str) else address
+    given = [given] if given is None or isinstance(given, (int, bytes)) else list(given)
     for part in given:
         if not isinstance(part, str):
             what = "None" if part is None else f"of type {type(part).__name__}"
