@@ -74,8 +74,9 @@ export_settings() {
 
 make_models() {
   local directory=$MODELS_DIR
-  [[ $directory != "$ROOT"/* ]] || directory=${directory#"$ROOT"/} # shorter in the output
-  (cd "$ROOT" && "$PYTHON" -m examples.make_models "--models-dir=$directory") \
+  # Shorter in the output, unless it would become an option.
+  [[ $directory != "$ROOT"/[!-]* ]] || directory=${directory#"$ROOT"/}
+  (cd "$ROOT" && "$PYTHON" -m examples.make_models --models-dir "$directory") \
     || fail "cannot create the example models; the error is above"
 }
 

@@ -14,6 +14,7 @@ TARGETS=() # their paths in the context, models/…/VERSION
 CONFIG=()  # the command that prints the models.config to bake; empty for one model
 MODELS=''  # a summary for labels and messages: "digits:1,2 flowers:7"
 LABELS=()  # the arguments that record the contents, as labels and as a tag
+BASE=()    # the arguments that record the base image, as a label
 DRY_RUN=''
 
 # parse_build_arguments ARG...: the command line of build.sh and build_ensemble.sh.
@@ -134,6 +135,36 @@ identify_build() {
   LABELS+=(--label "org.opencontainers.image.created=$created")
 }
 
+# identify_base IMAGE: sets BASE to the argument of `docker build` that records what IMAGE is at this moment: its
+# digest in the registry, or its ID if it was never pushed or pulled. A dry run does not look it up.
+identify_base() {
+  local image=$1 found id entry name=${1%@*}
+  if [[ $image == *@* ]]; then
+    BASE=(--label "org.opencontainers.image.base.digest=${image##*@}")
+    return
+  fi
+  [[ -z $DRY_RUN ]] || return 0
+  case " ${WORDS[*]:-}" in
+    *' --platform'*) ;; # docker build pulls the right one
+    *' --pull'*) pull_base "$image" ;;
+    *) docker image inspect --format '{{.Id}}' "$image" >/dev/null 2>&1 || pull_base "$image" ;;
+  esac
+  found=$(docker image inspect --format '{{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$image" 2>/dev/null) || return 0
+  id=${found%% *}
+  BASE=(--label "tfserving.base.id=$id")
+  case ${name##*/} in *:*) name=${name%:*} ;; esac
+  name=${name#docker.io/} name=${name#library/}
+  for entry in ${found#"$id"}; do
+    [[ ${entry%@*} != "$name" ]] || BASE=(--label "org.opencontainers.image.base.digest=${entry##*@}")
+  done
+}
+
+# pull_base IMAGE: if it fails, docker build reports why.
+pull_base() {
+  log "pulling $1"
+  docker pull "$1" >/dev/null 2>&1 || true
+}
+
 build_image() {
   local arguments
   [[ -n $DRY_RUN ]] || require_docker
@@ -142,7 +173,8 @@ build_image() {
   arguments+=(--build-arg "MODE=$MODE" --build-arg "MODELS=$MODELS")
   [[ $MODE == multi ]] || arguments+=(--build-arg "MODEL_NAME=$MODEL_NAME")
   split_docker_args
-  arguments+=(${WORDS[@]+"${WORDS[@]}"})
+  identify_base "$TF_SERVING_IMAGE"
+  arguments+=(${BASE[@]+"${BASE[@]}"} ${WORDS[@]+"${WORDS[@]}"})
   if [[ -n $DRY_RUN ]]; then
     log "dry run: nothing is built; the context would contain ${TARGETS[*]}${CONFIG[*]:+ models/models.config}"
     print_command docker build "${arguments[@]}" "${TMPDIR:-/tmp}/tfserving-build.XXXXXX"

@@ -43,7 +43,16 @@ NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT"}
 # In tf_rpc_client.py, for users to edit.
 EDITABLE_CONSTANTS = {"RPC_ADDRESS", "REST_ADDRESS"}
-FOREIGN_FLAGS = {"--init", "--user", "--memory", "--pids-limit", "--check", "--platform", "--strict", "--ipc"}
+FOREIGN_FLAGS = {
+    "--init",
+    "--user",
+    "--pids-limit",
+    "--output-file",
+    "--check",
+    "--platform",
+    "--strict",
+    "--ipc",
+}
 
 # Messages of tensorflow_model_server, gRPC and Docker.
 FOREIGN_MESSAGES = (

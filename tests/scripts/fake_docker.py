@@ -279,6 +279,11 @@ def main(arguments: list[str]) -> None:
             info(state)
         case ["build", *rest]:
             build(state, rest)
+        case ["image", "inspect", "--format", template, reference] if ".Id" in template:
+            bases = state.get("bases", {reference: "sha256:0"})
+            print(bases.get(reference) or fail(f"Error: No such image: {reference}"))
+        case ["pull", reference]:
+            save({**state, "bases": {reference: state["registry"][reference]}})
         case ["image", "inspect", "--format", _, reference]:
             inspect_image(state, reference)
         case ["container", "inspect", "--format", template, name]:

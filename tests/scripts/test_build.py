@@ -36,7 +36,7 @@ def models_argument(command: list[str]) -> str:
 
 
 def without_identity(command: list[str]) -> list[str]:
-    """The arguments without the labels and the tag that record the time and the revision."""
+    """The arguments without the labels and the tag that record the time, the revision and the base image."""
     start = command.index("--tag") + 2
     assert command[start] == "--tag"
     assert [word.partition("=")[0] for word in command[start + 2 : start + 8]] == [
@@ -44,7 +44,9 @@ def without_identity(command: list[str]) -> list[str]:
         *("--label", "org.opencontainers.image.revision"),
         *("--label", "org.opencontainers.image.created"),
     ]
-    return command[:start] + command[start + 8 :]
+    rest = command[:start] + command[start + 8 :]
+    base = [index for index, word in enumerate(rest) if word.startswith("tfserving.base.id=")]
+    return [word for index, word in enumerate(rest) if index not in base and index + 1 not in base]
 
 
 def labels(command: list[str]) -> dict[str, str]:
@@ -227,6 +229,56 @@ class TestVersions:
     def test_selects_the_largest_possible_version(self, checkout: Any) -> None:
         checkout.add_version("digits", 9223372036854775807, 10)
         assert models_argument(checkout.run("build.sh", "--dry-run").command) == "digits:9223372036854775807"
+
+
+class TestBaseImage:
+    ID, DIGEST, OTHER = (f"sha256:{character * 64}" for character in "abc")
+
+    def base_labels(self, checkout: Any, **variables: str) -> list[str]:
+        checkout.add_version("digits", 1)
+        result = checkout.run("build.sh", **variables)
+        assert result.code == 0, result.err
+        (command,) = checkout.calls("build")
+        found = [word for word in command if ".base." in word]
+        assert all(command[command.index(word) - 1] == "--label" for word in found)
+        return found
+
+    @pytest.mark.parametrize(
+        ("reference", "name"),
+        [
+            (BASE, "tensorflow/serving"),
+            (f"docker.io/{BASE}", "tensorflow/serving"),
+            ("host.example:5000/serving:1", "host.example:5000/serving"),
+            ("host.example:5000/serving", "host.example:5000/serving"),
+        ],
+    )
+    def test_records_the_digest(self, checkout: Any, reference: str, name: str) -> None:
+        found = f"{self.ID} me/copy@{self.OTHER} {name}@{self.DIGEST}"
+        checkout.change(bases={reference: found})
+        labels = self.base_labels(checkout, TF_SERVING_IMAGE=reference)
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+        assert checkout.calls("pull") == []
+
+    def test_pulls_a_missing_image_to_know_its_digest(self, checkout: Any) -> None:
+        checkout.change(bases={}, registry={BASE: f"{self.ID} tensorflow/serving@{self.DIGEST}"})
+        assert self.base_labels(checkout) == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+
+    def test_pulls_a_newer_image_if_docker_build_does(self, checkout: Any) -> None:
+        checkout.change(
+            bases={BASE: f"{self.ID} tensorflow/serving@{self.OTHER}"},
+            registry={BASE: f"{self.ID} tensorflow/serving@{self.DIGEST}"},
+        )
+        labels = self.base_labels(checkout, DOCKER_ARGS="--pull")
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+
+    def test_records_the_id_of_an_image_without_a_digest(self, checkout: Any) -> None:
+        checkout.change(bases={"mine": self.ID})
+        assert self.base_labels(checkout, TF_SERVING_IMAGE="mine") == [f"tfserving.base.id={self.ID}"]
+
+    def test_records_the_digest_that_the_user_gave(self, checkout: Any) -> None:
+        labels = self.base_labels(checkout, TF_SERVING_IMAGE=f"{BASE}@{self.DIGEST}")
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+        assert [call[0] for call in checkout.calls()] == ["build"]
 
 
 class TestContext:
@@ -512,4 +564,6 @@ def test_image_references_follow_the_grammar(checkout: Any, locale: str) -> None
 def test_accepts_a_base_image_with_a_digest(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     base = f"{BASE}@sha256:{'0a' * 32}"
-    assert f"TF_SERVING_IMAGE={base}" in checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command
+    command = checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command
+    assert f"TF_SERVING_IMAGE={base}" in command
+    assert f"org.opencontainers.image.base.digest=sha256:{'0a' * 32}" in command

@@ -110,7 +110,7 @@ def test_the_code_uses_every_variable_of_a_script(script: str) -> None:
 
 
 def test_requirements_and_image_have_the_same_tensorflow_version() -> None:
-    pinned = re.search(r"^tensorflow==(.+)$", (ROOT / "requirements.txt").read_text(), re.M)
+    pinned = re.search(r"^tensorflow==(\S+)", (ROOT / "requirements.txt").read_text(), re.M)
     assert pinned is not None
     assert settings()["TF_SERVING_IMAGE"] == f"tensorflow/serving:{pinned[1]}"
 
