@@ -131,12 +131,14 @@ class Server:
             reload=self._core.reload,
             tensor_content=options.grpc.tensor_content,
             observers=observability.observers,
+            limits=options.limits,
         )
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
         self._has_page = observability.page is not None
         self._rest_runner = make_rest_runner(
             service,
             options.rest,
+            limits=options.limits,
             shutdown_timeout=GRACE_SECONDS,
             observers=observability.observers,
             page=observability.page,
