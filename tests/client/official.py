@@ -101,10 +101,10 @@ def compare_codec() -> None:
         call = predict.decode_request(request.SerializeToString())
         assert spec == call.spec == ModelSpec("m", None, "stable")
         assert call.outputs == ("a",)
-        assert outputs.keys() == call.inputs.keys() == arrays.keys()
+        assert outputs.keys() == call.read().keys() == arrays.keys()
         for name, array in arrays.items():
             assert equal(outputs[name], as_received(array)), name
-            assert equal(call.inputs[name], as_received(array)), name
+            assert equal(call.read()[name], as_received(array)), name
 
     @many
     @given(ARRAYS.filter(lambda array: not array.dtype.names))  # the op does not support quantized dtypes

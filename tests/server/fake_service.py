@@ -130,14 +130,14 @@ class Running:
 
 
 @contextmanager
-def serve(service, options=None):
+def serve(service, options=None, limits=None):
     """Runs the REST API for a service until the end of the block."""
     started, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     ports = []
 
     async def main():
-        runner = make_rest_runner(service, options or RestOptions(), shutdown_timeout=0.1)
+        runner = make_rest_runner(service, options or RestOptions(), limits=limits, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])

@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s --model_config_file=FILE [--FLAG=VALUE ...]\n"
         "       %(prog)s --model_base_path=DIR [--model_name=NAME] [--FLAG=VALUE ...]",
         description="Serve SavedModels with the gRPC and REST APIs of tensorflow_model_server. The flags are "
-        "those of tensorflow_model_server 2.20, and --host, --models_dir and --access_log.",
+        "those of tensorflow_model_server 2.20, and "
+        + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.own)
+        + ".",
         epilog="These flags of tensorflow_model_server are ignored: "
         + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.support == "ignored"),
         allow_abbrev=False,

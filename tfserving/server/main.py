@@ -28,6 +28,7 @@ from tfserving.server.core.servable import Loader
 from tfserving.server.core.server_core import ServerCore
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
+from tfserving.server.log_format import LogFormatter
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observability import Observability
 from tfserving.server.ports import BoundPort, bind
@@ -55,11 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.print_version:
         print(f"TensorFlow Serving toolkit {__version__} (embedded server)")
         return 0
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in options.ignored:
         log.warning("--%s has no effect in the embedded server", name)
     # The startup messages of TensorFlow hide those of the server.
@@ -132,12 +131,14 @@ class Server:
             reload=self._core.reload,
             tensor_content=options.grpc.tensor_content,
             observers=observability.observers,
+            limits=options.limits,
         )
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
         self._has_page = observability.page is not None
         self._rest_runner = make_rest_runner(
             service,
             options.rest,
+            limits=options.limits,
             shutdown_timeout=GRACE_SECONDS,
             observers=observability.observers,
             page=observability.page,

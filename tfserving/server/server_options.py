@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfserving.wire.limits import FillLimit
+
 CPUS = os.cpu_count() or 1
 
 
@@ -261,6 +263,32 @@ class ObservabilityOptions:
 
 
 @dataclass(frozen=True)
+class LimitOptions:
+    """What callers can occupy."""
+
+    max_filled_bytes: int = _flag(
+        "max_filled_bytes",
+        FillLimit.bytes,
+        "Maximum bytes of the tensors of a gRPC request that have fewer values than their shapes; their "
+        "missing values repeat the last one.",
+        own=True,
+    )
+    max_body_bytes: int = _flag(
+        "rest_api_max_body_bytes",
+        100 << 20,
+        "Maximum bytes of the body of a REST request, as sent and after decompression.",
+        own=True,
+    )
+    max_json_values: int = _flag(
+        "rest_api_max_json_values",
+        1 << 23,
+        "Maximum number of values in the body of a REST request: numbers, strings and keys count as 1, lists "
+        "and objects as 4. Does not apply to the numbers of a single rectangular array.",
+        own=True,
+    )
+
+
+@dataclass(frozen=True)
 class ServerOptions:
     """All options of the server. `ServerOptions()` has the defaults.
 
@@ -281,5 +309,6 @@ class ServerOptions:
     observability: ObservabilityOptions = field(
         default_factory=ObservabilityOptions, metadata={"title": "observability"}
     )
+    limits: LimitOptions = field(default_factory=LimitOptions, metadata={"title": "limits"})
     print_version: bool = False
     ignored: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -12,15 +13,25 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
+from tfserving.errors import (
+    InvalidInputError,
+    ProtocolError,
+    TfServingError,
+    UnsupportedError,
+    release_frames,
+)
 from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import example_inference
+from tfserving.server.core.servable import Inputs
 from tfserving.server.futures import then
 from tfserving.server.request_context import GRPC, Observer, RequestContext
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import METADATA_FIELD, Prediction, Service
 from tfserving.server.worker_pool import run_in_new_thread
 from tfserving.wire import messages, predict, services
+from tfserving.wire.limits import FillLimit
 from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import Signature
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +56,7 @@ class GrpcApi:
         reload: applies a new configuration within the given number of seconds; None rejects ReloadConfig.
         tensor_content: whether responses have values in `tensor_content` rather than in repeated fields.
         observers: are notified of every request.
+        limits: bound what a request can allocate.
     """
 
     def __init__(
@@ -54,10 +66,12 @@ class GrpcApi:
         reload: Callable[[ServerConfig, float], None] | None = None,
         tensor_content: bool = False,
         observers: Sequence[Observer] = (),
+        limits: LimitOptions | None = None,
     ) -> None:
         self._service = service
         self._reload_config = reload
         self._tensor_content = tensor_content
+        self._fill_limit = FillLimit((limits or LimitOptions()).max_filled_bytes, "--max_filled_bytes")
         handlers: dict[str, Handler] = {
             services.PREDICT.path: self._predict,
             services.CLASSIFY.path: partial(self._infer, services.CLASSIFY, example_inference.classify),
@@ -91,8 +105,14 @@ class GrpcApi:
         except ProtocolError as error:
             context.requested_spec = ModelSpec(predict.peek_model(data))
             raise InvalidInputError(str(error)) from error
-        prediction = self._service.predict(context, request.spec, lambda _: request.inputs, request.outputs)
-        return then(prediction, self._encode)
+
+        def read(signature: Signature) -> Inputs:
+            try:
+                return request.read(signature, self._fill_limit)
+            except ProtocolError as error:
+                raise InvalidInputError(str(error)) from error
+
+        return then(self._service.predict(context, request.spec, read, request.outputs), self._encode)
 
     def _encode(self, prediction: Prediction) -> bytes:
         return predict.encode_response(
@@ -166,9 +186,15 @@ def _wrap(
                 return response
         except TfServingError as error:
             code, text = error.code, str(error)
+            release_frames(error)
         except Exception as error:
             log.exception("%s failed", method)
             code, text = "INTERNAL", f"{type(error).__name__}: {error}"
+            release_frames(error)
+        except asyncio.CancelledError as error:
+            release_frames(error)
+            raise
+        del data
         # Outside the except blocks: gRPC would log the error above as the cause of the one it raises.
         await grpc_context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), _shorten(text))
         raise AssertionError("abort() returned")

@@ -16,7 +16,7 @@ from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
 from tfserving.server.rest.instrumentation import instrument
 from tfserving.server.rest.rest_api import RestApi, json_response
-from tfserving.server.server_options import RestOptions
+from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Service
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def make_rest_runner(
     options: RestOptions,
     *,
     shutdown_timeout: float,
+    limits: LimitOptions | None = None,
     observers: Sequence[Observer] = (),
     page: Page | None = None,
 ) -> web.BaseRunner:
@@ -42,10 +43,11 @@ def make_rest_runner(
 
     Args:
         shutdown_timeout: seconds that `cleanup()` waits for requests in flight.
+        limits: bound what a request can allocate.
         observers: are notified of every request.
         page: is served beside the API, and not observed.
     """
-    handle = RestApi(service, options).handle
+    handle = RestApi(service, options, limits).handle
     return web.ServerRunner(
         _Server(instrument(handle, observers, page), request_factory=_request),
         shutdown_timeout=shutdown_timeout,
