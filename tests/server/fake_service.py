@@ -62,6 +62,9 @@ class FakeService:
 
     def _check(self, spec):
         self.specs.append(spec)
+        self.check_served(spec)
+
+    def check_served(self, spec):
         if spec.name != "m":
             raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
 
@@ -80,7 +83,7 @@ class FakeService:
         response.model_version_status.add(version=7, state=30).status.SetInParent()
         return response
 
-    async def run_in_worker(self, model, function, *args):
+    async def run_in_worker(self, model, size, function, *args):
         self.submitted += 1
         future = await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         return future.result()
@@ -130,14 +133,14 @@ class Running:
 
 
 @contextmanager
-def serve(service, options=None):
+def serve(service, options=None, limits=None):
     """Runs the REST API for a service until the end of the block."""
     started, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     ports = []
 
     async def main():
-        runner = make_rest_runner(service, options or RestOptions(), shutdown_timeout=0.1)
+        runner = make_rest_runner(service, options or RestOptions(), limits=limits, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])

@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s --model_config_file=FILE [--FLAG=VALUE ...]\n"
         "       %(prog)s --model_base_path=DIR [--model_name=NAME] [--FLAG=VALUE ...]",
         description="Serve SavedModels with the gRPC and REST APIs of tensorflow_model_server. The flags are "
-        "those of tensorflow_model_server 2.20, and --host, --models_dir and --access_log.",
+        "those of tensorflow_model_server 2.20, and "
+        + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.own)
+        + ".",
         epilog="These flags of tensorflow_model_server are ignored: "
         + ", ".join(f"--{flag.name}" for flag in FLAGS if flag.support == "ignored"),
         allow_abbrev=False,
@@ -120,6 +122,10 @@ def _find_error(options: ServerOptions) -> str:
             return f"--{flag}={port} is not a valid port (1-65535, or 0 to disable the API)"
     if listen.grpc_port and listen.grpc_port == listen.rest_port:
         return f"--port and --rest_api_port are both {listen.grpc_port}; give each API its own port"
+    for option in fields(options.limits):
+        flag, value = option.metadata["flag"].name, getattr(options.limits, option.name)
+        if value < 1 and not flag.endswith("_in_ms"):
+            return f"--{flag}={value} is not a valid limit; give 1 or more"
     if options.batching.parameters_file and not options.batching.enabled:
         return "--batching_parameters_file has no effect without --enable_batching; add it or omit the file"
     if runtime.session_parallelism and runtime.intra_op_parallelism and runtime.inter_op_parallelism:

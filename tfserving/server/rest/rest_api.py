@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -16,10 +17,11 @@ from tfserving.server import example_inference
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
+from tfserving.server.rest.arriving_bodies import ArrivingBodies
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
 from tfserving.server.rest.rest_paths import RestCall, RestMethod
-from tfserving.server.server_options import RestOptions
+from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
 from tfserving.wire.http_status import status_of
@@ -36,8 +38,9 @@ MIN_COMPRESSED_BYTES = 1 << 14
 class RestApi:
     """Handles HTTP requests. Every error is a JSON object with the key "error"."""
 
-    def __init__(self, service: Service, options: RestOptions) -> None:
+    def __init__(self, service: Service, options: RestOptions, limits: LimitOptions | None = None) -> None:
         self._service = service
+        self._bodies = ArrivingBodies(service, limits or LimitOptions())
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
@@ -67,7 +70,11 @@ class RestApi:
         if call.method is RestMethod.METADATA:
             return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
-        body = await _read_body(request)
+        if request.content.is_eof():
+            body = await _read_body(request)  # it arrived with the head
+        else:
+            with self._bodies.receive(request, call.spec) as arriving:
+                body = await _read_body(request, arriving.add)
         context.request_bytes = sum(map(len, body))
         return await self._infer(context, request, call, body)
 
@@ -82,7 +89,7 @@ class RestApi:
             future = self._run(context, call, body)
             return then(future, _compress) if accepts_gzip else future
 
-        running = self._service.run_in_worker(call.spec.name, run)
+        running = self._service.run_in_worker(call.spec.name, context.request_bytes, run)
         try:
             body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
@@ -139,8 +146,12 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _read_body(request: web.BaseRequest) -> list[bytes]:
-    """Reads the body in chunks: joining large ones would block the event loop."""
+async def _read_body(request: web.BaseRequest, add: Callable[[int], None] = lambda _: None) -> list[bytes]:
+    """Reads the body in chunks: joining large ones would block the event loop.
+
+    Args:
+        add: is called with the size of each chunk.
+    """
 
     async def read_piece() -> bytes:
         # readany() joins what has arrived, readchunk() does not; but HTTP chunks may be tiny
@@ -156,6 +167,7 @@ async def _read_body(request: web.BaseRequest) -> list[bytes]:
         chunks = []
         while not request.content.at_eof():
             chunks.append(await read_piece())
+            add(len(chunks[-1]))
         return chunks
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and request.transport is not None:
