@@ -1,5 +1,5 @@
-# TensorFlow Serving with one model, or a multi-model image. build.sh and build_ensemble.sh prepare the context and pass the
-# arguments, which have no defaults here: lib/settings.sh has them.
+# TensorFlow Serving with one model, or a multi-model image. build.sh and build_ensemble.sh prepare the context and
+# pass the arguments, which have no defaults here: lib/settings.sh has them.
 ARG TF_SERVING_IMAGE
 ARG MODE
 ARG MODEL_NAME

@@ -55,6 +55,8 @@ check_model_versions() {
 check_versions() {
   if find_python google.protobuf; then
     run_tfserving check "${SOURCES[@]}" >/dev/null || reject "nothing was built; fix the errors above"
+  else
+    log "note: graphs and variables are not checked, since no Python >= 3.10 with protobuf is in VENV=$VENV or on PATH"
   fi
 }
 

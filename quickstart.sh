@@ -32,8 +32,8 @@ source "$ROOT/lib/common.sh"
 source "$ROOT/lib/python.sh"
 # shellcheck source=lib/server_status.sh
 source "$ROOT/lib/server_status.sh"
-# shellcheck source=lib/docker_engine.sh
-source "$ROOT/lib/docker_engine.sh"
+# shellcheck source=lib/docker.sh
+source "$ROOT/lib/docker.sh"
 
 STEPS=5
 STARTED='' # whether a server may be running
@@ -74,7 +74,8 @@ export_settings() {
 
 make_models() {
   local directory=$MODELS_DIR
-  [[ $directory != "$ROOT"/* ]] || directory=${directory#"$ROOT"/} # shorter in the output
+  # Shorter in the output, unless it would become an option.
+  [[ $directory != "$ROOT"/[!-]* ]] || directory=${directory#"$ROOT"/}
   (cd "$ROOT" && "$PYTHON" -m examples.make_models --models-dir "$directory") \
     || fail "cannot create the example models; the error is above"
 }
@@ -145,11 +146,12 @@ stop_server() {
 classify_digits() {
   local png=quickstart.png
   if is_set RUN_DIR || [[ ! -w $ROOT ]]; then
-    mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR") cannot be created; set it to another directory"
+    create_run_dir
     png=$RUN_DIR/$png
   fi
   (
     cd "$ROOT"
+    [[ $png != "$RUN_DIR"/* ]] || umask 077
     "$PYTHON" -m examples.classify_digits --rpc "$BIND_ADDRESS:$GRPC_PORT" --rest "$BIND_ADDRESS:$REST_PORT" \
       --png "$png"
   )

@@ -3,7 +3,8 @@
 # Runs a model server: a container of an image from build.sh or build_ensemble.sh, or the embedded server.
 #
 # Usage: bash run_tf_serving.sh [single|multi|restart] [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
-#        bash run_tf_serving.sh status|stop|list|update|rollback|logs [--follow] [--env-file FILE]
+#        bash run_tf_serving.sh update [--env-file FILE] [-- SERVER_FLAG...]
+#        bash run_tf_serving.sh status|stop|list|rollback|logs [--follow] [--env-file FILE]
 #
 #   single      serve one model: MODEL_NAME
 #   multi       serve the models of MODELS_CONFIG
@@ -52,6 +53,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
+: "${MEMORY:=}"                              # docker: memory limit, such as 4g, without swap; empty: none
+: "${CPUS:=}"                                # docker: CPU limit, such as 1.5; empty: none
 : "${DOCKER_ARGS:=}"                         # docker: more arguments for docker run, with shell quoting
 
 # shellcheck source=lib/common.sh
@@ -72,6 +75,10 @@ source "$ROOT/lib/embedded_engine.sh"
 source "$ROOT/lib/lock.sh"
 # shellcheck source=lib/settings_file.sh
 source "$ROOT/lib/settings_file.sh"
+# shellcheck source=lib/start.sh
+source "$ROOT/lib/start.sh"
+# shellcheck source=lib/inspect.sh
+source "$ROOT/lib/inspect.sh"
 # shellcheck source=lib/update.sh
 source "$ROOT/lib/update.sh"
 
@@ -129,6 +136,7 @@ load_files() {
     load_settings "$ENV_FILE"
     flags=(${FILE_FLAGS[@]+"${FILE_FLAGS[@]}"})
   fi
+  check_run_dir
   case $ACTION in
     restart | update)
       load_remembered
@@ -154,6 +162,10 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
+  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
+    'an integer with an optional unit b, k, m or g, such as 4g'
+  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
+    'a decimal number above 0, such as 1.5'
   check_seconds DRAIN_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
@@ -195,7 +207,7 @@ log_notes() {
   local name names=''
   case $MODE in single) names+=' MODELS_CONFIG MODEL_CONFIG_FILE_POLL_WAIT_SECONDS' ;; esac
   case $ENGINE in
-    embedded) names+=' RESTART_POLICY DRAIN_SECONDS DOCKER_ARGS' ;;
+    embedded) names+=' RESTART_POLICY DRAIN_SECONDS MEMORY CPUS DOCKER_ARGS' ;;
     docker) log_embedded_flags ;;
   esac
   for name in $names; do
@@ -207,6 +219,9 @@ log_notes() {
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"
+  [[ -z $SSL_CONFIG_FILE || -z $(find -L "$SSL_CONFIG_FILE" -prune -perm -004) ]] \
+    || log "warning: $(quoted "$SSL_CONFIG_FILE") contains a private key, and every user of this machine can read it;" \
+      "run chmod o= on it"
   case $BIND_ADDRESS in
     127.* | ::1) ;;
     *) log "note: $BIND_ADDRESS is reachable from other machines, and the server has no authentication" ;;
@@ -249,141 +264,15 @@ find_server() {
   [[ -z $FOUND ]] || ENGINE=docker
 }
 
-# lock_name: from here to the end of this script, no other run of it changes what CONTAINER_NAME refers to.
-lock_name() {
-  mkdir -p -- "$RUN_DIR" || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the state of servers, cannot be created;" \
-    "set RUN_DIR to another directory"
-  trap release_lock EXIT
-  acquire_lock
-}
-
-check_name_is_free() {
-  local engine=embedded
-  embedded_find
-  if [[ -z $FOUND && $ENGINE == docker ]]; then
-    engine=docker
-    docker_find
-  fi
-  case $FOUND in
-    running)
-      reject "$CONTAINER_NAME is already running ($engine, gRPC $FOUND_GRPC, REST $FOUND_REST); stop it with" \
-        "$(script_command run_tf_serving.sh CONTAINER_NAME) stop, or set another CONTAINER_NAME, GRPC_PORT and" \
-        "REST_PORT"
-      ;;
-    foreign) reject "container $CONTAINER_NAME was not started by this script; set another CONTAINER_NAME" ;;
-  esac
-}
-
-check_ports_are_free() {
-  local port
-  for port in "$GRPC_PORT" "$REST_PORT"; do
-    ! is_port_open "$(client_address "$BIND_ADDRESS")" "$port" || reject_used_port "$port" "another program"
-  done
-}
-
-# abort_start EXIT_CODE: leaves nothing running.
-abort_start() {
-  trap - EXIT INT TERM HUP
-  "${ENGINE}_discard"
-  release_lock
-  exit "$1"
-}
-
-trap_abort() {
-  trap 'abort_start 1' EXIT
-  trap 'abort_start 130' INT
-  trap 'abort_start 143' TERM HUP
-}
-
-# wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
-# that fails.
-wait_until_available() {
-  local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure='' left
-  local failed='' loads_checked=''
-  local models=() RESPONSE_TIMEOUT=$RESPONSE_TIMEOUT
-  address=$(client_address "$BIND_ADDRESS")
-  while :; do
-    "${ENGINE}_is_running" || failure='the server exited'
-    pending='the server: not listening yet'
-    if [[ -z $names ]] && "${ENGINE}_is_listening"; then
-      names=$("${ENGINE}_list_models") || names=''
-      # shellcheck disable=SC2206 # names contain no spaces
-      models=($names)
-    fi
-    left=$((deadline - SECONDS))
-    [[ $left -ge $RESPONSE_TIMEOUT ]] || RESPONSE_TIMEOUT=$((left > 0 ? left : 1))
-    [[ -z $names ]] || pending=$(find_unavailable "$address" "$REST_PORT" "${models[@]}")
-    [[ -n $pending || -n $failure ]] || return 0
-    check_loads
-    [[ $SECONDS -lt $deadline ]] \
-      || failure=${failure:-"not AVAILABLE within START_TIMEOUT=$START_TIMEOUT s; $pending"}
-    [[ -z $failure ]] || break
-    [[ $pending == "$logged" ]] || log "waiting for $pending"
-    logged=$pending
-    sleep 0.2
-  done
-  log "the end of the server's log:"
-  "${ENGINE}_log" >&2 || true
-  [[ -z $failed ]] || failure="$failed; export the version again or remove it"
-  log "error: $failure; its log is above"
-  abort_start 1
-}
-
-# check_loads: sets `failed` to a load that failed according to the server's log, and `failure` if that is still so
-# in the next second: the server may have been about to load another version of the model.
-check_loads() {
-  local before=$failed
-  [[ -n $failure || $SECONDS -ne $loads_checked ]] || return 0
-  loads_checked=$SECONDS
-  failed=$(run_with_timeout 5 "${ENGINE}_log" 10000 2>/dev/null | find_failed_load) || failed=''
-  [[ -z $failed || $failed != "$before" ]] || failure=$failed
-}
-
-restart() { run; }
-
-run() {
-  local address stop_first=''
-  resolve_engine
-  check_models
-  log_notes
-  if [[ -z $DRY_RUN ]]; then
-    lock_name
-    [[ $ACTION != restart ]] || "${ENGINE}_find"
-    if [[ $ACTION == restart && $FOUND == running ]]; then
-      stop_first=yes
-    else
-      check_name_is_free
-    fi
-    "${ENGINE}_prepare"
-  fi
-  "${ENGINE}_command" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
-  if [[ -n $DRY_RUN ]]; then
-    print_command "${COMMAND[@]}"
-    return
-  fi
-  if [[ -n $stop_first ]]; then
-    log "stopping $CONTAINER_NAME"
-    "${ENGINE}_stop"
-    SERVER_PID=''
-  fi
-  check_ports_are_free
-  trap_abort
-  "${ENGINE}_start"
-  wait_until_available
-  trap - EXIT INT TERM HUP
-  remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
-  release_lock
-  address=$(client_address "$BIND_ADDRESS")
-  log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
-    "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
-  log "log: $("${ENGINE}_log_command"); models: $(script_command run_tf_serving.sh CONTAINER_NAME) status"
-}
-
 # require_server: fails unless CONTAINER_NAME exists.
 require_server() {
   local others
   find_server
-  [[ -z $FOUND || $FOUND == foreign ]] || return 0
+  if [[ $FOUND == foreign ]]; then
+    log "container $CONTAINER_NAME was not started by this script; use docker to inspect or stop it"
+    return 1
+  fi
+  [[ -z $FOUND ]] || return 0
   others=$(docker_list_servers && embedded_list_servers)
   log "$CONTAINER_NAME is not running${others:+; set CONTAINER_NAME to one of $(tr '\n' ' ' <<<"$others")}"
   [[ $ENGINE == docker || -z $FOUND_EXITED ]] \
@@ -405,88 +294,6 @@ stop() {
   "${ENGINE}_stop"
   [[ $ENGINE != docker ]] || remove_previous
   log "stopped $CONTAINER_NAME"
-}
-
-logs() {
-  find_server
-  if [[ -z $FOUND && $ENGINE != docker && $(remembered ENGINE) == embedded && -r $(embedded_file log) ]]; then
-    ENGINE=embedded # the log of a server that has stopped
-  else
-    require_server || return 1
-  fi
-  "${ENGINE}_logs"
-}
-
-list() {
-  local line='%-24s %-9s %-22s %-22s %s\n' name grpc rest state
-  # shellcheck disable=SC2059 # the format is ours
-  printf "$line" NAME ENGINE GRPC REST STATE
-  [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
-    # shellcheck disable=SC2059
-    printf "$line" "$name" embedded "$grpc" "$rest" "$state"
-  done
-  [[ $ENGINE != embedded ]] || return 0
-  if ! probe_docker; then
-    [[ $ENGINE == docker || $NO_DOCKER != not-installed ]] || return 0
-    fail "cannot list containers: $REASON; $DOCKER_FIX, or set ENGINE=embedded"
-  fi
-  docker_list | while IFS='|' read -r name grpc rest state; do
-    # shellcheck disable=SC2059
-    printf "$line" "$name" docker "$grpc" "$rest" "$state"
-  done
-}
-
-# compare_config: logs how the config file on disk differs from the config in force.
-compare_config() {
-  local text error
-  [[ -n $FOUND_CONFIG ]] || return 0
-  if ! text=$("${ENGINE}_read_config"); then
-    log "note: the server uses the config that it read before: $FOUND_CONFIG cannot be read (${text##*$'\n'})"
-  elif [[ -z $(list_config_models /dev/stdin <<<"$text") ]]; then
-    log "note: the server uses the config that it read before: $FOUND_CONFIG names no model"
-  elif ! "${ENGINE}_is_polling"; then
-    [[ $text == "$("${ENGINE}_active_config")" ]] \
-      || log "note: $FOUND_CONFIG has changed, and the server does not reload it; restart it, or set" \
-        MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
-  elif find_python google.protobuf && ! error=$(run_tfserving check --config=/dev/stdin <<<"$text" 2>&1); then
-    log "note: the server uses the config that it read before: ${error//\/dev\/stdin/$FOUND_CONFIG}"
-  else
-    error=$("${ENGINE}_reload_error")
-    [[ -z $error ]] || log "note: the server's last attempt to reload $FOUND_CONFIG failed: $error"
-  fi
-}
-
-status() {
-  local host port model states found='' response=0 code=0
-  require_server || return 1
-  if [[ $FOUND == stopped ]]; then
-    log "$CONTAINER_NAME: $FOUND_DETAILS"
-    log "$CONTAINER_NAME has stopped; its log: $("${ENGINE}_log_command")"
-    return 1
-  fi
-  [[ $FOUND_STATE == running ]] || FOUND_HEALTH=$FOUND_STATE
-  ! "${ENGINE}_is_draining" || FOUND_HEALTH=draining
-  printf '%s: %s, gRPC %s, REST %s, %s%s\n' "$CONTAINER_NAME" "$ENGINE" "$FOUND_GRPC" "$FOUND_REST" "$FOUND_DETAILS" \
-    "${FOUND_HEALTH:+, $FOUND_HEALTH}"
-  host=${FOUND_REST%:*} port=${FOUND_REST##*:}
-  host=${host#\[} host=$(client_address "${host%\]}")
-  for model in $("${ENGINE}_list_models"); do
-    found=yes states=''
-    # After a time limit, the next models would only make the user wait.
-    [[ $response -eq 124 ]] || states=$(list_states "$host" "$port" "$model") || response=$?
-    [[ -n $states ]] || states='- no response'
-    printf '%s\n' "$states" | while read -r version state; do
-      printf '%-24s %8s  %s\n' "$model" "$version" "$state"
-    done
-    [[ $states == *' AVAILABLE'* ]] || code=1
-  done
-  [[ $response -ne 124 ]] || log "$CONTAINER_NAME did not respond within $RESPONSE_TIMEOUT s"
-  compare_config
-  if [[ -z $found ]]; then
-    log "the models of $CONTAINER_NAME are not known; its log: $("${ENGINE}_log_command")"
-    return 1
-  fi
-  return "$code"
 }
 
 main() {

@@ -86,9 +86,10 @@ set_server_command() {
   config=$(get_flag model_config_file "${COMMAND[@]}" "$@")
   if [[ -n $config ]]; then
     [[ -e $config ]] || die 2 "$config does not exist; mount a models.config there or set MODE=single"
+    [[ -f $config ]] || die 2 "$config is not a regular file; mount a models.config there or set MODE=single"
     check_readable "$config"
     # At startup no version is loaded yet, and the server rejects labels of unavailable versions by default.
-    if grep -Eq '^[[:space:]]*([^#[:space:]].*)?version_labels' "$config"; then
+    if grep -Eq '^[[:space:]]*([^#[:space:]].*)?version_labels' <"$config"; then
       COMMAND+=(--allow_version_labels_for_unavailable_models=true)
     fi
   fi
@@ -104,7 +105,7 @@ write_state() {
   printf '%s\0' "${COMMAND[@]}" >"$STATE_DIR/command"
   # Without polling the server keeps the config that it started with, even if the file changes.
   config=$(get_flag model_config_file "${COMMAND[@]}")
-  [[ -z $config ]] || cat "$config" >"$STATE_DIR/models.config"
+  [[ -z $config ]] || cat <"$config" >"$STATE_DIR/models.config"
 }
 
 # handle_stop: handles SIGTERM and SIGINT. It never waits, so that a second signal is handled too.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Reads the configuration and the status of a model server: checks and parses its flags, parses its models.config,
-# queries its REST API. The entrypoint and the health check source this file inside the image, lib/ sources it on the host; it runs on
-# bash 3.2.
+# queries its REST API. The entrypoint and the health check source this file inside the image, lib/ on the host; it
+# runs on bash 3.2.
 
 # The lexical grammar of protobuf's text format, one token a match; a comment is one token.
 QUOTED='"([^"\\]|\\.)*"'
@@ -22,7 +22,8 @@ VALUE_FLAGS='port grpc_socket_path grpc_channel_arguments grpc_max_threads rest_
   num_tflite_pools num_tflite_interpreters_per_pool thread_pool_factory_config_file mixed_precision'
 # The flags that only the embedded server has.
 EMBEDDED_FLAGS='host models_dir access_log max_connections idle_timeout_in_ms head_timeout_in_ms
-  rest_api_body_timeout_in_ms grpc_max_concurrent_streams max_queued_requests max_queued_bytes grpc_max_message_fields'
+  rest_api_body_timeout_in_ms grpc_max_concurrent_streams max_queued_requests max_queued_bytes grpc_max_message_fields
+  max_filled_bytes rest_api_max_body_bytes rest_api_max_json_values'
 
 # A failed load is retried for 50 s: long enough for most copies, short enough for a restart. By default,
 # tensorflow_model_server waits a minute between attempts, and reports a broken version only after five.
@@ -138,7 +139,7 @@ list_model_names() {
       printf '%s\0' "$name"
       literal='' name=''
     fi
-  done < <(grep -oE -- "$TOKEN" "$1")
+  done < <(grep -oE -- "$TOKEN" <"$1")
 }
 
 # percent_encode TEXT: prints it as one segment of a URL, byte by byte.

@@ -148,9 +148,13 @@ check_gpu() {
   check_pattern GPU_MEMORY_FRACTION '^(1(\.0*)?|0?\.[0-9]*[1-9][0-9]*)?$' fraction 'above 0, up to 1'
 }
 
-# check_file NAME: empty or a readable file.
+# check_file NAME: empty or a readable file of a size that a config can have. A FIFO or a device could block or never
+# end.
 check_file() {
   [[ -n ${!1} ]] || return 0
-  [[ -f ${!1} ]] || reject "$1=$(quoted "${!1}") is not a file"
-  [[ -r ${!1} ]] || reject "$1=$(quoted "${!1}") is not readable; chmod it or run as its owner"
+  [[ -f ${!1} ]] || reject "$1=$(quoted "${!1}") is not a regular file"
+  [[ -r ${!1} ]] || reject "$1=$(quoted "${!1}") is not readable for user $(id -un); run as its owner"
+  # In blocks of 512 bytes. MAX_BYTES in tfserving/repository/config_text.py is the same limit.
+  [[ -z $(find -L "${!1}" -prune -size +32768 2>/dev/null) ]] \
+    || reject "$1=$(quoted "${!1}") is too large for a config (at most 16 MiB)"
 }

@@ -157,6 +157,25 @@ list_children() { # PROCESS
   cat "/proc/$1/task/$1/children" 2>/dev/null || ps -A -o ppid= -o pid= | awk -v parent="$1" '$1 == parent { print $2 }'
 }
 
+# create_run_dir: creates RUN_DIR for this user only.
+create_run_dir() {
+  (umask 077 && mkdir -p -- "$RUN_DIR") || fail "RUN_DIR=$(quoted "$RUN_DIR"), for the state of servers, cannot be" \
+    "created; set RUN_DIR to another directory"
+  # The modes of a directory that the user chose are the user's.
+  is_set RUN_DIR || [[ ! -O $RUN_DIR ]] || chmod 700 "$RUN_DIR"
+  check_run_dir
+}
+
+# check_run_dir: the scripts run what the files in RUN_DIR contain, so other users must not be able to write there.
+check_run_dir() {
+  [[ ! -d $RUN_DIR || -z $(find -H "$RUN_DIR" -prune -perm -002) ]] \
+    || reject "RUN_DIR=$(quoted "$RUN_DIR") is writable for every user, who could change what this script runs; set" \
+      "RUN_DIR to another directory"
+}
+
+# create_private FILE: an empty file, new or not, that only this user can read.
+create_private() { (umask 077 && : >"$1") && chmod 600 "$1"; }
+
 # absolute_directory PATH: prints it from the root and without `..`. It keeps symbolic links, which may point
 # elsewhere later.
 absolute_directory() { (CDPATH='' cd -- "$1" && pwd); }

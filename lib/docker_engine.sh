@@ -1,7 +1,11 @@
 # shellcheck shell=bash
 # The docker engine: a container of an image from build.sh or build_ensemble.sh.
-# Each engine has the functions that run_tf_serving.sh calls: ENGINE_prepare, _command, _start, _is_running,
-# _is_listening, _log, _log_command, _find, _list_models, _stop, _discard and _list_servers.
+# Each engine has the same functions, ENGINE_NAME: prepare, command, start, is_running, is_listening, discard and
+# stop; find, list, list_servers and list_models; log, logs and log_command; and for status active_config, read_config,
+# is_polling, is_draining and reload_error.
+
+# shellcheck source=lib/docker.sh
+source "$ROOT/lib/docker.sh"
 
 CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
@@ -12,40 +16,6 @@ CONTAINER_ID_FILE='' # where `docker run` prints it
 # shellcheck disable=SC2034 # for run_tf_serving.sh
 UNHEALTHY_AFTER=8
 
-# docker_within SECONDS ARG...: runs docker with a time limit. A daemon or a container can hang.
-docker_within() {
-  local seconds=$1
-  shift
-  run_with_timeout "$seconds" docker "$@"
-}
-
-# query_docker ARG...: the same for a command that only takes long if the daemon hangs.
-query_docker() { docker_within 10 "$@"; }
-
-# probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and DOCKER_FIX, and
-# returns 1. NO_DOCKER tells whether docker is not installed or no daemon runs, so that nothing can run in it.
-# shellcheck disable=SC2034 # not every script uses all of them
-probe_docker() {
-  local response code=0 pattern=$'engine ([^ \n]+) ?([^ \n]*)'
-  ENGINE_VERSION='' LOG_DRIVER='' NO_DOCKER=not-installed REASON='docker is not installed' DOCKER_FIX='install docker'
-  command -v docker >/dev/null || return
-  response=$(docker_within 5 info --format 'engine {{.ServerVersion}} {{.LoggingDriver}}' 2>&1) || code=$?
-  # Old clients exit with 0 without a daemon, and do not print why.
-  [[ $code -ne 0 || $response =~ $pattern ]] || response=$(docker_within 5 version 2>&1) || code=$?
-  REASON="docker info failed: ${response##*$'\n'}" NO_DOCKER='' DOCKER_FIX='fix the error that docker info reports'
-  case $response in
-    *[Pp]'ermission denied'*)
-      DOCKER_FIX="add your user to the group docker (sudo usermod -aG docker $(id -un)) and log in again, or use sudo"
-      ;;
-    *'Cannot connect to the Docker daemon'* | *'docker daemon'*running* | *'if the daemon is running'*)
-      NO_DOCKER=not-running DOCKER_FIX='start the daemon'
-      ;;
-  esac
-  [[ $code -ne 124 ]] || REASON='docker info did not respond within 5 s' DOCKER_FIX='restart the daemon'
-  [[ $code -eq 0 && $response =~ $pattern ]] || return
-  ENGINE_VERSION=${BASH_REMATCH[1]} LOG_DRIVER=${BASH_REMATCH[2]}
-}
-
 # bind_mount SOURCE TARGET: prints one value of `docker run --mount`, which docker reads as CSV.
 bind_mount() {
   local source="source=$1"
@@ -53,19 +23,33 @@ bind_mount() {
   printf 'type=bind,%s,target=%s,readonly' "$source" "$2"
 }
 
-# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script. Hidden files below
-# PATH are not part of a model.
+# check_readable_in_image PATH [DEPTH]: the container's user is not the user who runs this script.
 check_readable_in_image() {
   local unreadable fix='chmod -R'
   [[ -z ${2:-} ]] || fix='chmod'
+  unreadable=$(find_unreadable_in_image "$@")
+  [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
+    "$(quoted "$1"), or $RUN_AS_YOURSELF"
+}
+
+# check_key_readable_in_image FILE: as check_readable_in_image, for a file that other users must not read.
+check_key_readable_in_image() {
+  [[ -z $(find_unreadable_in_image "$1") ]] || reject "$(quoted "$1") is not readable for the image's user 65532, and" \
+    "contains a private key; give only that user's group access: sudo chgrp 65532 $(quoted "$1") &&" \
+    "chmod 640 $(quoted "$1"), or $RUN_AS_YOURSELF"
+}
+
+RUN_AS_YOURSELF="run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+
+# find_unreadable_in_image PATH [DEPTH]: prints the first file at or below PATH that user 65532 cannot read. Hidden
+# files below PATH are not part of a model.
+find_unreadable_in_image() {
   case " $DOCKER_ARGS" in *' --user'* | *' -u'*) return ;; esac
-  unreadable=$(find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
+  find -L "$1" ${2:+-maxdepth "$2"} -name '.?*' ! -path "$1" -prune -o \
     \( -user 65532 \( -type d ! -perm -500 -o -type f ! -perm -400 \) \
     -o ! -user 65532 -group 65532 \( -type d ! -perm -050 -o -type f ! -perm -040 \) \
     -o ! -user 65532 ! -group 65532 \( -type d ! -perm -005 -o -type f ! -perm -004 \) \) \
-    -print 2>/dev/null | head -n 1) || true
-  [[ -z $unreadable ]] || reject "$(quoted "$unreadable") is not readable for the image's user 65532; $fix o+rX" \
-    "$(quoted "$1"), or run the container as yourself: DOCKER_ARGS='--user $(id -u):$(id -g)'"
+    -print 2>/dev/null | head -n 1 || true
 }
 
 # check_links PATH DIRECTORY: the container sees DIRECTORY at another path, and nothing outside it.
@@ -82,7 +66,10 @@ check_links() {
 docker_add_file() {
   local target=/etc/tfserving/$2
   [[ -n ${!1} ]] || return 0
-  check_readable_in_image "${!1}"
+  case $1 in
+    SSL_CONFIG_FILE) check_key_readable_in_image "${!1}" ;;
+    *) check_readable_in_image "${!1}" ;;
+  esac
   MOUNTS+=(--mount "$(bind_mount "$(absolute_file "${!1}")" "$target")")
   FLAGS+=("--$2=$target")
 }
@@ -136,6 +123,11 @@ docker_command() {
   [[ -z $CONFIG_PATH ]] || COMMAND+=(--label "tfserving.models_config=$CONFIG_PATH")
   COMMAND+=(--publish "$where$GRPC_PORT:8500" --publish "$where$REST_PORT:8501")
   COMMAND+=(--read-only --cap-drop ALL --security-opt no-new-privileges)
+  # Against fork bombs; a server with many models and cores needs several hundred threads.
+  COMMAND+=(--pids-limit 4096)
+  # The same limit for memory and swap together means no swap.
+  [[ -z $MEMORY ]] || COMMAND+=(--memory "$MEMORY" --memory-swap "$MEMORY")
+  [[ -z $CPUS ]] || COMMAND+=(--cpus "$CPUS")
   # After the drain, tensorflow_model_server exits within 10 ms, and the embedded server of docker/embedded takes up to
   # 10 s to finish the requests in flight.
   COMMAND+=(--restart "$RESTART_POLICY" --stop-timeout "$((DRAIN_SECONDS + 15))")
@@ -213,6 +205,7 @@ docker_start() {
     query_docker rm "$FOUND_ID" >/dev/null || fail "cannot remove container $CONTAINER_NAME; docker's output is above"
   fi
   CONTAINER_ID_FILE=$(embedded_file container)
+  create_file container
   run_with_timeout "$START_TIMEOUT" "${COMMAND[@]}" >"$CONTAINER_ID_FILE" || code=$?
   read_container_id
   [[ $code -ne 124 ]] || fail "docker run did not return within START_TIMEOUT=$START_TIMEOUT s"
@@ -243,13 +236,14 @@ docker_is_listening() { :; }
 
 docker_log() { query_docker logs --tail "${1:-50}" "$CONTAINER_ID" 2>&1; }
 docker_log_command() { printf 'docker logs --follow %s' "$CONTAINER_NAME"; }
-docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID"; }
+docker_logs() { exec docker logs ${FOLLOW:+--follow} "$FOUND_ID" 2>&1; } # the server writes to stderr
 
-CONTAINER_FORMAT='{{.Id}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
+CONTAINER_FORMAT='{{.ID}}|{{with .Config.StopTimeout}}{{.}}{{else}}10{{end}}|{{.Config.Image}}|{{.RestartCount}}|'
 CONTAINER_FORMAT+='{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.FinishedAt}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "org.opencontainers.image.created"}}|'
 CONTAINER_FORMAT+='{{index . "org.opencontainers.image.revision"}}{{else}}|{{end}}|'
-CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
+CONTAINER_FORMAT+='{{range .Mounts}}{{if eq .Destination "/models"}}{{.Source}}{{end}}{{end}}|'
+CONTAINER_FORMAT+='{{.State.Status}}|{{if .State.Health}}{{.State.Health.Status}}{{end}}|'
 CONTAINER_FORMAT+='{{with .Config.Labels}}{{index . "tfserving.grpc"}}|{{index . "tfserving.rest"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}|{{index . "tfserving.models"}}|'
 CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
@@ -257,7 +251,8 @@ CONTAINER_FORMAT+='{{index . "tfserving.models_config"}}{{end}}'
 # docker_find: looks up CONTAINER_NAME. Sets FOUND to running, stopped, foreign or '', and FOUND_... to what it serves.
 docker_find() {
   local container image restarts exit_code oom finished created revision models mode
-  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH='' FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
+  FOUND='' FOUND_ID='' FOUND_STOP_TIMEOUT='' FOUND_STATE='' FOUND_DETAILS='' FOUND_HEALTH=''
+  FOUND_GRPC='' FOUND_REST='' FOUND_MODEL='' FOUND_MODELS='' FOUND_CONFIG=''
   if ! container=$(query_docker container inspect --format "$CONTAINER_FORMAT" "$CONTAINER_NAME" 2>&1); then
     ! matches "$container" '[Nn]o such (container|object)' || return 0
     fail "cannot tell whether container $CONTAINER_NAME exists; docker reports: ${container:-no response within 10 s}"
@@ -265,8 +260,9 @@ docker_find() {
   # shellcheck disable=SC2034 # no script uses all of them
   IFS='|' read -r FOUND_ID FOUND_STOP_TIMEOUT image restarts exit_code oom finished created revision models FOUND_STATE \
     FOUND_HEALTH FOUND_GRPC FOUND_REST mode FOUND_MODEL FOUND_MODELS FOUND_CONFIG <<<"${container##*$'\n'}"
-  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}, models ${models:-in the image}"
-  [[ ${models:-} || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
+  FOUND_DETAILS="image $image${created:+ (built $created${revision:+, revision ${revision:0:7}})}"
+  FOUND_DETAILS+=", models ${models:-in the image}"
+  [[ -n $models || -z $FOUND_CONFIG ]] || FOUND_DETAILS+=', config mounted'
   [[ $restarts -eq 0 ]] || FOUND_DETAILS+=", restarts $restarts"
   case $FOUND_STATE in
     exited | dead | restarting)
@@ -303,7 +299,15 @@ docker_list_models() {
   fi
 }
 
-docker_active_config() { query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d; }
+# docker_active_config: prints the config in force. The health check records a polled config only when its models are
+# AVAILABLE; POLLED_CONFIG is what status has read.
+docker_active_config() {
+  if [[ -n ${POLLED_CONFIG:-} ]]; then
+    printf '%s\n' "$POLLED_CONFIG"
+  else
+    query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null | sed 1d
+  fi
+}
 docker_read_config() { query_docker exec "$FOUND_ID" cat "$FOUND_CONFIG" 2>&1; }
 docker_is_draining() { [[ $(query_docker exec "$FOUND_ID" bash -c "$READ_STATE" 2>/dev/null) == draining* ]]; }
 docker_is_polling() { [[ $(query_docker container inspect --format '{{.Args}}' "$FOUND_ID" 2>/dev/null) =~ $POLLING ]]; }

@@ -6,6 +6,7 @@ SERVER_PID=''   # the server's process id
 PREVIOUS_JOB='' # $! before this script started the server
 
 embedded_file() { printf '%s/%s.%s' "$RUN_DIR" "$CONTAINER_NAME" "$1"; }
+create_file() { create_private "$(embedded_file "$1")" || fail "cannot write $(quoted "$(embedded_file "$1")")"; }
 
 # embedded_add_file NAME FLAG: adds FLAG with the file of the variable NAME to FLAGS, if the user set it.
 embedded_add_file() {
@@ -36,15 +37,19 @@ embedded_command() {
 embedded_prepare() { :; }
 
 embedded_start() {
+  create_file command
+  create_file log
   printf '%s\n' "${COMMAND[@]}" >"$(embedded_file command)"
   # Without polling, the server keeps the config that it starts with, even if the file changes.
-  [[ $MODE == single ]] || cat "$MODELS_CONFIG" >"$(embedded_file config)"
+  [[ $MODE == single ]] || create_file config
+  [[ $MODE == single ]] || cat <"$MODELS_CONFIG" >"$(embedded_file config)"
   set -m # a process group for the server, so that Ctrl-C in this terminal does not stop it
   PREVIOUS_JOB=${!:-}
   nohup "${COMMAND[@]}" </dev/null >"$(embedded_file log)" 2>&1 &
   SERVER_PID=$!
   set +m
   disown "$SERVER_PID" # bash reports nothing if it is killed
+  create_file pid
   printf '%s\n' "$SERVER_PID" >"$(embedded_file pid)"
   embedded_describe # embedded_find would not recognize the process before it executes the server
 }
@@ -169,6 +174,11 @@ embedded_stop() {
   if is_server "$SERVER_PID"; then
     log "the server (process $SERVER_PID) did not stop; killing it"
     kill -KILL "$SERVER_PID" 2>/dev/null || true
+    # The kernel frees its memory first, which takes a while for large models, then its ports.
+    tenths=100
+    while [[ -n $(process_start_time "$SERVER_PID") ]] && ((tenths-- > 0)); do
+      sleep 0.1
+    done
   fi
   [[ $(cat "$(embedded_file pid)" 2>/dev/null) != "$SERVER_PID" ]] \
     || rm -f -- "$(embedded_file pid)" "$(embedded_file command)" "$(embedded_file config)"

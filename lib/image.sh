@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Building images, for build.sh, build_ensemble.sh and docker/embedded/build.sh.
 
+# shellcheck source=lib/docker.sh
+source "$ROOT/lib/docker.sh"
 # shellcheck source=lib/repository.sh
 source "$ROOT/lib/repository.sh"
 # shellcheck source=lib/settings_file.sh
@@ -12,6 +14,7 @@ TARGETS=() # their paths in the context, models/…/VERSION
 CONFIG=()  # the command that prints the models.config to bake; empty for one model
 MODELS=''  # a summary for labels and messages: "digits:1,2 flowers:7"
 LABELS=()  # the arguments that record the contents, as labels and as a tag
+BASE=()    # the arguments that record the base image, as a label
 DRY_RUN=''
 
 # parse_build_arguments ARG...: the command line of build.sh and build_ensemble.sh.
@@ -46,10 +49,15 @@ check_image_settings() {
 check_verbose() { check_choice VERBOSE value '' 0 1; }
 
 add_version() { # NAME VERSION SOURCE TARGET
-  local unsupported
+  local unsupported outside hidden
   check_saved_model "$3"
-  unsupported=$(find -L "$3" ! -type d ! -type f 2>&1 | head -n 1) || true
+  unsupported=$(find -L "$3" -name '.?*' -prune -o ! -type d ! -type f -print 2>&1 | head -n 1) || true
   [[ -z $unsupported ]] || reject "$(quoted "$3") contains a special file or a broken link: $unsupported; remove it"
+  outside=$(find_outside_file "$3" "$MODELS_DIR")
+  [[ -z $outside ]] || reject "$(quoted "$outside") is $(quoted "$(real_path "$outside")"), which is hidden or not in" \
+    "$(quoted "$MODELS_DIR"); an image contains only files from there: copy the file, or remove the link"
+  hidden=$(find -L "$3" -name '.?*' -prune -print | head -n 5 | tr '\n' ' ') || true
+  [[ -z $hidden ]] || log "note: hidden files are not copied to the image: $hidden"
   case " ${TARGETS[*]:-} " in
     *" models/$4 "*) ;; # models with one base_path can share versions
     *)
@@ -70,13 +78,14 @@ fill_context() {
   trap '[[ -z $CONTEXT ]] || rm -rf -- "$CONTEXT"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  CONTEXT=$(mktemp -d "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
+  CONTEXT=$(mktemp -d -- "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
+  CONTEXT=$(absolute_directory "$CONTEXT")
   cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,server_config}.sh "$CONTEXT/"
   chmod 755 "$CONTEXT"/*.sh
   mkdir "$CONTEXT/models"
   for ((i = 0; i < ${#SOURCES[@]}; i++)); do
     mkdir -p -- "$CONTEXT/${TARGETS[i]%/*}"
-    cp -RL -- "${SOURCES[i]}" "$CONTEXT/${TARGETS[i]}" \
+    copy_model_files "${SOURCES[i]}" "$CONTEXT/${TARGETS[i]}" \
       || fail "cannot copy $(quoted "${SOURCES[i]}") to the build context; set TMPDIR to a directory with more space"
   done
   [[ $MODE == single ]] || "${CONFIG[@]}" >"$CONTEXT/models/models.config" || fail "cannot write models.config"
@@ -84,8 +93,7 @@ fill_context() {
 }
 
 require_docker() {
-  command -v docker >/dev/null \
-    || fail "docker is not installed; install it, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
+  probe_docker || fail "$REASON; $DOCKER_FIX, or serve without an image: ENGINE=embedded bash run_tf_serving.sh"
 }
 
 # run_docker_build DESCRIPTION ARG...: prints docker's output only if the build fails or VERBOSE=1.
@@ -127,20 +135,51 @@ identify_build() {
   LABELS+=(--label "org.opencontainers.image.created=$created")
 }
 
+# identify_base IMAGE: sets BASE to the argument of `docker build` that records what IMAGE is at this moment: its
+# digest in the registry, or its ID if it was never pushed or pulled. A dry run does not look it up.
+identify_base() {
+  local image=$1 found id entry name=${1%@*}
+  if [[ $image == *@* ]]; then
+    BASE=(--label "org.opencontainers.image.base.digest=${image##*@}")
+    return
+  fi
+  [[ -z $DRY_RUN ]] || return 0
+  case " ${WORDS[*]:-}" in
+    *' --platform'*) ;; # docker build pulls the right one
+    *' --pull'*) pull_base "$image" ;;
+    *) docker image inspect --format '{{.Id}}' "$image" >/dev/null 2>&1 || pull_base "$image" ;;
+  esac
+  found=$(docker image inspect --format '{{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$image" 2>/dev/null) || return 0
+  id=${found%% *}
+  BASE=(--label "tfserving.base.id=$id")
+  case ${name##*/} in *:*) name=${name%:*} ;; esac
+  name=${name#docker.io/} name=${name#library/}
+  for entry in ${found#"$id"}; do
+    [[ ${entry%@*} != "$name" ]] || BASE=(--label "org.opencontainers.image.base.digest=${entry##*@}")
+  done
+}
+
+# pull_base IMAGE: if it fails, docker build reports why.
+pull_base() {
+  log "pulling $1"
+  docker pull "$1" >/dev/null 2>&1 || true
+}
+
 build_image() {
   local arguments
+  [[ -n $DRY_RUN ]] || require_docker
   identify_build
   arguments=(--tag "$IMAGE_NAME" "${LABELS[@]}" --build-arg "TF_SERVING_IMAGE=$TF_SERVING_IMAGE")
   arguments+=(--build-arg "MODE=$MODE" --build-arg "MODELS=$MODELS")
   [[ $MODE == multi ]] || arguments+=(--build-arg "MODEL_NAME=$MODEL_NAME")
   split_docker_args
-  arguments+=(${WORDS[@]+"${WORDS[@]}"})
+  identify_base "$TF_SERVING_IMAGE"
+  arguments+=(${BASE[@]+"${BASE[@]}"} ${WORDS[@]+"${WORDS[@]}"})
   if [[ -n $DRY_RUN ]]; then
     log "dry run: nothing is built; the context would contain ${TARGETS[*]}${CONFIG[*]:+ models/models.config}"
     print_command docker build "${arguments[@]}" "${TMPDIR:-/tmp}/tfserving-build.XXXXXX"
     return
   fi
-  require_docker
   fill_context
   run_docker_build "$IMAGE_NAME from $TF_SERVING_IMAGE with $MODELS" "${arguments[@]}" "$CONTEXT"
   case $MODE in

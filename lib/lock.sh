@@ -38,7 +38,7 @@ acquire_lock() {
   local deadline=$((SECONDS + 3)) process others
   LOCK_FILE=$(embedded_file lock)@$$@$(process_start_time $$)
   while :; do
-    : >"$LOCK_FILE" || fail "cannot create $(quoted "$LOCK_FILE")"
+    create_private "$LOCK_FILE" || fail "cannot create $(quoted "$LOCK_FILE")"
     others=$(list_lock_holders)
     [[ -n $others ]] || return 0
     for process in $others; do

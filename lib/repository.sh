@@ -101,6 +101,57 @@ stays_inside() {
   [[ $path/ == "$2"/* ]]
 }
 
+# list_model_files VERSION TYPE: prints the directories (d) or the files (f) of a version, each followed by NUL. A link
+# counts as what it points to. Hidden files are not part of a model; tfserving/repository/model_files.py has the same
+# rule.
+list_model_files() { find -L "$1" -name '.?*' -prune -o -type "$2" -print0; }
+
+# find_outside_file VERSION DIRECTORY: prints the first file of a version that is not in DIRECTORY once links are
+# resolved, or that is hidden there; nothing if there is none.
+find_outside_file() {
+  local path real directory
+  directory=$(real_path "$2")
+  directory=${directory%/}
+  while IFS= read -r -d '' path; do
+    [[ -L $path || -d $path ]] || continue
+    real=$(real_path "$path")
+    if [[ $real != "$directory"/* || ${real#"$directory"} == */.* ]]; then
+      printf '%s' "$path"
+      return
+    fi
+  done < <(list_model_files "$1" d && list_model_files "$1" f)
+}
+
+# real_path PATH: prints it without links. macOS has no realpath. The x keeps line breaks at the end of a name.
+real_path() {
+  local path=$1 target parent
+  while [[ -L $path && ! -d $path ]]; do
+    target=$(readlink "$path" && printf x)
+    target=${target%$'\n'x}
+    case $target in
+      /*) path=$target ;;
+      *) path=${path%/*}/$target ;;
+    esac
+  done
+  parent=$path
+  [[ -d $path ]] || parent=${path%/*}/
+  parent=$(CDPATH='' cd -P -- "$parent" && pwd -P && printf x) || return
+  parent=${parent%$'\n'x}
+  [[ -d $path ]] || parent=${parent%/}/${path##*/}
+  printf '%s' "$parent"
+}
+
+# copy_model_files VERSION TARGET: copies the files of a version to TARGET, which does not exist. Links become files.
+copy_model_files() {
+  local path
+  while IFS= read -r -d '' path; do
+    mkdir -p -- "$2${path#"$1"}" || return
+  done < <(list_model_files "$1" d)
+  while IFS= read -r -d '' path; do
+    cp -- "$path" "$2${path#"$1"}" || return
+  done < <(list_model_files "$1" f)
+}
+
 # is_json FILE: no models.config in protobuf text format begins with a bracket.
 is_json() {
   local text

@@ -30,11 +30,15 @@ open_port() { : 3<>"/dev/tcp/$1/$2"; }
 list_config_models() { list_model_names "$1" | tr '\0' '\n'; }
 
 # list_states ADDRESS PORT MODEL: prints "VERSION STATE" lines, newest first; fails without a response, with 124 after
-# RESPONSE_TIMEOUT.
+# RESPONSE_TIMEOUT, and with 3 if the server has no version of the model.
 list_states() {
   local response
   response=$(run_with_timeout "$RESPONSE_TIMEOUT" get_model_status "$@" 2>/dev/null) || return
-  [[ ${response%%$'\n'*} == HTTP/*' 200 '* ]] || return
+  case ${response%%$'\n'*} in
+    HTTP/*' 200 '*) ;;
+    HTTP/*' 404 '*) return 3 ;;
+    *) return 1 ;;
+  esac
   printf '%s' "$response" | tr -d '[:space:]' | grep -oE '"version":"?-?[0-9]+"?,"state":"[A-Z]+"' \
     | sed -E 's/"version":"?(-?[0-9]+)"?,"state":"([A-Z]+)"/\1 \2/'
 }

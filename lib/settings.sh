@@ -11,6 +11,10 @@ setting() {
   SETTINGS+="$1 "
   if [[ -n ${!1:-} ]]; then
     SET_BY_USER+="$1 "
+    # No tool may take a path for an option.
+    case $1 in
+      *_DIR | *_FILE | MODELS_CONFIG | VENV) [[ ${!1} != -* ]] || printf -v "$1" './%s' "${!1}" ;;
+    esac
   else
     printf -v "$1" '%s' "$2"
   fi
@@ -39,6 +43,8 @@ setting BIND_ADDRESS 127.0.0.1
 setting GRPC_PORT 8500
 setting REST_PORT 8501
 setting RESTART_POLICY unless-stopped
+setting MEMORY ''
+setting CPUS ''
 setting DRAIN_SECONDS 0
 setting START_TIMEOUT 120
 setting RUN_DIR "$ROOT/.run"

@@ -37,7 +37,7 @@ remembered_file() { embedded_file settings; }
 remember_settings() {
   local name value file
   file=$(remembered_file)
-  (umask 077 && : >"$file.new") || fail "cannot write $(quoted "$file.new")"
+  create_private "$file.new" || fail "cannot write $(quoted "$file.new")"
   for name in $SETTINGS; do
     case $name in CONTAINER_NAME | RUN_DIR) continue ;; esac # they lead to this file
     is_set "$name" || [[ $name == ENGINE || $name == MODE ]] || continue
@@ -57,6 +57,6 @@ remembered() { sed -n "s/^$1=//p" "$(remembered_file)" 2>/dev/null || true; }
 
 load_remembered() {
   [[ -e $(remembered_file) ]] || fail "no settings of $CONTAINER_NAME are remembered; start it with" \
-    "$(script_command run_tf_serving.sh CONTAINER_NAME), or set CONTAINER_NAME to a server that was started here"
+    "$(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR), or set CONTAINER_NAME to a server that was started here"
   load_settings "$(remembered_file)"
 }

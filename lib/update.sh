@@ -9,7 +9,7 @@ update() {
   lock_name
   docker_find
   [[ $FOUND == running ]] \
-    || fail "$name is not running; start it with $(script_command run_tf_serving.sh CONTAINER_NAME) restart"
+    || fail "$name is not running; start it with $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) restart"
   old=$FOUND_ID
   check_models
   choose_free_ports
@@ -21,6 +21,7 @@ update() {
   trap_abort
   docker_start
   wait_until_available
+  require_container "$name" "$old"
   protect_switch
   new=$CONTAINER_ID
   CONTAINER_NAME=$name-previous
@@ -33,7 +34,7 @@ update() {
   remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
   log_switch
   stop_previous "$name"
-  log "roll back with $(script_command run_tf_serving.sh CONTAINER_NAME) rollback"
+  log "roll back with $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) rollback"
 }
 
 # rollback: starts NAME-previous again, then stops NAME. Another rollback undoes it.
@@ -55,6 +56,7 @@ rollback() {
   trap_abort
   docker_within 60 start "$previous" >/dev/null || fail "docker start failed; its output is above"
   wait_until_available
+  [[ -z $current ]] || require_container "$name" "$current"
   protect_switch
   [[ -z $current ]] || rename_container "$current" "$name-next"
   rename_container "$previous" "$name"
@@ -76,7 +78,7 @@ require_docker_engine() {
   [[ $ENGINE != embedded ]] || reject "$ACTION needs docker; the embedded server loads a version as soon as it is" \
     "exported to MODELS_DIR"
   ENGINE=docker
-  resolve_engine
+  probe_docker || fail "$ACTION needs docker, but $REASON; $DOCKER_FIX"
 }
 
 # choose_free_ports: prefers the ports of NAME-previous, so that updates alternate between two pairs. Keeps ports that the
@@ -120,6 +122,13 @@ remove_interrupted_update() {
 }
 
 rename_container() { query_docker rename "$1" "$2" || fail "cannot rename container $1 to $2; docker's output is above"; }
+
+# require_container NAME ID: fails if a concurrent stop has removed the container.
+require_container() {
+  local CONTAINER_NAME=$1
+  docker_find
+  [[ $FOUND_ID == "$2" ]] || fail "$1 was stopped meanwhile; its replacement is stopped as well"
+}
 
 # protect_switch: from here on, a signal does not interrupt the script, and nothing is discarded when it exits.
 protect_switch() {

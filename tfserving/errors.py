@@ -106,6 +106,20 @@ class ExportError(TfServingError):
     default_code = "FAILED_PRECONDITION"
 
 
+def release_frames(error: BaseException) -> None:
+    """Let go of the stack frames of an error that has been handled, and of its causes.
+
+    An error that a variable in one of its frames refers to, such as a future, keeps these frames in
+    memory until the garbage collector runs, with all that they refer to: the bodies of failed requests.
+    """
+    errors: list[BaseException | None] = [error]
+    while errors:
+        current = errors.pop()
+        if current is not None and current.__traceback__ is not None:
+            current.__traceback__ = None
+            errors += (current.__cause__, current.__context__)
+
+
 _BY_CODE: dict[str, type[TfServingError]] = {
     "NOT_FOUND": NotFoundError,
     "INVALID_ARGUMENT": InvalidInputError,

@@ -24,10 +24,6 @@ source "$ROOT/lib/common.sh"
 # shellcheck source=lib/image.sh
 source "$ROOT/lib/image.sh"
 
-# The imports of python -m tfserving.server; requirements.txt pins the versions.
-PACKAGES='tensorflow google-crc32c grpcio grpcio-health-checking grpcio-reflection numpy protobuf'
-PACKAGES+=' aiohttp orjson pysimdjson uvloop'
-
 main() {
   local argument
   for argument; do
@@ -42,10 +38,12 @@ main() {
   check_verbose
   split_docker_args
   require_docker
-  tar -C "$ROOT" --exclude=__pycache__ -cf - tfserving requirements.txt \
-    -C "$DIRECTORY" Dockerfile tensorflow_model_server tf_serving_entrypoint.sh \
+  identify_base "$PYTHON_IMAGE"
+  tar -C "$ROOT" --exclude=__pycache__ --exclude='.*' -cf - tfserving \
+    -C "$DIRECTORY" Dockerfile requirements.txt tensorflow_model_server tf_serving_entrypoint.sh \
     | run_docker_build "$IMAGE_NAME from $PYTHON_IMAGE" --tag "$IMAGE_NAME" \
-      --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" --build-arg "PACKAGES=$PACKAGES" ${WORDS[@]+"${WORDS[@]}"} -
+      --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" ${BASE[@]+"${BASE[@]}"} \
+      ${WORDS[@]+"${WORDS[@]}"} -
   log "next: TF_SERVING_IMAGE=$IMAGE_NAME bash build.sh"
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfserving.cli import call
+from tfserving.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +99,7 @@ def test_reads_inputs_from_files(run, tmp_path):
         (["[1]", "--ca", "nowhere.pem"], "nowhere.pem does not exist"),
         (["[1]", "--address", "http://a"], "without a scheme"),
         (["[1]", "--token", "a\nb"], "printable"),
+        (["[1]", "--proxy", "socks5://a"], "socks5 proxies are not supported"),
     ],
 )
 def test_exits_with_2_on_invalid_arguments_and_values(run, argv, words):
@@ -153,7 +155,76 @@ def test_sends_the_token(run, service):
     assert service.metadata[-1]["authorization"] == "Bearer abc"
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+def test_sends_the_token_of_a_file_or_of_the_environment(run, service, tmp_path, monkeypatch):
+    def sent(*argv):
+        assert run("--status", *argv)[0] == 0
+        return service.metadata[-1].get("authorization")
+
+    path = tmp_path / "token"
+    path.write_text("from-file\n")
+    assert sent() is None
+    assert sent("--token-file", str(path)) == "Bearer from-file"
+    monkeypatch.setenv("TFSERVING_TOKEN", "from-environment")
+    assert sent() == "Bearer from-environment"
+    assert sent("--token-file", str(path)) == "Bearer from-file"
+    assert sent("--token", "abc") == "Bearer abc"
+    assert sent("--token", "") is None
+    monkeypatch.setenv("TFSERVING_TOKEN", "")
+    assert sent() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"sec\nret", b"sec\xffret", b"sec\x1bret", b"s" * 65537])
+def test_rejects_a_file_that_is_not_a_token_without_showing_it(run, tmp_path, content):
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    status, out, err = run("--status", "--token-file", str(path))
+    assert (status, out) == (2, "")
+    assert f"--token-file: {path} is not a token" in err
+    assert "sec" not in err
+    assert "sss" not in err
+
+
+def test_reads_an_endless_token_file_only_in_part(run):
+    assert "/dev/zero is not a token" in run("--status", "--token-file", "/dev/zero")[2]
+    assert "cannot read /nowhere: No such file" in run("--status", "--token-file", "/nowhere")[2]
+
+
+def test_rejects_two_tokens(capsys):
+    assert "not allowed with" in usage_error(["--token", "a", "--token-file", "b"], capsys)
+
+
+def test_reads_the_address_from_the_environment(rpc_server, rest_server, service, monkeypatch, capsys):
+    monkeypatch.setenv("TFSERVING_ADDRESS", rpc_server.address)
+    assert call.main(["--status", "--model", "half"]) == 0
+    assert call.main(["--status", "--model", "half", "--address", "127.0.0.1:1", "--timeout", "0.3"]) == 1
+    monkeypatch.setenv("TFSERVING_ADDRESS", f"http://user:secret@{rest_server.address}")
+    assert call.main(["--status", "--model", "half", "--rest"]) == 0
+    assert rest_server.headers[-1]["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize("rest", [[], ["--rest"]])
+def test_connects_through_the_proxy(run, rest_server, rpc_server, rest):
+    address = rest_server.address if rest else rpc_server.address
+    argv = ["--status", *rest, "--address", address, "--timeout", "0.5", "--proxy"]
+    status, _, err = run(*argv, "http://user:secret@127.0.0.1:1")
+    assert status == 1
+    assert "through the proxy 127.0.0.1:1" in err
+    assert "secret" not in err
+    assert run(*argv, "none")[0] == 0
+
+
+def test_escapes_control_characters_of_the_server(run, service):
+    argv = ['["\\u009b2J\\u007f"]', "--signature", "string"]
+    assert run(*argv)[1] == 'y: string (1,)\n["\\u009b2J\\u007f"]\n'
+    assert run(*argv, "--json")[1] == '{"y": ["\\u009b2J\\u007f"]}\n'
+    service.failures = [InvalidInputError("a\x1b[2J\nb")]
+    assert r"a\u001b[2J\nb" in run("--status")[2]
+    odd = service.models["half"][2].signatures["serving_default"]
+    odd.inputs["x"].name = "x\x1b[2J:0"
+    assert r"x\u001b[2J:0" in run("--show")[1]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e300", "soon"])
 def test_rejects_an_invalid_timeout(capsys, value):
     assert "not a number of seconds above 0" in usage_error(["--timeout", value], capsys)
 

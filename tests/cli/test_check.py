@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,13 @@ def test_checks_single_versions(run, make_version):
     assert good.exists()
 
 
+def test_names_a_version_if_the_directory_is_a_model(run, make_version):
+    make_version("a", 1)
+    make_version("a", 2)
+    hint = "it has no saved_model.pb; give a version, such as models/a/2"
+    assert run(main, "models/a") == (2, "", f"models/a: error: {hint}\n")
+
+
 def test_notes_what_makes_calls_fail(run, make_version):
     model = saved_model("EagerPyFunc", "MatMul")
     model.meta_graphs[0].graph_def.node[1].attr["_XlaMustCompile"].b = True
@@ -63,7 +73,9 @@ def test_notes_what_makes_calls_fail(run, make_version):
     ],
 )
 def test_rejects_arguments_without_a_meaning(arguments, message, run):
-    assert run(main, *arguments) == (2, "", f"tfserving check: error: {message}\n")
+    code, out, err = run(main, *arguments)
+    assert (code, out) == (2, "")
+    assert err.endswith(f"tfserving check: error: {message}\n")
 
 
 @pytest.mark.tensorflow
@@ -126,6 +138,30 @@ def test_succeeds_with_notes(run):
 )
 def test_rejects_a_file_that_is_not_readable(config, message, run):
     assert run(main, "--config", config) == (2, "", f"tfserving check: error: {message}")
+
+
+def test_rejects_a_config_that_could_block_or_never_end(run):
+    os.mkfifo("fifo")
+    for config in ("fifo", "/dev/zero"):
+        status, out, err = run(main, "--config", config)
+        assert (status, out) == (2, "")
+        assert err == f"tfserving check: error: {config} is not a regular file; give the path of one\n"
+    with open("sparse", "wb") as file:
+        file.truncate(2**24 + 1)
+    status, out, err = run(main, "--config", "sparse")
+    assert (status, out) == (2, "")
+    assert err == "tfserving check: error: sparse is too large for a config (at most 16777216 bytes)\n"
+
+
+def test_reads_a_config_from_standard_input():
+    command = [sys.executable, "-m", "tfserving", "check", "--config", "/dev/stdin"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, input=TEXT, cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with open("/dev/zero") as zeros:
+        done = subprocess.run(command, stdin=zeros, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "/dev/stdin is too large for a config" in done.stderr
 
 
 def test_accepts_comments_in_other_encodings(run):

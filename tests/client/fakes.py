@@ -209,7 +209,7 @@ class FakeRpcServer(grpc.GenericRpcHandler):
     def _respond(self, method: str, data: bytes) -> bytes:
         if method == services.PREDICT.path:
             call = predict.decode_request(data)
-            return predict.encode_response(*self.service_.call(call.spec, call.inputs, call.outputs))
+            return predict.encode_response(*self.service_.call(call.spec, call.read(), call.outputs))
         if method == services.GET_MODEL_METADATA.path:
             request = messages.GetModelMetadataRequest.FromString(data)
             number, found = self.service_.signature_defs(ModelSpec.from_message(request.model_spec))

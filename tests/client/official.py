@@ -58,6 +58,8 @@ def compare_codec() -> None:
     def equal(one: np.ndarray, other: np.ndarray) -> bool:
         if isinstance(one, bytes):  # TensorFlow returns bytes for a string without dimensions
             one = np.array(one, object)
+        if other.dtype.names:  # TensorFlow's tensors return quantized values as plain integers
+            one = np.asarray(one).view(other.dtype)
         return same(np.asarray(one), np.asarray(other))
 
     @many
@@ -99,13 +101,13 @@ def compare_codec() -> None:
         call = predict.decode_request(request.SerializeToString())
         assert spec == call.spec == ModelSpec("m", None, "stable")
         assert call.outputs == ("a",)
-        assert outputs.keys() == call.inputs.keys() == arrays.keys()
+        assert outputs.keys() == call.read().keys() == arrays.keys()
         for name, array in arrays.items():
             assert equal(outputs[name], as_received(array)), name
-            assert equal(call.inputs[name], as_received(array)), name
+            assert equal(call.read()[name], as_received(array)), name
 
     @many
-    @given(ARRAYS)
+    @given(ARRAYS.filter(lambda array: not array.dtype.names))  # the op does not support quantized dtypes
     def their_tensors_from_cpp(array):
         from tfserving.wire import messages
 

@@ -76,9 +76,13 @@ def test_refuses_other_grpc_names_by_name(text, words):
         Targets(text, 8500)
 
 
-def test_rejects_an_address_that_is_not_a_str():
-    with pytest.raises(InvalidInputError, match="an address is a bytes"):
-        Targets([b"a:1"], 8500)
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [([b"a:1"], "of type bytes"), (b"a:1", "of type bytes"), (8500, "of type int"), (None, "None")],
+)
+def test_rejects_an_address_that_is_not_a_str(address, what):
+    with pytest.raises(InvalidInputError, match=f"an address is {what}, expected a str"):
+        Targets(address, 8500)
 
 
 @pytest.mark.parametrize(

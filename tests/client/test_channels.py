@@ -6,13 +6,14 @@ from tfserving.client.channels import options_for
 from tfserving.errors import ExhaustedError, InvalidInputError
 
 
-def options(address, keepalive=Keepalive(), tls=None, count=1):  # noqa: B008 - frozen
-    return dict(options_for(Targets(address, 8500), keepalive, tls, count))
+def options(address, keepalive=Keepalive(), tls=None, count=1, limit=1000):  # noqa: B008 - frozen
+    return dict(options_for(Targets(address, 8500), keepalive, tls, count, limit))
 
 
 def test_grpc_options_follow_from_the_clients_options():
     found = options("a:1")
-    assert found["grpc.max_receive_message_length"] == -1
+    assert found["grpc.max_receive_message_length"] == 1000
+    assert options("a:1", limit=None)["grpc.max_receive_message_length"] == -1
     assert found["grpc.lb_policy_name"] == "round_robin"
     assert (found["grpc.keepalive_time_ms"], found["grpc.http2.ping_timeout_ms"]) == (10000, 5000)
     assert "grpc.use_local_subchannel_pool" not in found

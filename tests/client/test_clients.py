@@ -384,3 +384,15 @@ def test_calls_of_a_closed_client_raise_failed_precondition(client):
     with pytest.raises(FailedPreconditionError, match="closed"):
         client.infer([1])
     client.close()
+
+
+HOSTILE = "first\nFAKE LOG LINE\r\t\x1b[2J\x9b1m\x7f\u202e\u2028end \u3000\u4e2d"
+ESCAPED = r"first\nFAKE LOG LINE\r\t\u001b[2J\u009b1m\u007f\u202e\u2028end " + "\u3000\u4e2d"
+
+
+def test_errors_show_control_characters_of_the_server_escaped(client, service):
+    service.failures = [InvalidInputError(HOSTILE)]
+    with pytest.raises(InvalidInputError) as caught:
+        client.status()
+    assert ESCAPED in str(caught.value)
+    assert caught.value.server_message == HOSTILE

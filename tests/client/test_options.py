@@ -1,8 +1,12 @@
+from fractions import Fraction
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserving.client import Retry, TfRestClient, TfRpcClient, Tls
+from tests.client.clients import make_client
+from tfserving.client import Keepalive, Retry, TfRestClient, TfRpcClient, Tls
 from tfserving.client.options import pairs_of
 from tfserving.errors import InvalidInputError
 
@@ -52,3 +56,92 @@ def test_rejects_metadata_that_a_header_cannot_hold_without_showing_it(cls, meta
     with pytest.raises(InvalidInputError) as caught:
         cls("a:1", metadata=metadata)
     assert "secr" not in str(caught.value)
+
+
+INVALID_SECONDS = [
+    -1,
+    -1e-9,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    1e300,
+    1_000_001,
+    "5",
+    b"5",
+    [5],
+    True,
+]
+
+
+@pytest.mark.parametrize("value", INVALID_SECONDS)
+def test_clients_reject_a_timeout_that_is_not_a_number_of_seconds(kind, value):
+    with pytest.raises(InvalidInputError, match=r"^timeout=.* is not a number of seconds from 0 to 1000000"):
+        make_client(kind, "127.0.0.1:1", "half", timeout=value)
+
+
+@pytest.mark.parametrize("value", INVALID_SECONDS)
+def test_calls_reject_a_timeout_that_is_not_a_number_of_seconds(client, service, value):
+    for call in (
+        lambda: client.infer([1], timeout=value),
+        lambda: client.status(timeout=value),
+        lambda: client.wait_until_available(value),
+    ):
+        with pytest.raises(InvalidInputError, match="is not a number of seconds") as caught:
+            call()
+        assert caught.value.server_message is None
+
+
+@pytest.mark.parametrize("value", [np.float32(30), np.int64(30), Fraction(30), 1_000_000, None])
+def test_calls_take_any_real_number_as_timeout(client, value):
+    assert client.infer([1], timeout=value)["y"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize("value", INVALID_SECONDS)
+def test_retry_and_keepalive_reject_what_is_not_a_number_of_seconds(value):
+    for option in (
+        lambda: Retry(first_pause=value),
+        lambda: Retry(longest_pause=value),
+        lambda: Keepalive(interval=value),
+        lambda: Keepalive(timeout=value),
+    ):
+        with pytest.raises(InvalidInputError, match="is not a number of seconds"):
+            option()
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "3"])
+def test_retry_rejects_an_invalid_factor(value):
+    with pytest.raises(InvalidInputError, match="factor="):
+        Retry(factor=value)
+
+
+def test_pauses_stay_bounded_after_many_failures():
+    assert Retry(factor=1000.0, longest_pause=2).pause(10_000, 0) == 2
+
+
+@pytest.mark.parametrize("value", [0, 1.5, "2", None])
+def test_rejects_invalid_counts(value):
+    with pytest.raises(InvalidInputError, match="channels="):
+        TfRpcClient("127.0.0.1:1", channels=value)
+    with pytest.raises(InvalidInputError, match="attempts="):
+        Retry(attempts=value)
+
+
+@pytest.mark.parametrize("value", [1, [["y"]], [b"y"], b"y", [None], object()])
+def test_rejects_names_that_are_not_str(client, value):
+    with pytest.raises(InvalidInputError, match=r"^outputs="):
+        client.infer([1], outputs=value)
+    with pytest.raises(InvalidInputError, match=r"^signatures="):
+        client.multi_inference([{"x": 1.0}], value)
+
+
+@pytest.mark.parametrize("method", ["classify", "regress"])
+def test_rejects_examples_and_context_of_another_type(client, method):
+    with pytest.raises(InvalidInputError, match=r"^examples=1 "):
+        getattr(client, method)(1)
+    with pytest.raises(InvalidInputError, match=r"^context=1 "):
+        getattr(client, method)([{"x": 1.0}], context=1)
+
+
+def test_takes_examples_from_a_generator(client):
+    examples = ({"x": x} for x in (1.0, 2.0))
+    assert client.regress(examples, signature="value").tolist() == [0.5, 1.0]

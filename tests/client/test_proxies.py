@@ -285,7 +285,7 @@ def test_no_proxy_and_loopback_addresses_are_direct(environment, host, no_proxy,
         ("http://u:\ud800@a", "is not a valid proxy"),
         ("http://a\ud800", "is not a valid proxy"),
         ("", "is not a valid proxy"),
-        (5, "proxy is a int"),
+        (5, "proxy is of type int"),
     ],
 )
 def test_rejects_invalid_proxies_without_showing_their_password(kind, option, words):

@@ -69,9 +69,12 @@ def test_strings_of_responses_need_not_be_utf8():
     assert array.tolist() == [b"caf\xe9", b"\xff\xed\xa0\x80", "é".encode()]
 
 
-def test_complex_numbers_are_unsupported():
-    with pytest.raises(UnsupportedError, match="TfRpcClient"):
-        to_json(np.array([1j], np.complex64))
+@pytest.mark.parametrize(
+    "dtype", [DType.DT_COMPLEX64, *(dtype for dtype in DType if dtype.quantized_as)], ids=lambda d: d.label
+)
+def test_complex_and_quantized_numbers_are_unsupported(dtype):
+    with pytest.raises(UnsupportedError, match=f"cannot represent {dtype.label} numbers; use TfRpcClient"):
+        to_json(np.zeros(1, dtype.numpy))
 
 
 def test_an_empty_output_takes_its_shape_from_the_signature():

@@ -215,3 +215,20 @@ def test_tls_verifies_the_server_and_sends_the_client_certificate(make, service,
         ):
             with pytest.raises((UnavailableError, ProtocolError)):
                 make(server.address, tls=wrong).infer([1])
+
+
+@pytest.mark.parametrize("address", ["http://a", ["https://a", "http://b"], "a:1,http://user:secret@b"])
+def test_rejects_tls_together_with_an_address_without_tls(make, address):
+    with pytest.raises(InvalidInputError, match="is not encrypted, but tls= requires encryption") as caught:
+        make(address, tls=Tls())
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"authorization": "Bearer x"}])
+def test_does_not_send_credentials_from_netrc(make, rest_server, tmp_path, monkeypatch, metadata):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password secret\ndefault login user password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    make(rest_server.address, metadata=metadata).status()
+    assert rest_server.headers[-1].get("authorization") == metadata.get("authorization")

@@ -43,11 +43,23 @@ NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT"}
 # In tf_rpc_client.py, for users to edit.
 EDITABLE_CONSTANTS = {"RPC_ADDRESS", "REST_ADDRESS"}
-FOREIGN_FLAGS = {"--init", "--check", "--platform", "--strict", "--ipc"}
+FOREIGN_FLAGS = {
+    "--init",
+    "--user",
+    "--pids-limit",
+    "--output-file",
+    "--check",
+    "--platform",
+    "--strict",
+    "--ipc",
+}
 
 # Messages of tensorflow_model_server, gRPC and Docker.
 FOREIGN_MESSAGES = (
     "Expected model … to have an absolute path or URI",
+    "File system scheme 's3' not implemented",
+    "No OpKernel was registered to support Op 'PyFunc'",
+    "Op type not registered 'PyFunc'",
     "RESOURCE_EXHAUSTED: Server Threadpool Exhausted",
     "RESOURCE_EXHAUSTED: … message larger than max (… vs. 4194304)",
     "UNAVAILABLE: … Socket closed",
@@ -66,6 +78,7 @@ def variables() -> set[str]:
     found |= image_variables().keys()
     tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     found |= {name for text in tests for name in re.findall(r'os\.environ\.get\("(TFSERVING_\w+)"', text)}
+    found |= set(re.findall(r"\$(TFSERVING_\w+)", help_of("tfserving call")))
     return found | settings().keys() | {"IMAGE_NAME"}
 
 

@@ -388,6 +388,24 @@ class TestSavedModels:
             name: array.tolist() for name, array in expected.items()
         }
 
+    def test_skips_hidden_files_and_rejects_links_that_leave_the_source(
+        self, tensorflow_1_model, models_dir, tmp_path, caplog
+    ):
+        source = tmp_path / "source"
+        shutil.copytree(tensorflow_1_model, source)
+        (source / ".git").mkdir()
+        (source / ".env").write_text("TOKEN=x")
+        copied = export_saved_model(source, "m", models_dir=models_dir)
+        assert not list(copied.glob(".*"))
+        assert f"hidden files of {source} are not copied: .env, .git" in caplog.text
+        (tmp_path / "id_rsa").write_text("secret")
+        (source / "assets.extra").mkdir()
+        (source / "assets.extra" / "key").symlink_to("../../id_rsa")
+        before = tree(models_dir)
+        with pytest.raises(RepositoryError, match=r"key is a link to .*id_rsa, which is not in"):
+            export_saved_model(source, "m", models_dir=models_dir)
+        assert tree(models_dir) == before
+
     def test_rejects_image_bytes_for_a_tensorflow_1_model(self, tensorflow_1_model, models_dir):
         with pytest.raises(InvalidInputError, match="TensorFlow 1"):
             export_saved_model(tensorflow_1_model, "half", models_dir=models_dir, image_bytes=True)

@@ -35,11 +35,11 @@ class TestGenerateRequests:
     def test_generates_zeros_in_batches_of_1_and_8(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (None, 3)), "n": (DType.DT_INT64, (None,))})
         calls = decoded(generate_requests("m", given, 3))
-        assert [call.inputs["x"].shape for call in calls] == [(1, 3), (8, 3), (1, 3)]
-        assert [call.inputs["n"].shape for call in calls] == [(1,), (8,), (1,)]
-        assert calls[0].inputs["x"].dtype == np.float32
-        assert calls[0].inputs["n"].dtype == np.int64
-        assert not calls[1].inputs["x"].any()
+        assert [call.read()["x"].shape for call in calls] == [(1, 3), (8, 3), (1, 3)]
+        assert [call.read()["n"].shape for call in calls] == [(1,), (8,), (1,)]
+        assert calls[0].read()["x"].dtype == np.float32
+        assert calls[0].read()["n"].dtype == np.int64
+        assert not calls[1].read()["x"].any()
         assert (calls[0].spec.name, calls[0].spec.signature) == ("m", "serving_default")
 
     @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ class TestGenerateRequests:
         (call,) = decoded(
             generate_requests("m", signatures(serving_default={"x": (DType.DT_FLOAT, shape)}), 1)
         )
-        assert call.inputs["x"].shape == expected
+        assert call.read()["x"].shape == expected
 
     @pytest.mark.parametrize("dtype", [DType.DT_HALF, DType.DT_BOOL, DType.DT_UINT8, DType.DT_COMPLEX64])
     def test_generates_each_dtype(self, dtype):
         (call,) = decoded(generate_requests("m", signatures(serving_default={"x": (dtype, (None,))}), 1))
-        assert DType.of(call.inputs["x"].dtype) is dtype
+        assert DType.of(call.read()["x"].dtype) is dtype
 
     def test_generates_requests_for_each_signature(self):
         given = signatures(a={"x": (DType.DT_FLOAT, (None,))}, b={"x": (DType.DT_FLOAT, (None,))})
@@ -87,8 +87,8 @@ class TestGenerateRequests:
     def test_generates_an_encoded_image(self):
         given = signatures(image_bytes={"image_bytes": (DType.DT_STRING, (None,))})
         calls = decoded(generate_requests("m", given, 2))
-        assert [call.inputs["image_bytes"].shape for call in calls] == [(1,), (8,)]
-        assert calls[0].inputs["image_bytes"][0].startswith(b"\x89PNG")
+        assert [call.read()["image_bytes"].shape for call in calls] == [(1,), (8,)]
+        assert calls[0].read()["image_bytes"][0].startswith(b"\x89PNG")
 
     def test_rejects_a_model_without_a_suitable_signature(self):
         with pytest.raises(ExportError, match="--warmup-data"):
@@ -105,20 +105,20 @@ class TestEncodeSamples:
     def test_sends_a_sample_as_a_batch_of_one(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (None, 2))})
         calls = decoded(encode_samples("m", given, {"x": np.array([[1.0, 2.0], [3.0, 4.0]])}))
-        assert [call.inputs["x"].tolist() for call in calls] == [[[1.0, 2.0]], [[3.0, 4.0]]]
-        assert calls[0].inputs["x"].dtype == np.float32
+        assert [call.read()["x"].tolist() for call in calls] == [[[1.0, 2.0]], [[3.0, 4.0]]]
+        assert calls[0].read()["x"].dtype == np.float32
 
     def test_sends_a_sample_as_it_is_to_a_signature_without_a_batch(self):
         given = signatures(serving_default={"x": (DType.DT_FLOAT, (2, 2)), "k": (DType.DT_INT32, ())})
         samples = {"x": np.arange(12).reshape(3, 2, 2), "k": np.array([1, 2, 3])}
         calls = decoded(encode_samples("m", given, samples))
-        assert [call.inputs["x"].shape for call in calls] == [(2, 2)] * 3
-        assert [call.inputs["k"].tolist() for call in calls] == [1, 2, 3]
+        assert [call.read()["x"].shape for call in calls] == [(2, 2)] * 3
+        assert [call.read()["k"].tolist() for call in calls] == [1, 2, 3]
 
     def test_encodes_strings_as_utf_8(self):
         given = signatures(serving_default={"s": (DType.DT_STRING, (None,))})
         calls = decoded(encode_samples("m", given, {"s": np.array(["é", "b"])}))
-        assert [call.inputs["s"].tolist() for call in calls] == [["é".encode()], [b"b"]]
+        assert [call.read()["s"].tolist() for call in calls] == [["é".encode()], [b"b"]]
 
     def test_finds_the_signature_by_its_inputs_the_default_first(self):
         given = signatures(

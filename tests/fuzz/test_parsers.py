@@ -51,10 +51,15 @@ def _small_tensors(monkeypatch):
     monkeypatch.setattr(limits, "MAX_MESSAGE_BYTES", 1 << 16)
 
 
+def decode_request(data):
+    call = predict.decode_request(data)
+    return call, call.read()
+
+
 @pytest.mark.parametrize(
     ("kind", "decode", "valid"),
     [
-        (messages.PredictRequest, predict.decode_request, corpus.PREDICT_REQUESTS),
+        (messages.PredictRequest, decode_request, corpus.PREDICT_REQUESTS),
         (messages.PredictResponse, predict.decode_response, corpus.PREDICT_RESPONSES),
     ],
     ids=["request", "response"],
@@ -77,8 +82,9 @@ def test_decodes_predict_messages_like_protobuf(kind, decode, valid):
             return
         assert error is None
         if kind is messages.PredictRequest:
-            assert value.outputs == tuple(message.output_filter)
-            spec, got = value.spec, value.inputs
+            call, got = value
+            assert call.outputs == tuple(message.output_filter)
+            spec = call.spec
         else:
             spec, got = value
         assert spec == ModelSpec.from_message(message.model_spec)

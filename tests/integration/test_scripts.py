@@ -220,7 +220,9 @@ class TestImages:
         assert server.states() == [["half", "2", "AVAILABLE"]]
 
         eventually(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", server.name), "healthy")
-        assert server.run("status").splitlines()[0].endswith(", healthy")
+        status = server.script("run_tf_serving.sh", "status")
+        assert status.stdout.splitlines()[0].endswith("models in the image, healthy")
+        assert status.stderr == ""
         assert docker("exec", server.name, "id", "-u") == "65532"
         host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", server.name))
         assert host["ReadonlyRootfs"] is True

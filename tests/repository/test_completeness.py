@@ -148,7 +148,7 @@ def test_rejects_a_truncated_index(version: Path) -> None:
 
 
 def test_rejects_a_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="/7 is not a directory"):
+    with pytest.raises(RepositoryError, match="/7 does not exist"):
         check_version_dir(tmp_path / "7")
 
 

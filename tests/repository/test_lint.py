@@ -184,7 +184,7 @@ class TestText:
                 GOOD.replace('"a"', "\u201ca\u201d"),
                 3,
                 "column 11: Interpreting non ascii codepoint 226: U+201C (LEFT DOUBLE QUOTATION MARK)",
-                "remove it, or quote the string",
+                "write it in ASCII, or remove it",
             ),
             (
                 GOOD.replace("name:", "name:\udcff"),
@@ -200,6 +200,7 @@ class TestText:
             ),
             ("\ufeff" + GOOD, 1, "the file begins with a byte order mark", "save it as UTF-8 without one"),
             ("\udcff\udcfem\0o\0", 1, "the file is UTF-16", "save it as UTF-8"),
+            ("m\0o\0d\0", 1, "the file is UTF-16", "save it as UTF-8"),
             (
                 GOOD.replace('    model_platform: "tensorflow"\n', ""),
                 2,
@@ -260,6 +261,10 @@ class TestText:
         assert errors, lint(text)
         assert errors[0].line == line
         assert hint in errors[0].hint
+
+    @pytest.mark.parametrize("text", ["\ufeff" + GOOD, "m\0o\0", GOOD.replace('"a"', "\u201ca\u201d")])
+    def test_reports_a_wrong_character_without_the_errors_that_follow_from_it(self, text: str) -> None:
+        assert len(lint(text)) == 1
 
     @pytest.mark.parametrize(
         ("text", "line", "message", "hint"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,13 @@ def test_rejects_bytes_that_are_not_a_request(tmp_path):
     with pytest.raises(ProtocolError, match="not a PredictRequest"):
         warmup_records.write_warmup(tmp_path, [b"\xff\xff"])
     assert not warmup_records.warmup_file(tmp_path).exists()
+
+
+def test_rejects_a_fifo_without_waiting_for_a_writer(tmp_path):
+    warmup_records.warmup_file(tmp_path).parent.mkdir()
+    os.mkfifo(warmup_records.warmup_file(tmp_path))
+    with pytest.raises(ProtocolError, match="is not a regular file"):
+        list(warmup_records.read_warmup(tmp_path))
 
 
 def test_reports_the_number_of_a_record_that_is_not_a_prediction_log(tmp_path):

@@ -123,7 +123,9 @@ def inspect_container(state: dict[str, Any], template: str, name: str) -> None:
         print(container.get("arguments", []))
         return
     labels = ("grpc", "rest", "mode", "model_name", "models", "models_config")
-    values = [container["labels"].get(f"tfserving.{label}", "") for label in labels]
+    # The command line knows .ID. For other names it falls back to JSON, where missing labels have a value.
+    missing = "" if template.startswith("{{.ID}}") else "<no value>"
+    values = [container["labels"].get(f"tfserving.{label}", missing) for label in labels]
     mounts = [mount for mount in container.get("mounts", []) if ",target=/models," in mount]
     details = [
         container.get("image", ""),
@@ -277,6 +279,11 @@ def main(arguments: list[str]) -> None:
             info(state)
         case ["build", *rest]:
             build(state, rest)
+        case ["image", "inspect", "--format", template, reference] if ".Id" in template:
+            bases = state.get("bases", {reference: "sha256:0"})
+            print(bases.get(reference) or fail(f"Error: No such image: {reference}"))
+        case ["pull", reference]:
+            save({**state, "bases": {reference: state["registry"][reference]}})
         case ["image", "inspect", "--format", _, reference]:
             inspect_image(state, reference)
         case ["container", "inspect", "--format", template, name]:
@@ -301,7 +308,7 @@ def main(arguments: list[str]) -> None:
             pass
         case ["logs", *_]:
             print("what the server in the container logged")
-            print((WORLD / "log").read_text())
+            print((WORLD / "log").read_text(), file=sys.stderr)  # as the server
         case ["ps", "--filter", filter_, *_]:
             ps(state, filter_)
         case ["exec", name, "cat", path]:

@@ -36,7 +36,7 @@ def models_argument(command: list[str]) -> str:
 
 
 def without_identity(command: list[str]) -> list[str]:
-    """The arguments without the labels and the tag that record the time and the revision."""
+    """The arguments without the labels and the tag that record the time, the revision and the base image."""
     start = command.index("--tag") + 2
     assert command[start] == "--tag"
     assert [word.partition("=")[0] for word in command[start + 2 : start + 8]] == [
@@ -44,7 +44,9 @@ def without_identity(command: list[str]) -> list[str]:
         *("--label", "org.opencontainers.image.revision"),
         *("--label", "org.opencontainers.image.created"),
     ]
-    return command[:start] + command[start + 8 :]
+    rest = command[:start] + command[start + 8 :]
+    base = [index for index, word in enumerate(rest) if word.startswith("tfserving.base.id=")]
+    return [word for index, word in enumerate(rest) if index not in base and index + 1 not in base]
 
 
 def labels(command: list[str]) -> dict[str, str]:
@@ -157,7 +159,7 @@ class TestCommand:
         assert (result.code, result.out) == (0, "")
         assert first == f"build.sh: building tfserving-digits from {BASE} with digits:1"
         assert output == shown
-        assert re.fullmatch(r"build.sh: built tfserving-digits in \d+ s", built)
+        assert re.fullmatch(r"build.sh: built tfserving-digits \(also tagged \S+\) in \d+ s", built)
         assert following.startswith("build.sh: next: ")
 
     @pytest.mark.parametrize("verbose", ["", "1"])
@@ -173,15 +175,25 @@ class TestCommand:
         ]
         assert list(checkout.tmp.iterdir()) == []
 
+    def test_fails_without_permission_to_use_docker(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        checkout.change(engine="denied")
+        result = checkout.run("build.sh")
+        assert result.code == 1
+        assert "error: docker info failed: " in result.err
+        assert "add your user to the group docker" in result.err
+        assert checkout.calls("build") == []
+
     def test_fails_without_docker(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
         tools = checkout.tmp.parent / "tools"
         tools.mkdir()
-        for tool in ("bash", "dirname", "find", "head", "sort", "tail", "tr"):
+        for tool in ("bash", "date", "dirname", "find", "head", "sort", "tail", "tr"):
             (tools / tool).symlink_to(f"/usr/bin/{tool}")
         result = checkout.run("build.sh", PATH=str(tools))
         assert result.code == 1
-        assert "docker is not installed; install it, or serve without an image: ENGINE=embedded" in result.err
+        assert "docker is not installed; install docker, or serve without an image" in result.err
+        assert "ENGINE=embedded bash run_tf_serving.sh" in result.err
 
 
 class TestVersions:
@@ -219,6 +231,56 @@ class TestVersions:
         assert models_argument(checkout.run("build.sh", "--dry-run").command) == "digits:9223372036854775807"
 
 
+class TestBaseImage:
+    ID, DIGEST, OTHER = (f"sha256:{character * 64}" for character in "abc")
+
+    def base_labels(self, checkout: Any, **variables: str) -> list[str]:
+        checkout.add_version("digits", 1)
+        result = checkout.run("build.sh", **variables)
+        assert result.code == 0, result.err
+        (command,) = checkout.calls("build")
+        found = [word for word in command if ".base." in word]
+        assert all(command[command.index(word) - 1] == "--label" for word in found)
+        return found
+
+    @pytest.mark.parametrize(
+        ("reference", "name"),
+        [
+            (BASE, "tensorflow/serving"),
+            (f"docker.io/{BASE}", "tensorflow/serving"),
+            ("host.example:5000/serving:1", "host.example:5000/serving"),
+            ("host.example:5000/serving", "host.example:5000/serving"),
+        ],
+    )
+    def test_records_the_digest(self, checkout: Any, reference: str, name: str) -> None:
+        found = f"{self.ID} me/copy@{self.OTHER} {name}@{self.DIGEST}"
+        checkout.change(bases={reference: found})
+        labels = self.base_labels(checkout, TF_SERVING_IMAGE=reference)
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+        assert checkout.calls("pull") == []
+
+    def test_pulls_a_missing_image_to_know_its_digest(self, checkout: Any) -> None:
+        checkout.change(bases={}, registry={BASE: f"{self.ID} tensorflow/serving@{self.DIGEST}"})
+        assert self.base_labels(checkout) == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+
+    def test_pulls_a_newer_image_if_docker_build_does(self, checkout: Any) -> None:
+        checkout.change(
+            bases={BASE: f"{self.ID} tensorflow/serving@{self.OTHER}"},
+            registry={BASE: f"{self.ID} tensorflow/serving@{self.DIGEST}"},
+        )
+        labels = self.base_labels(checkout, DOCKER_ARGS="--pull")
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+
+    def test_records_the_id_of_an_image_without_a_digest(self, checkout: Any) -> None:
+        checkout.change(bases={"mine": self.ID})
+        assert self.base_labels(checkout, TF_SERVING_IMAGE="mine") == [f"tfserving.base.id={self.ID}"]
+
+    def test_records_the_digest_that_the_user_gave(self, checkout: Any) -> None:
+        labels = self.base_labels(checkout, TF_SERVING_IMAGE=f"{BASE}@{self.DIGEST}")
+        assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
+        assert [call[0] for call in checkout.calls()] == ["build"]
+
+
 class TestContext:
     def test_contains_only_the_files_of_the_image(self, checkout: Any) -> None:
         checkout.add_version("digits", 1, 2)
@@ -246,16 +308,84 @@ class TestContext:
         assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}
         assert stat.S_IMODE((model / "1" / "saved_model.pb").stat().st_mode) == 0o600
 
-    def test_resolves_links(self, checkout: Any, tmp_path: Path) -> None:
+    def test_resolves_links_in_models_dir(self, checkout: Any, tmp_path: Path) -> None:
         model = checkout.add_version("real", 5)
         (checkout.models / "digits").mkdir()
         (checkout.models / "digits" / "8").symlink_to(checkout.models / "real" / "5")
-        (tmp_path / "vocabulary").write_text("words")
-        (checkout.models / "real" / "5" / "assets").symlink_to(tmp_path / "vocabulary")
-        checkout.run("build.sh")
-        assert context(checkout)["models/digits/8/assets"] == "-rw-r--r--"
+        (checkout.models / "vocabulary").write_text("words")
+        (model / "5" / "assets").mkdir()
+        (model / "5" / "assets" / "a b.txt").symlink_to("../../../vocabulary")
+        (model / "5" / "assets" / "second").symlink_to("a b.txt")
+        checkout.models.rename(tmp_path / "elsewhere")
+        checkout.models.symlink_to(tmp_path / "elsewhere")
+        result = checkout.run("build.sh")
+        assert result.code == 0, result.err
+        assert context(checkout)["models/digits/8/assets/a b.txt"] == "-rw-r--r--"
+        assert (checkout.world / "context/models/digits/8/assets/second").read_text() == "words"
         copied = (checkout.world / "context/models/digits/8/saved_model.pb").read_bytes()
         assert copied == (model / "5" / "saved_model.pb").read_bytes()
+
+    @pytest.mark.parametrize(
+        "kind", ["file", "relative", "directory", "nested", "chain", "version", "hidden", "newline"]
+    )
+    @pytest.mark.parametrize("script", ["build.sh", "build_ensemble.sh"])
+    def test_rejects_links_that_leave_models_dir(
+        self, checkout: Any, tmp_path: Path, script: str, kind: str
+    ) -> None:
+        secret = tmp_path / "home" / "id_rsa"
+        secret.parent.mkdir()
+        secret.write_text("secret")
+        version = checkout.add_version("digits", 1) / "1"
+        checkout.add_version("half", 1)
+        checkout.add_config()
+        link = version / "assets"
+        if kind == "file":
+            link.symlink_to(secret)
+        elif kind == "relative":
+            link.symlink_to(os.path.relpath(secret, version))
+        elif kind == "directory":
+            link.symlink_to(secret.parent)
+        elif kind == "nested":  # a link inside that leads to a directory with a link outside
+            (checkout.models / "shared").mkdir()
+            (checkout.models / "shared" / "key").symlink_to(secret)
+            link.symlink_to("../../shared")
+            link = link / "key"
+        elif kind == "chain":
+            (checkout.models / "hop").symlink_to(secret)
+            link.symlink_to("../../hop")
+        elif kind == "version":
+            version.rename(tmp_path / "1")
+            version.symlink_to(tmp_path / "1")
+            link = version
+        elif kind == "hidden":
+            (checkout.models / ".git").mkdir()
+            (checkout.models / ".git" / "config").write_text("secret")
+            link.symlink_to("../../.git/config")
+        else:
+            (version / "x").write_text("")
+            (version / "x\n").symlink_to(secret)
+            link.symlink_to("x\n")
+        rejection = checkout.run(script).rejection
+        assert "which is hidden or not in" in rejection
+        assert kind == "newline" or str(link) in rejection
+        assert checkout.calls() == []
+
+    def test_skips_hidden_files(self, checkout: Any) -> None:
+        version = checkout.add_version("digits", 1) / "1"
+        (version / ".git").mkdir()
+        (version / ".git" / "config").write_text("secret")
+        (version / ".env").symlink_to("/etc/passwd")
+        (version / "assets").mkdir()
+        (version / "assets" / ".hidden").write_text("secret")
+        (version / "assets" / "vocabulary").write_text("words")
+        result = checkout.run("build.sh")
+        assert result.code == 0, result.err
+        assert [name for name in context(checkout) if name.startswith("models/")] == [
+            "models/digits/1/assets/vocabulary",
+            "models/digits/1/saved_model.pb",
+        ]
+        (note,) = [line for line in result.err.splitlines() if "hidden files are not copied" in line]
+        assert f"{version}/.env " in note
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_is_removed_after_a_signal(self, checkout: Any, number: int) -> None:
@@ -351,6 +481,16 @@ class TestRejects:
         assert checkout.calls() == []
         assert list(checkout.tmp.iterdir()) == []
 
+    def test_notes_that_graphs_are_not_checked_without_python(self, checkout: Any) -> None:
+        checkout.add_version("digits", 1)
+        tools = checkout.tmp.parent / "tools"
+        tools.mkdir()
+        for name in ("python", "python3"):
+            (tools / name).write_text("#!/bin/sh\nexit 1\n")
+            (tools / name).chmod(0o755)
+        result = checkout.run("build.sh", "--dry-run", PATH=f"{tools}:{checkout.environment['PATH']}")
+        assert "note: graphs and variables are not checked, since no Python" in result.err
+
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
@@ -424,4 +564,6 @@ def test_image_references_follow_the_grammar(checkout: Any, locale: str) -> None
 def test_accepts_a_base_image_with_a_digest(checkout: Any) -> None:
     checkout.add_version("digits", 1)
     base = f"{BASE}@sha256:{'0a' * 32}"
-    assert f"TF_SERVING_IMAGE={base}" in checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command
+    command = checkout.run("build.sh", "--dry-run", TF_SERVING_IMAGE=base).command
+    assert f"TF_SERVING_IMAGE={base}" in command
+    assert f"org.opencontainers.image.base.digest=sha256:{'0a' * 32}" in command

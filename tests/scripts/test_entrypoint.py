@@ -225,6 +225,19 @@ class TestRejects:
         assert code == 2
         assert err.startswith(f"tfserving-entrypoint: error: {message.format(tmp_path)}")
 
+    @pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+    def test_a_config_that_is_not_a_regular_file(self, run: Run, tmp_path: Path, kind: str) -> None:
+        config = tmp_path / "models" / "models.config"
+        if kind == "fifo":
+            os.mkfifo(config)
+        elif kind == "directory":
+            config.mkdir()
+        else:
+            config.symlink_to("/dev/zero")
+        code, err = run(MODE="multi").wait()
+        assert code == 2
+        assert f"{config} is not a regular file; mount a models.config there" in err
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_unreadable_models(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "models" / "digits").chmod(0)
@@ -245,9 +258,12 @@ class TestRejects:
         assert code == 1
         assert "mount a tmpfs at /dev/shm" in err
 
-    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run) -> None:
-        entrypoint = run(DRAIN_SECONDS="00")
+    def test_accepts_leading_zeros_in_drain_seconds(self, run: Run, tmp_path: Path) -> None:
+        entrypoint = run(DRAIN_SECONDS="08")  # not a valid octal number
         entrypoint.started()
+        entrypoint.kill()
+        assert entrypoint.message().startswith("tfserving-entrypoint: stopping in 8 s")
+        assert (tmp_path / "seconds").read_text() == "8\n"
         entrypoint.kill()
         assert entrypoint.wait()[0] == 128 + signal.SIGTERM
 

@@ -31,6 +31,7 @@ class TestCommand:
             *("--label", "tfserving.grpc=127.0.0.1:8500", "--label", "tfserving.rest=127.0.0.1:8501"),
             *("--publish", "127.0.0.1:8500:8500", "--publish", "127.0.0.1:8501:8501"),
             *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+            *("--pids-limit", "4096"),
             *("--restart", "unless-stopped", "--stop-timeout", "15"),
             *("--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
             "tfserving-digits",
@@ -75,6 +76,13 @@ class TestCommand:
         assert values_of(command, "--env") == ["DRAIN_SECONDS=30"]
         assert values_of(command, "--stop-timeout") == ["45"]
         assert values_of(command, "--restart") == ["on-failure:3"]
+
+    @pytest.mark.parametrize("memory", ["4g", "512M", "1073741824"])
+    @pytest.mark.parametrize("cpus", ["2", "1.5", "0.25", ".5", "10"])
+    def test_limits_memory_and_cpus(self, checkout: Any, memory: str, cpus: str) -> None:
+        command = dry_run(checkout, MEMORY=memory, CPUS=cpus)
+        assert values_of(command, "--memory") == values_of(command, "--memory-swap") == [memory]
+        assert values_of(command, "--cpus") == [cpus]
 
     @pytest.mark.parametrize(
         ("driver", "limited"), [("json-file", True), ("local", True), ("journald", False), ("none", False)]
@@ -190,6 +198,59 @@ class TestMounts:
         ]
         flags[-1] += f"=/etc/tfserving/{name}"
         assert command[command.index("tfserving-digits") + 1 :] == flags
+
+    def test_advice_for_a_private_key_opens_it_to_one_group_only(self, checkout: Any, tmp_path: Path) -> None:
+        file = tmp_path / "ssl.config"
+        file.write_text("")
+        file.chmod(0o600)
+        rejection = checkout.run("run_tf_serving.sh", "--dry-run", SSL_CONFIG_FILE=str(file)).rejection
+        assert "not readable for the image's user 65532, and contains a private key" in rejection
+        assert f"sudo chgrp 65532 {file} && chmod 640 {file}, or run the container as yourself" in rejection
+        assert "o+r" not in rejection
+
+    @pytest.mark.parametrize(("mode", "warned"), [(0o604, True), (0o640, False)])
+    def test_warns_about_a_private_key_that_every_user_can_read(
+        self, checkout: Any, tmp_path: Path, mode: int, warned: bool
+    ) -> None:
+        file = tmp_path / "ssl.config"
+        file.write_text("")
+        file.chmod(mode)
+        arguments = {"SSL_CONFIG_FILE": str(file), "DOCKER_ARGS": "--user 0:0"}
+        result = checkout.run("run_tf_serving.sh", "--dry-run", **arguments)
+        assert result.code == 0
+        assert ("contains a private key, and every user of this machine can read it" in result.err) is warned
+
+    def test_a_name_that_begins_with_a_dash_is_not_an_option(self, checkout: Any, tmp_path: Path) -> None:
+        (tmp_path / "kept").touch()
+        (tmp_path / "-delete").write_text("")
+        command = dry_run(checkout, BATCHING_PARAMETERS_FILE="-delete", cwd=tmp_path)
+        assert f"source={tmp_path}/-delete," in " ".join(command)
+        checkout.add_version("digits", 1)
+        checkout.models.rename(tmp_path / "-quit")
+        dry_run(checkout, MODELS_DIR="-quit", cwd=tmp_path)
+        checkout.models.mkdir()
+        checkout.add_version("digits", 1)
+        checkout.add_version("half", 1)
+        (tmp_path / "etc").mkdir()
+        checkout.add_config().rename(tmp_path / "etc" / "-exec")
+        command = dry_run(checkout, "multi", MODELS_CONFIG="-exec", cwd=tmp_path / "etc")
+        assert command[-1] == "--model_config_file=/etc/tfserving/config/-exec"
+        assert (tmp_path / "kept").exists()
+
+    @pytest.mark.parametrize("name", ["BATCHING_PARAMETERS_FILE", "MODELS_CONFIG"])
+    def test_rejects_configs_that_could_block_or_never_end(
+        self, checkout: Any, tmp_path: Path, name: str
+    ) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        with (tmp_path / "sparse").open("wb") as file:
+            file.truncate(2**24 + 1)
+        for path, message in [
+            ("/dev/zero", "is not a regular file"),
+            (f"{tmp_path}/fifo", "is not a regular file"),
+            (f"{tmp_path}/sparse", "is too large for a config (at most 16 MiB)"),
+        ]:
+            result = checkout.run("run_tf_serving.sh", "multi", "--dry-run", **{name: path})
+            assert f"{name}={path} {message}" in result.rejection
 
     def test_models_are_mounted(self, checkout: Any) -> None:
         checkout.add_version("digits", 1)
@@ -361,20 +422,33 @@ class TestRejects:
                 {"RESTART_POLICY": "sometimes"},
                 "RESTART_POLICY=sometimes is not a valid restart policy (no, always",
             ),
+            (
+                {"MEMORY": "4gb"},
+                "MEMORY=4gb is not a valid memory size (an integer with an optional unit b, k",
+            ),
+            ({"MEMORY": "-1"}, "is not a valid memory size"),
+            ({"MEMORY": "0"}, "is not a valid memory size"),
+            ({"MEMORY": "1.5g"}, "is not a valid memory size"),
+            ({"CPUS": "0"}, "CPUS=0 is not a valid number of CPUs (a decimal number above 0, such as 1.5)"),
+            ({"CPUS": "0.00"}, "is not a valid number of CPUs"),
+            ({"CPUS": "two"}, "is not a valid number of CPUs"),
             ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is not a valid number of seconds"),
             ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
             ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
             ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is not a valid number of seconds"),
-            ({"BATCHING_PARAMETERS_FILE": "/nowhere"}, "BATCHING_PARAMETERS_FILE=/nowhere is not a file"),
-            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a file"),
-            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a file"),
+            (
+                {"BATCHING_PARAMETERS_FILE": "/nowhere"},
+                "BATCHING_PARAMETERS_FILE=/nowhere is not a regular file",
+            ),
+            ({"MONITORING_CONFIG_FILE": "/"}, "MONITORING_CONFIG_FILE=/ is not a regular file"),
+            ({"SSL_CONFIG_FILE": "; id"}, "SSL_CONFIG_FILE='; id' is not a regular file"),
             ({"MODEL_NAME": "../digits"}, "is not a valid model name"),
             ({"MODEL_NAME": "a b"}, "is not a valid model name"),
             ({"IMAGE_NAME": "A"}, "is not a valid image reference"),
             ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory"),
             ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "/models/flowers does not exist"),
-            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a file"),
-            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a file"),
+            ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a regular file"),
+            ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a regular file"),
             ({"DOCKER_ARGS": "'"}, "has an unclosed quote"),
             ({"SSL_CONFIG_FILE": "\x1b[1m"}, "contains a control character; remove it"),
         ],

@@ -426,7 +426,8 @@ class TestDocker:
 
     def test_does_not_stop_a_container_of_another_program(self, server: Server) -> None:
         server.checkout.add_container("tfserving")
-        assert "tfserving is not running" in server("stop").err
+        for action in ("stop", "status", "logs"):
+            assert "container tfserving was not started by this script" in server(action).err
         assert server.checkout.calls("stop") == server.checkout.calls("rm") == []
 
     def test_status_shows_why_a_container_stopped(self, server: Server) -> None:
@@ -456,6 +457,22 @@ class TestDocker:
         server.checkout.change(containers=containers)
         built = "image tfserving-digits (built 2026-01-02T03:04:05Z, revision 0123456), models in the image"
         assert built in server("status").out
+
+    def test_status_of_a_container_without_a_config_has_no_notes(self, server: Server) -> None:
+        server()
+        result = server("status")
+        assert result.err == ""
+        assert "config mounted" not in result.out
+
+    def test_status_lists_the_models_of_a_polled_config(self, server: Server) -> None:
+        assert server("multi", MODELS_DIR="models", MODEL_CONFIG_FILE_POLL_WAIT_SECONDS="1").code == 0
+        config = server.checkout.models / "models.config"
+        config.write_text(config.read_text().replace("digits", "new"))
+        server.checkout.serve({"new": {}})  # not in the config that the health check recorded
+        status = server("status")
+        assert (status.code, status.err) == (1, "")
+        rows = [row.split() for row in status.out.splitlines()[1:]]
+        assert rows == [["new", "-", "not", "found"], ["half", "1", "AVAILABLE"]]
 
     def test_status_shows_whether_models_are_mounted(self, server: Server) -> None:
         server(MODELS_DIR="models")
@@ -599,6 +616,18 @@ class TestEmbedded:
         assert result.code == 0
         assert f"the server (process {process}) did not stop; killing it" in result.err
         assert server.leftovers() == []
+
+    def test_restart_waits_until_a_killed_server_has_freed_its_ports(self, server: Server) -> None:
+        server.checkout.let_server("ignores SIGTERM")
+        library = server.checkout.root / "lib" / "embedded_engine.sh"
+        text = library.read_text().replace("tenths=150", "tenths=3")
+        text += 'kill() { if [[ $1 == -KILL ]]; then kill_later & else builtin kill "$@"; fi; }\n'
+        text += 'kill_later() { sleep 1 && builtin kill -KILL "$SERVER_PID"; }\n'
+        library.write_text(text)
+        assert server().code == 0
+        result = server("restart")
+        assert result.code == 0, result.err
+        assert "did not stop; killing it" in result.err
 
     def test_does_not_stop_another_process_with_the_saved_id(self, server: Server) -> None:
         server()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ NAMES = {
     *("GPU_MEMORY_FRACTION", "MODEL_CONFIG_FILE_POLL_WAIT_SECONDS", "ENABLE_MODEL_WARMUP"),
     *("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE", "DRAIN_SECONDS"),
     *("RESTART_POLICY", "DOCKER_ARGS", "ENGINE", "START_TIMEOUT", "VENV", "PULL_TIMEOUT", "PYTHON_IMAGE"),
-    "RUN_DIR",
+    *("RUN_DIR", "MEMORY", "CPUS"),
 }
 
 
@@ -108,7 +110,7 @@ def test_the_code_uses_every_variable_of_a_script(script: str) -> None:
 
 
 def test_requirements_and_image_have_the_same_tensorflow_version() -> None:
-    pinned = re.search(r"^tensorflow==(.+)$", (ROOT / "requirements.txt").read_text(), re.M)
+    pinned = re.search(r"^tensorflow==(\S+)", (ROOT / "requirements.txt").read_text(), re.M)
     assert pinned is not None
     assert settings()["TF_SERVING_IMAGE"] == f"tensorflow/serving:{pinned[1]}"
 
@@ -178,18 +180,61 @@ def test_a_missing_locale_causes_no_warning_except_when_bash_starts(checkout: An
 
 
 class TestRunDir:
-    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> None:
+    def start(self, checkout: Any, ports: dict[str, str], **variables: str) -> str:
+        """Starts and stops a server; returns what the start printed."""
         checkout.add_version("digits", 1)
         variables |= {"ENGINE": "embedded", **ports}
         started = checkout.run("run_tf_serving.sh", **variables)
         assert started.code == 0, started.err
         assert checkout.run("run_tf_serving.sh", "status", **variables).code == 0
         assert checkout.run("run_tf_serving.sh", "stop", **variables).err.endswith("stopped tfserving\n")
+        return str(started.err)
+
+    def test_is_part_of_the_commands_that_the_script_suggests(
+        self, checkout: Any, ports: dict[str, str], tmp_path: Path
+    ) -> None:
+        printed = self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b"))
+        assert f"models: RUN_DIR='{tmp_path}/a b' bash " in printed
 
     def test_holds_the_log(self, checkout: Any, ports: dict[str, str], tmp_path: Path) -> None:
         self.start(checkout, ports, RUN_DIR=str(tmp_path / "a b" / "run"))
         assert (tmp_path / "a b" / "run" / "tfserving.log").exists()
         assert not (checkout.root / ".run").exists()
+
+    def test_is_private(self, checkout: Any, ports: dict[str, str]) -> None:
+        checkout.add_version("digits", 1)
+        run_dir = checkout.root / ".run"
+        run_dir.mkdir(mode=0o755)
+        (run_dir / "tfserving.log").touch(mode=0o644)  # as an earlier release created them
+        before = os.umask(0)
+        try:
+            started = checkout.run("run_tf_serving.sh", ENGINE="embedded", **ports)
+        finally:
+            os.umask(before)
+        assert started.code == 0, started.err
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run_dir.iterdir()}
+        assert modes == dict.fromkeys(
+            [f"tfserving.{end}" for end in ("command", "log", "pid", "settings")], 0o600
+        )
+        assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
+
+    def test_keeps_the_mode_of_a_directory_that_the_user_chose(
+        self, checkout: Any, ports: dict[str, str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "mine").mkdir(mode=0o750)
+        self.start(checkout, ports, RUN_DIR=str(tmp_path / "mine"))
+        assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o750
+
+    @pytest.mark.parametrize("action", ["single", "status", "stop", "restart"])
+    def test_is_rejected_if_every_user_can_write_there(
+        self, checkout: Any, tmp_path: Path, action: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o1777)
+        (tmp_path / "link").symlink_to("open")
+        result = checkout.run("run_tf_serving.sh", action, RUN_DIR=str(tmp_path / "link"), ENGINE="embedded")
+        assert "is writable for every user, who could change what this script runs" in result.rejection
 
     @pytest.mark.parametrize(("variable", "directory"), [("XDG_STATE_HOME", ""), ("HOME", ".local/state")])
     def test_is_in_the_users_state_directory_if_the_checkout_cannot_hold_it(

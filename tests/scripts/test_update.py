@@ -104,6 +104,21 @@ def test_an_interrupted_update_keeps_the_old_container(server: Update) -> None:
     assert server.containers() == {"tfserving": ("one", "running", str(server.ports[0]))}
 
 
+@pytest.mark.parametrize("action", ["update", "rollback"])
+def test_a_concurrent_stop_leaves_nothing_running(server: Update, action: str) -> None:
+    if action == "rollback":
+        assert server("update", IMAGE_NAME="two").code == 0
+    server.checkout.serve({"digits": {"1": "LOADING"}})
+    running = server.checkout.start("run_tf_serving.sh", action)
+    assert any("LOADING" in line for line in iter(running.stderr.readline, ""))
+    assert server("stop").code == 0
+    server.checkout.serve({})
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "error: tfserving was stopped meanwhile; its replacement is stopped as well" in err
+    assert [state for _, state, _ in server.containers().values() if state == "running"] == []
+
+
 def test_update_removes_the_container_of_a_killed_update(server: Update) -> None:
     labels = {"rest": "127.0.0.1:1", "grpc": "127.0.0.1:2"}
     server.checkout.add_container("tfserving-next", **labels)
@@ -135,6 +150,16 @@ def test_fails_without_a_container(server: Update) -> None:
     result = server("update")
     assert result.code == 1
     assert "tfserving is not running; start it with bash run_tf_serving.sh restart" in result.err
+
+
+@pytest.mark.parametrize("action", ["update", "rollback"])
+def test_fails_without_permission_to_use_docker(server: Update, action: str) -> None:
+    server.checkout.change(engine="denied")
+    result = server(action)
+    assert result.code == 1
+    assert f"error: {action} needs docker, but docker info failed: " in result.err
+    assert "add your user to the group docker" in result.err
+    assert "ENGINE=embedded" not in result.err
 
 
 @pytest.mark.parametrize("action", ["update", "rollback"])

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 from concurrent.futures import Future
 
 import pytest
@@ -253,3 +254,17 @@ def test_run_in_new_thread_delivers_results_and_errors():
             await run_in_new_thread(lambda: 1 / 0)
 
     asyncio.run(main())
+
+
+def test_an_idle_thread_holds_nothing_of_its_last_work(run, eventually):
+    class Body:
+        pass
+
+    async def body(pools):
+        given = Body()
+        reference = weakref.ref(given)
+        await pools.run("a", 0, lambda value: CompletedFuture(None), given)
+        del given
+        eventually(lambda: reference() is None)
+
+    run(body)

@@ -35,4 +35,4 @@ def test_a_large_request_survives_a_round_trip():
     inputs = {"x": np.random.default_rng(0).random((32, 224, 224, 3), np.float32), "y": np.zeros(3)}
     call = predict.decode_request(predict.encode_request(ModelSpec("m"), inputs, ["out"]))
     assert call.outputs == ("out",)
-    assert all(np.array_equal(call.inputs[name], array) for name, array in inputs.items())
+    assert all(np.array_equal(call.read()[name], array) for name, array in inputs.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,26 @@ from tfserving.cli.call_inputs import read_inputs
 from tfserving.cli.call_outputs import arrays_as_json, arrays_as_text, status_as_json, status_as_text
 from tfserving.cli.command import new_parser, run_command
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import DEFAULT_REST_PORT, DEFAULT_RPC_PORT, DEFAULT_TIMEOUT, Tls
+from tfserving.client.options import (
+    DEFAULT_REST_PORT,
+    DEFAULT_RPC_PORT,
+    DEFAULT_TIMEOUT,
+    MAX_TIMEOUT,
+    UNSET,
+    ProxyOption,
+    Tls,
+)
+from tfserving.client.printable import escape_unprintable
 from tfserving.errors import InvalidInputError
 from tfserving.wire.signatures import describe
 
 if TYPE_CHECKING:
     from tfserving.client.blocking_client import BlockingClient
+
+# What can contain a secret can also come from the environment, which other users cannot read.
+_ADDRESS_VARIABLE, _TOKEN_VARIABLE = "TFSERVING_ADDRESS", "TFSERVING_TOKEN"
+# Servers limit the size of headers, so a longer token would not arrive.
+_LONGEST_TOKEN = 65536
 
 _VALUES = """\
 values:
@@ -56,7 +71,12 @@ def main(
 def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: str, model: str) -> None:
     add = parser.add_argument
     add("values", nargs="*", metavar="VALUE", help="inputs: JSON, NAME=JSON, or a file (see below)")
-    add("--address", metavar="HOST:PORT", help=f"server (default: {address}; with --rest {rest_address})")
+    add(
+        "--address",
+        metavar="HOST:PORT",
+        default=os.environ.get(_ADDRESS_VARIABLE),
+        help=f"server (default: ${_ADDRESS_VARIABLE}, else {address}; with --rest {rest_address})",
+    )
     default = f"default: {model}" if model else "required"
     add("--model", metavar="NAME", default=model, required=not model, help=f"name of the model ({default})")
     version = parser.add_mutually_exclusive_group()
@@ -76,7 +96,18 @@ def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: 
     add("--rest", action="store_true", help="use the REST API instead of gRPC")
     add("--tls", action="store_true", help="encrypt the connection")
     add("--ca", metavar="FILE", help="PEM file with the trusted certificate authorities; implies --tls")
-    add("--token", metavar="TEXT", help="bearer token to send")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token-file", metavar="FILE", help=f"file with a bearer token to send (default: ${_TOKEN_VARIABLE})"
+    )
+    token.add_argument(
+        "--token", metavar="TEXT", help="bearer token to send; other users see it in the process list"
+    )
+    add(
+        "--proxy",
+        metavar="URL",
+        help="HTTP proxy, or none to connect directly (default: as in the environment, e.g. $http_proxy)",
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--show", action="store_true", help="print the signatures")
     instead.add_argument("--status", action="store_true", help="print the state of the model's versions")
@@ -89,8 +120,10 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if not 0 < value <= MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds above 0, at most {MAX_TIMEOUT:.0f}"
+        )
     return value
 
 
@@ -101,12 +134,12 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
     with _open_client(arguments) as model:
         if arguments.status:
             versions = model.status(version=arguments.version)
-            print((status_as_json if arguments.json else status_as_text)(versions))
+            _print((status_as_json if arguments.json else status_as_text)(versions))
         elif inputs is None:
             signatures = model.metadata(version=arguments.version, label=arguments.label)
             if arguments.signature:
                 signatures = {arguments.signature: choose_signature(signatures, arguments.signature)}
-            print(describe(signatures))
+            _print(describe(signatures))
             if not arguments.show:
                 print(f"\nTo send a request: {prog} NAME=JSON ... (see --help)")
         else:
@@ -117,12 +150,43 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
                 signature=arguments.signature,
                 outputs=arguments.output,
             )
-            print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+            _print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+
+
+def _print(text: str) -> None:
+    # names and values come from the server, and could contain the commands of a terminal
+    print(escape_unprintable(text, keep="\n"))
 
 
 def _open_client(arguments: argparse.Namespace) -> BlockingClient:
     tls = Tls(ca=arguments.ca) if arguments.tls or arguments.ca else None
-    metadata = {"authorization": f"Bearer {arguments.token}"} if arguments.token else {}
+    token = _read_token(arguments)
+    metadata = {"authorization": f"Bearer {token}"} if token else {}
+    proxy: ProxyOption = UNSET
+    if arguments.proxy is not None:
+        proxy = None if arguments.proxy == "none" else arguments.proxy
     client_class = client.TfRestClient if arguments.rest else client.TfRpcClient
     address = arguments.address or (arguments.rest_address if arguments.rest else arguments.rpc_address)
-    return client_class(address, arguments.model, timeout=arguments.timeout, tls=tls, metadata=metadata)
+    return client_class(
+        address, arguments.model, timeout=arguments.timeout, tls=tls, metadata=metadata, proxy=proxy
+    )
+
+
+def _read_token(arguments: argparse.Namespace) -> str:
+    """The token of the command line, of a file, or of the environment; "" for none."""
+    path: str | None = arguments.token_file
+    if path is None:
+        return arguments.token if arguments.token is not None else os.environ.get(_TOKEN_VARIABLE, "")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LONGEST_TOKEN + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"--token-file: cannot read {path}: {reason}") from error
+    token = content.strip().decode("ascii", "replace")
+    if not token or len(content) > _LONGEST_TOKEN or not (token.isascii() and token.isprintable()):
+        raise InvalidInputError(
+            f"--token-file: {path} is not a token; expected one line of at most {_LONGEST_TOKEN} bytes "
+            "of printable ASCII text"
+        )
+    return token

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfserving.client.printable import escape_unprintable
 from tfserving.client.rest_json import encode_base64
 from tfserving.client.types import VersionStatus
 from tfserving.wire.dtypes import Array, Arrays, DType
@@ -16,7 +17,7 @@ from tfserving.wire.dtypes import Array, Arrays, DType
 def arrays_as_text(arrays: Arrays) -> str:
     """Name, dtype, shape and values of each array; bytes as text if they are UTF-8."""
     return "\n".join(
-        f"{name}: {DType.of(array.dtype).label} {array.shape}\n{_values(array)}"
+        f"{escape_unprintable(name)}: {DType.of(array.dtype).label} {array.shape}\n{_values(array)}"
         for name, array in arrays.items()
     )
 
@@ -37,7 +38,9 @@ def status_as_text(versions: Sequence[VersionStatus]) -> str:
         for status in versions
     ]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return "\n".join(f"{row[0]:>{first}}  {row[1]:{second}}  {row[2]}".rstrip() for row in rows)
+    return "\n".join(
+        escape_unprintable(f"{row[0]:>{first}}  {row[1]:{second}}  {row[2]}".rstrip()) for row in rows
+    )
 
 
 def status_as_json(versions: Sequence[VersionStatus]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics, read_text
-from tfserving.errors import ExportError, InvalidInputError
+from tfserving.errors import ExportError
 from tfserving.repository.completeness import find_notes, find_version_error
 from tfserving.repository.config import from_message
 from tfserving.repository.config_text import read_message
 from tfserving.repository.selection import select_versions
+from tfserving.repository.versions import find_versions
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") -> int:
@@ -35,15 +37,15 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
         help="also load each version in a new process with TensorFlow and run it once: its warmup records "
         "or, without any, zeros for each signature",
     )
-    return run_command(parser, argv, _check, extra="export")
+    return run_command(parser, argv, partial(_check, parser), extra="export")
 
 
-def _check(arguments: argparse.Namespace) -> int | None:
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int | None:
     file, models_dir, load = arguments.config, arguments.models_dir, arguments.load
     if not (file or arguments.versions):
-        raise InvalidInputError("nothing to check; give --config FILE or the directories of versions")
+        parser.error("nothing to check; give --config FILE or the directories of versions")
     if file and load and models_dir is None:
-        raise InvalidInputError("--load needs the versions; give --models-dir as well")
+        parser.error("--load needs the versions; give --models-dir as well")
     correct = not file or _check_config(file, models_dir, load=load)
     for version in arguments.versions:
         correct &= _check_version(version, load=load)
@@ -66,7 +68,9 @@ def _check_config(file: str, models_dir: Path | None, *, load: bool) -> bool:
 def _check_version(path: str, *, load: bool) -> bool:
     error = find_version_error(path)
     if error is not None:
-        return _report(f"{path}: error: it {error}; copy or export it again")
+        versions = list(find_versions(path).values()) if Path(path).is_dir() else []
+        hint = f"give a version, such as {versions[-1]}" if versions else "copy or export it again"
+        return _report(f"{path}: error: it {error}; {hint}")
     for message, hint in find_notes(path):
         _report(f"{path}: note: the model {message}; {hint}")
     if load and not _load_version(path):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, UnavailableError
@@ -50,10 +51,12 @@ def split_addresses(address: str | Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: there are none, or one of them is not a str.
     """
-    given = address.split(",") if isinstance(address, str) else list(address)
+    given: Any = address.split(",") if isinstance(address, str) else address
+    given = [given] if given is None or isinstance(given, (int, bytes)) else list(given)
     for part in given:
         if not isinstance(part, str):
-            raise InvalidInputError(f"an address is a {type(part).__name__}, expected a str; pass host:port")
+            what = "None" if part is None else f"of type {type(part).__name__}"
+            raise InvalidInputError(f"an address is {what}, expected a str; pass host:port")
         # a comma in a password splits the address, and the second part would show the rest of the password
         if "@" in part and "://" not in part:
             raise InvalidInputError(

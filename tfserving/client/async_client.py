@@ -111,7 +111,7 @@ class AsyncClient(ClientBase):
     async def multi_inference(
         self,
         examples: Sequence[Features],
-        signatures: Sequence[str],
+        signatures: str | Sequence[str],
         model: str | None = None,
         *,
         context: Features | None = None,

@@ -10,7 +10,7 @@ import aiohttp
 
 from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
-from tfserving.client.options import Tls
+from tfserving.client.options import CONNECT_TIMEOUT, Tls
 from tfserving.client.rest_endpoints import Endpoint
 from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
@@ -37,7 +37,7 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
             proxy_url, proxy_headers = endpoint.proxy.url, _proxy_headers(endpoint)
             if not endpoint.url.startswith("https:"):  # the proxy reads the request itself
                 headers |= proxy_headers
-        limits = aiohttp.ClientTimeout(total=request.timeout, connect=self._connect_timeout(request.timeout))
+        limits = aiohttp.ClientTimeout(total=request.timeout, connect=_connect_timeout(request.timeout))
         try:
             async with self._current_session().request(
                 "GET" if request.body is None else "POST",
@@ -50,11 +50,18 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
                 proxy=proxy_url,
                 proxy_headers=proxy_headers,
             ) as response:
-                body = await response.read()
+                body = await self._read_body(response)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             self._endpoints.mark_down(endpoint)
             raise _translate(error, endpoint, request.model) from error
         return self._check_response(response.status, body, endpoint, request.model)
+
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
+        headers = response.headers
+        reader = self._make_body_reader(headers.get("content-encoding"), headers.get("content-length"))
+        async for part in response.content.iter_any():
+            reader.add(part)
+        return reader.finish()
 
     async def close(self) -> None:
         """See `BlockingClient.close`."""
@@ -72,10 +79,15 @@ class AsyncTfRestClient(RestTransport, AsyncClient):
         return session
 
 
+def _connect_timeout(timeout: float | None) -> float:
+    return CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
+
+
 def _session(tls: Tls | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=_context(tls) if tls else True),
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
     )
 
 

@@ -150,7 +150,7 @@ class BlockingClient(ClientBase):
     def multi_inference(
         self,
         examples: Sequence[Features],
-        signatures: Sequence[str],
+        signatures: str | Sequence[str],
         model: str | None = None,
         *,
         context: Features | None = None,

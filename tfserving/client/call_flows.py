@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import UNSET, Retry, Timeout, is_encodable
+from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
+from tfserving.client.printable import escape_unprintable
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
-from tfserving.errors import DeadlineError, InvalidInputError, NotFoundError, TfServingError
+from tfserving.errors import (
+    DeadlineError,
+    ExhaustedError,
+    InvalidInputError,
+    NotFoundError,
+    TfServingError,
+)
 from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
@@ -121,7 +128,7 @@ class CallFlows:
         server rejects, is an error only after the signature was fetched again; if it changed, the call is
         made once more.
         """
-        names = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        names = () if outputs is None else names_of(outputs, "outputs")
         deadline = self._deadline(timeout)
         cached = self._cache.get(_cache_key(spec))
         is_new = cached is None
@@ -155,17 +162,18 @@ class CallFlows:
     def multi_inference(
         self,
         examples: Sequence[Features],
-        signatures: Sequence[str],
+        signatures: str | Sequence[str],
         spec: ModelSpec,
         context: Features | None,
         timeout: Timeout,
     ) -> Flow[Inference]:
+        names = names_of(signatures, "signatures")
         deadline = self._deadline(timeout)
         cached = self._cache.get(_cache_key(spec))
-        if cached is None or any(name not in cached.signatures for name in signatures):
+        if cached is None or any(name not in cached.signatures for name in names):
             cached = yield from self._fetch_signatures(spec, deadline)
         tasks = []
-        for name in signatures:
+        for name in names:
             method = choose_signature(cached.signatures, name).method_name
             if method not in (CLASSIFY_METHOD, REGRESS_METHOD):
                 raise InvalidInputError(
@@ -226,7 +234,8 @@ class CallFlows:
         versions = yield from self._request(self._codec.status(spec), until, retry=False)
         if not any(version.state == "AVAILABLE" for version in versions):
             return "; ".join(
-                f"version {one.version} {one.state} {one.error_message}".rstrip() for one in versions
+                escape_unprintable(f"version {one.version} {one.state} {one.error_message}".rstrip())
+                for one in versions
             )
         if spec.label is not None:  # the status ignores labels, metadata does not
             yield from self._request(self._codec.metadata(spec), until, retry=False)
@@ -234,7 +243,8 @@ class CallFlows:
 
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._timeout if timeout is UNSET else timeout
-        return None if seconds is None else self._clock() + seconds
+        check_timeout(seconds)
+        return None if seconds is None else self._clock() + float(seconds)
 
     def _fetch_signatures(self, spec: ModelSpec, deadline: float | None) -> Flow[CachedSignatures]:
         request = self._codec.metadata(ModelSpec(spec.name, spec.version, spec.label))
@@ -264,7 +274,10 @@ class CallFlows:
             try:
                 response = yield request
                 break
+            except MemoryError as error:
+                raise self._make_memory_error(request) from error
             except TfServingError as error:
+                self._add_context(error, request.model)
                 failures += 1
                 pause = self._retry.pause(failures, self._rng())
                 is_late = deadline is not None and self._clock() + pause >= deadline
@@ -273,9 +286,18 @@ class CallFlows:
             yield Pause(pause)
         try:
             return request.decode(response)
+        except MemoryError as error:
+            raise self._make_memory_error(request) from error
         except TfServingError as error:
             self._add_context(error, request.model)
             raise
+
+    def _make_memory_error(self, request: Request[Any]) -> ExhaustedError:
+        error = ExhaustedError(
+            "the response does not fit in memory; pass smaller inputs, or run the client with more memory"
+        )
+        self._add_context(error, request.model)
+        return error
 
     def _add_context(self, error: TfServingError, model: str | None) -> None:
         """Add address and model to an error that was raised without them."""

@@ -21,14 +21,18 @@ _RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 1.0
 Option = tuple[str, Any]
 
 
-def options_for(targets: Targets, keepalive: Keepalive | None, tls: Tls | None, count: int) -> list[Option]:
+def options_for(
+    targets: Targets, keepalive: Keepalive | None, tls: Tls | None, count: int, max_response_bytes: int | None
+) -> list[Option]:
     """The channel's gRPC options.
 
     Raises:
-        InvalidInputError: TLS to several hosts without `Tls.server_name`.
+        InvalidInputError: TLS to several hosts without `Tls.server_name`, or an invalid count.
     """
+    if not isinstance(count, int) or count < 1:
+        raise InvalidInputError(f"channels={count!r} is not valid; pass 1 or more")
     options: list[Option] = [
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", -1 if max_response_bytes is None else max_response_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # gRPC's connection timeout
@@ -134,8 +138,6 @@ class Channels:
         count: int,
         owner: Callable[[], Hashable] | None = None,
     ) -> None:
-        if count < 1:
-            raise InvalidInputError(f"channels={count} is not valid; pass 1 or more")
         self._targets = targets
         self._connect = connect
         self._count = count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tfserving.client.options import Retry
+from tfserving.client.options import Retry, check_timeout
 
 if TYPE_CHECKING:
     from tfserving.client.call_flows import CallFlows
@@ -37,6 +37,7 @@ class ClientBase:
         retry: Retry,
         arguments: dict[str, Any],
     ) -> None:
+        check_timeout(timeout)
         self.address = address
         self._arguments = Arguments(arguments)
         self.model_name = model_name

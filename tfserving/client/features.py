@@ -27,20 +27,32 @@ def input_message(examples: Sequence[Features], context: Features | None) -> Any
     for features in check_examples(examples):
         _fill(listed.examples.add(), features)
     if context is not None:
-        _fill(message.example_list_with_context.context, context)
+        _fill(message.example_list_with_context.context, check_context(context))
     return message
 
 
-def check_examples(examples: Sequence[Features]) -> Sequence[Features]:
-    """Return the examples; raise InvalidInputError if they are not a list of dicts."""
+def check_examples(examples: Iterable[Features]) -> list[Features]:
+    """Return the examples as a list; raise InvalidInputError if they are not dicts."""
     if isinstance(examples, Mapping):
         raise InvalidInputError("examples is a single dict, expected a list of dicts; wrap it in a list")
+    if not isinstance(examples, Iterable):
+        raise InvalidInputError(f"examples={examples!r:.60} is not valid; pass a list of dicts")
+    examples = list(examples)
     for position, features in enumerate(examples):
         if not isinstance(features, Mapping):
             raise InvalidInputError(
                 f"example {position} is {features!r:.60}, expected a dict from feature names to values"
             )
     return examples
+
+
+def check_context(context: Features) -> Features:
+    """Return the context; raise InvalidInputError if it is not a dict."""
+    if not isinstance(context, Mapping):
+        raise InvalidInputError(
+            f"context={context!r:.60} is not valid; pass a dict from feature names to values"
+        )
+    return context
 
 
 def values_of(name: str, value: Any) -> list[Any]:

@@ -1,8 +1,8 @@
 """Calls as flows: what to send and how long to pause, without doing either.
 
-A flow is a generator. It yields a `Request`, which evaluates to the bytes of the response or raises the
-TfServingError that the transport raised; or a `Pause`. Its return value is the result of the call. Blocking
-and asyncio clients run the same flows and differ only in how they send and sleep.
+A flow is a generator. It yields a `Request`, which evaluates to the bytes of the response or raises the error
+of the transport, a TfServingError or MemoryError; or a `Pause`. Its return value is the result of the call.
+Blocking and asyncio clients run the same flows and differ only in how they send and sleep.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(flow: Flow[T], send: Callable[[Request[Any]], bytes], sleep: Callable[[f
             if isinstance(step, Request):
                 try:
                     response = send(step)
-                except TfServingError as error:
+                except (TfServingError, MemoryError) as error:
                     step = flow.throw(error)
                 else:
                     step = flow.send(response)
@@ -76,7 +76,7 @@ async def run_async(
             if isinstance(step, Request):
                 try:
                     response = await send(step)
-                except TfServingError as error:
+                except (TfServingError, MemoryError) as error:
                     step = flow.throw(error)
                 else:
                     step = flow.send(response)

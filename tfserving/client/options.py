@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
+import numbers
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 from tfserving.errors import InvalidInputError
 
@@ -17,6 +19,9 @@ DEFAULT_RPC_PORT = 8500
 DEFAULT_REST_PORT = 8501
 # Seconds to open a connection: less than the default timeout, to leave time for another server.
 CONNECT_TIMEOUT = 5.0
+# The longest timeout in seconds: the operating system's limit for a socket is 24 days.
+MAX_TIMEOUT = 1_000_000.0
+DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
 _KEY = re.compile(r"[a-z0-9_.-]+")
 _VALUE = re.compile(r"[ -~]*")
@@ -63,15 +68,22 @@ class Retry:
     longest_pause: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InvalidInputError(
-                f"Retry(attempts={self.attempts}) is not valid; pass 1 or more, 1 for no retries"
+                f"Retry(attempts={self.attempts!r}) is not valid; pass 1 or more, 1 for no retries"
             )
+        check_seconds(self.first_pause, "first_pause")
+        check_seconds(self.longest_pause, "longest_pause")
+        if not _is_number(self.factor) or not 1 <= self.factor <= MAX_TIMEOUT:
+            raise InvalidInputError(f"Retry(factor={self.factor!r}) is not valid; pass 1 or more")
 
     def pause(self, failures: int, jitter: float) -> float:
         """Seconds to wait after this many failures; `jitter` in [0, 1) shortens the pause by up to a half."""
-        longest = self.first_pause * self.factor ** (failures - 1)
-        return min(longest, self.longest_pause) * (1 - jitter / 2)
+        try:
+            pause = self.first_pause * self.factor ** (failures - 1)
+        except OverflowError:
+            pause = math.inf
+        return min(pause, self.longest_pause) * (1 - jitter / 2)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,10 @@ class Keepalive:
 
     interval: float = 10.0
     timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_seconds(self.interval, "interval")
+        check_seconds(self.timeout, "timeout")
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,50 @@ class Tls:
         for path in (self.ca, self.certificate, self.key):
             if path is not None and not os.path.isfile(path):
                 raise InvalidInputError(f"Tls: {path} does not exist or is not a file")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_seconds(value: object, name: str) -> None:
+    """Raise InvalidInputError for anything but a number of seconds from 0 to MAX_TIMEOUT."""
+    if not _is_number(value) or not 0 <= value <= MAX_TIMEOUT:  # type: ignore[operator]
+        raise InvalidInputError(f"{name}={value!r} is not a number of seconds from 0 to {MAX_TIMEOUT:.0f}")
+
+
+def check_timeout(value: object) -> None:
+    """As `check_seconds`, for a timeout, which can also be None."""
+    if value is None:
+        return
+    try:
+        check_seconds(value, "timeout")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}; pass None for no limit") from None
+
+
+def check_max_bytes(value: object) -> None:
+    """Raise InvalidInputError unless the value is a valid `max_response_bytes`."""
+    if value is not None and not (_is_number(value) and isinstance(value, int) and 0 < value < 2**31):
+        raise InvalidInputError(
+            f"max_response_bytes={value!r} is not a number of bytes from 1 to {2**31 - 1}; "
+            "pass None for no limit"
+        )
+
+
+def names_of(value: Any, name: str) -> tuple[str, ...]:
+    """The names in the argument `name` of a call: a str, or several as a sequence.
+
+    Raises:
+        InvalidInputError: the value is neither.
+    """
+    try:
+        names: tuple[Any, ...] = (value,) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        names = (value,)
+    if not all(isinstance(one, str) for one in names):
+        raise InvalidInputError(f"{name}={value!r:.60} is not valid; pass a str or a sequence of str")
+    return names
 
 
 def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:

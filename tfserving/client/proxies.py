@@ -117,7 +117,9 @@ def _parse(text: str, source: str, scheme: str) -> Proxy:
     from urllib.parse import urlsplit
 
     if not isinstance(text, str):
-        raise InvalidInputError(f"proxy is a {type(text).__name__}, expected a URL; pass 'http://HOST:PORT'")
+        raise InvalidInputError(
+            f"proxy is of type {type(text).__name__}, expected a URL; pass 'http://HOST:PORT'"
+        )
     shown = f"{source}={mask_credentials(text)!r}"
     try:
         url = urlsplit(text if "://" in text else f"http://{text}")

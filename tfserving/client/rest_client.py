@@ -14,10 +14,11 @@ from requests.adapters import HTTPAdapter
 
 from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
-from tfserving.client.options import Tls
+from tfserving.client.options import CONNECT_TIMEOUT, Tls
 from tfserving.client.proxies import basic_authorization
+from tfserving.client.rest_connections import POOL_CLASSES, call_deadline, is_deadline_over
 from tfserving.client.rest_endpoints import Endpoint
-from tfserving.client.rest_transport import POOL_SIZE, RestTransport, reason_of
+from tfserving.client.rest_transport import POOL_SIZE, READ_SIZE, RestTransport, reason_of
 from tfserving.client.status_errors import NOT_HTTP, make_error
 from tfserving.errors import TfServingError
 
@@ -29,8 +30,7 @@ class TfRestClient(RestTransport, BlockingClient):
             outputs = client.infer({"image": images})
 
     The same calls, results and errors as `TfRpcClient`, except what the REST API lacks: `multi_inference`,
-    `reload_config`, complex numbers, and output bytes that are not UTF-8 unless the output's name ends in
-    "_bytes" (the server replaces them). In a forked child the client opens new connections.
+    `reload_config`, and complex and quantized numbers. In a forked child the client opens new connections.
 
     Args:
         address: "host:port" or a URL; or several, as a comma-separated list or a sequence: calls go to them
@@ -39,11 +39,13 @@ class TfRestClient(RestTransport, BlockingClient):
         model_name: the default model of the calls.
         timeout: default timeout of the calls in seconds; None for no limit.
         retry: when to retry.
-        tls: for https; certificates as with gRPC.
+        tls: for https; certificates as with gRPC. Addresses that begin with http:// are rejected.
         metadata: headers to send with each call, or a function that returns them.
         proxy: URL of an HTTP proxy, None for direct connections; by default as in the environment
             (http_proxy, https_proxy, all_proxy, no_proxy), except for loopback addresses.
         row_format: send `instances` instead of `inputs`; see `RestCodec`.
+        max_response_bytes: larger responses raise ExhaustedError, before and after decompression, as do
+            responses with more arrays and objects than a sixteenth of it; None for no limit.
 
     Raises:
         InvalidInputError: an address or option is not valid.
@@ -51,21 +53,34 @@ class TfRestClient(RestTransport, BlockingClient):
 
     def _send(self, request: Request[Any]) -> bytes:
         endpoint = self._endpoints.pick()
+        headers = self._headers(request.body, endpoint)
         proxy = endpoint.proxy
-        try:
-            response = self._current_session().request(
-                "GET" if request.body is None else "POST",
-                endpoint.url + request.path,
-                data=request.body,
-                headers=self._headers(request.body, endpoint),
-                timeout=(self._connect_timeout(request.timeout), request.timeout),
-                allow_redirects=False,
-                proxies={} if proxy is None else {"all": proxy.url_with_credentials},
-            )
-        except requests.RequestException as error:
-            self._endpoints.mark_down(endpoint)
-            raise _translate(error, endpoint, request.model) from error
-        return self._check_response(response.status_code, response.content, endpoint, request.model)
+        with call_deadline(request.timeout):
+            try:
+                response = self._current_session().request(
+                    "GET" if request.body is None else "POST",
+                    endpoint.url + request.path,
+                    data=request.body,
+                    headers=headers,
+                    timeout=(CONNECT_TIMEOUT, None),
+                    allow_redirects=False,
+                    proxies={} if proxy is None else {"all": proxy.url_with_credentials},
+                    stream=True,
+                )
+                with response:
+                    body = self._read_body(response)
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                self._endpoints.mark_down(endpoint)
+                raise _translate(error, endpoint, request.model) from error
+        return self._check_response(response.status_code, body, endpoint, request.model)
+
+    def _read_body(self, response: requests.Response) -> bytes:
+        headers = response.headers
+        reader = self._make_body_reader(headers.get("content-encoding"), headers.get("content-length"))
+        # not stream(): there a line of the chunked encoding may have any length
+        while part := response.raw.read(READ_SIZE, decode_content=False):
+            reader.add(part)
+        return reader.finish()
 
     def close(self) -> None:
         """See `BlockingClient.close`."""
@@ -95,9 +110,12 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **(kwargs | self._host_options()))
+        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(*args, **(kwargs | self._host_options()))
+        manager = super().proxy_manager_for(*args, **(kwargs | self._host_options()))
+        manager.pool_classes_by_scheme = POOL_CLASSES
+        return manager
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
         # requests cannot encode all characters of a password
@@ -109,9 +127,15 @@ class _Adapter(HTTPAdapter):
         return {} if name is None else {"server_hostname": name, "assert_hostname": name}
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # requests would read and decompress the whole body of a redirect, although none is followed
+        return None
+
+
 def _session(tls: Tls | None) -> requests.Session:
     tls = tls or Tls()
-    session = requests.Session()
+    session = _Session()
     # Endpoints have their proxies. requests would also replace the authorization header by that in ~/.netrc.
     session.trust_env = False
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -125,13 +149,13 @@ def _session(tls: Tls | None) -> requests.Session:
     return session
 
 
-def _translate(error: requests.RequestException, endpoint: Endpoint, model: str | None) -> TfServingError:
+def _translate(
+    error: requests.RequestException | urllib3.exceptions.HTTPError, endpoint: Endpoint, model: str | None
+) -> TfServingError:
     text = reason_of(error)
-    if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectionError):
+    if is_deadline_over() and not isinstance(error, requests.ConnectTimeout):
         code = "DEADLINE_EXCEEDED"
-    elif isinstance(
-        error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
-    ):
+    elif isinstance(error, urllib3.exceptions.HTTPError):  # while reading the body
         code = "DATA_LOSS"
     elif _is_not_http(error):
         code, text = "DATA_LOSS", f"{NOT_HTTP} ({text})"

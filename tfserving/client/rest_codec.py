@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
-from tfserving.client.features import Features, check_examples, values_of
+from tfserving.client.features import Features, check_context, check_examples, values_of
 from tfserving.client.flow import Request
 from tfserving.client.inputs import arrays_for, encoding_error
+from tfserving.client.printable import escape_unprintable
 from tfserving.client.rest_json import decode_json, encode_base64, encode_json, from_json, to_json
 from tfserving.client.signature_cache import PreparedPredict
 from tfserving.client.types import Classification, Inference, VersionStatus
@@ -156,7 +157,7 @@ def _of_examples(
 ) -> Request[T]:
     body: dict[str, Any] = {"signature_name": spec.signature} if spec.signature else {}
     if context is not None:
-        body["context"] = _features(context)
+        body["context"] = _features(check_context(context))
     body["examples"] = [_features(features) for features in check_examples(examples)]
     decode = partial(_read, lambda response: read(response["results"]))
     return Request(f"{_path(spec)}:{verb}", encode_json(body, plain=False), decode, spec.name)
@@ -174,7 +175,8 @@ def _read_metadata(response: Any) -> dict[str, Signature]:
     try:
         json_format.ParseDict(response["metadata"]["signature_def"], found, ignore_unknown_fields=True)
     except json_format.ParseError as error:
-        raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {error}") from error
+        reason = escape_unprintable(str(error))
+        raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {reason}") from error
     return signatures_of(found.signature_def)
 
 

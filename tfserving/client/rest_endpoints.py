@@ -44,7 +44,7 @@ class RestEndpoints:
     Args:
         address: "host:port" or a URL (which may have a path, behind a proxy, and a user and password);
             several as a comma list or a sequence.
-        tls: whether "host:port" means https.
+        tls: whether connections must be encrypted: "host:port" means https, and http:// is rejected.
         proxy: see `find_proxy`.
         clock: monotonic time in seconds.
 
@@ -104,6 +104,11 @@ def _endpoint(text: str, tls: bool, proxy: ProxyOption) -> Endpoint:
     if not is_valid or "@" in path:
         shown = mask_credentials(text)
         raise InvalidInputError(f"{shown!r} is not a valid address; pass host:port or http://host:port")
+    if tls and url.scheme == "http":
+        shown = mask_credentials(text)
+        raise InvalidInputError(
+            f"{shown!r} is not encrypted, but tls= requires encryption; pass https:// or omit tls="
+        )
     address = parse_address(server, _DEFAULT_PORTS[url.scheme])
     netloc = str(address) if address.port != _DEFAULT_PORTS[url.scheme] else str(address).rpartition(":")[0]
     found = find_proxy(proxy, url.scheme, address)

@@ -69,13 +69,13 @@ def to_json(array: Array) -> tuple[Any, bool]:
     """A value for `encode_json`, and whether all of its numbers are finite.
 
     Raises:
-        UnsupportedError: complex numbers, which JSON cannot represent.
+        UnsupportedError: complex or quantized numbers, which JSON cannot represent.
     """
     dtype = DType.of(array.dtype)
     if dtype is DType.DT_STRING:
         return _strings(array.tolist()), True
-    if array.dtype.kind == "c":
-        raise UnsupportedError("JSON cannot represent complex numbers; use TfRpcClient")
+    if array.dtype.kind == "c" or dtype.quantized_as:
+        raise UnsupportedError(f"JSON cannot represent {dtype.label} numbers; use TfRpcClient")
     if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
         array = array.astype(np.float32)
     finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from tfserving.client.client_base import ClientBase
 from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import (
-    CONNECT_TIMEOUT,
+    DEFAULT_MAX_RESPONSE_BYTES,
     DEFAULT_TIMEOUT,
     UNSET,
     Metadata,
     ProxyOption,
     Retry,
     Tls,
+    check_max_bytes,
     pairs_of,
 )
+from tfserving.client.rest_body import ACCEPT_ENCODING, BodyReader
 from tfserving.client.rest_endpoints import Endpoint, RestEndpoints
 from tfserving.client.rest_json import decode_json
 from tfserving.client.status_errors import make_error
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # Idle connections kept for each server; as many can be busy at the same time.
 POOL_SIZE = 64
+# Bytes of a body that are read at a time.
+READ_SIZE = 256 * 1024
 
 
 class RestTransport(ClientBase):
@@ -47,7 +51,9 @@ class RestTransport(ClientBase):
         metadata: Metadata = (),
         proxy: ProxyOption = UNSET,
         row_format: bool = False,
+        max_response_bytes: int | None = DEFAULT_MAX_RESPONSE_BYTES,
     ) -> None:
+        check_max_bytes(max_response_bytes)
         self._endpoints = RestEndpoints(address, tls=tls is not None, proxy=proxy)
         arguments = {
             "address": address,
@@ -58,11 +64,13 @@ class RestTransport(ClientBase):
             "metadata": metadata,
             "proxy": proxy,
             "row_format": row_format,
+            "max_response_bytes": max_response_bytes,
         }
         super().__init__(self._endpoints.text, model_name, timeout, retry, arguments)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
         self._tls = tls
         self._row_format = row_format
+        self._max_response_bytes = max_response_bytes
         self._is_closed = False
         self._lock = threading.Lock()
         GATE.register(self)
@@ -76,12 +84,15 @@ class RestTransport(ClientBase):
         headers = dict(pairs_of(self._metadata) if callable(self._metadata) else self._metadata)
         if endpoint.authorization is not None:
             headers.setdefault("authorization", endpoint.authorization)
+        headers["accept-encoding"] = ACCEPT_ENCODING
         if body is not None:
             headers["content-type"] = "application/json"
         return headers
 
-    def _connect_timeout(self, timeout: float | None) -> float:
-        return CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
+    def _make_body_reader(self, encoding: str | None, length: str | None) -> BodyReader:
+        reader = BodyReader(self._max_response_bytes, encoding)
+        reader.check_length(length)
+        return reader
 
     def _check_response(self, status: int, body: bytes, endpoint: Endpoint, model: str | None) -> bytes:
         """Return the body of a response with status 200; raise for any other status."""

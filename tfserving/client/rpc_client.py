@@ -38,6 +38,8 @@ class TfRpcClient(RpcTransport, BlockingClient):
             (grpc_proxy, https_proxy, http_proxy, no_grpc_proxy, no_proxy), except for loopback addresses.
         channels: number of connections that take calls in turn: several transfer large tensors faster.
         channel_options: more gRPC channel options, (name, value); they override the client's.
+        max_response_bytes: larger responses raise ExhaustedError, before and after decompression; None for no
+            limit but that of protobuf, 2 GiB.
 
     Raises:
         InvalidInputError: an address or option is not valid.

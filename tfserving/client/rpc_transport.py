@@ -11,6 +11,7 @@ from tfserving.client.addresses import Targets
 from tfserving.client.channels import Channels, credentials_for, options_for, through_proxy
 from tfserving.client.client_base import ClientBase
 from tfserving.client.options import (
+    DEFAULT_MAX_RESPONSE_BYTES,
     DEFAULT_RPC_PORT,
     DEFAULT_TIMEOUT,
     UNSET,
@@ -19,6 +20,7 @@ from tfserving.client.options import (
     ProxyOption,
     Retry,
     Tls,
+    check_max_bytes,
     pairs_of,
 )
 from tfserving.client.proxies import find_shared_proxy
@@ -51,7 +53,9 @@ class RpcTransport(ClientBase):
         proxy: ProxyOption = UNSET,
         channels: int = 1,
         channel_options: Sequence[tuple[str, Any]] = (),
+        max_response_bytes: int | None = DEFAULT_MAX_RESPONSE_BYTES,
     ) -> None:
+        check_max_bytes(max_response_bytes)
         targets = Targets(address, DEFAULT_RPC_PORT)
         arguments = {
             "address": address,
@@ -64,10 +68,11 @@ class RpcTransport(ClientBase):
             "proxy": proxy,
             "channels": channels,
             "channel_options": channel_options,
+            "max_response_bytes": max_response_bytes,
         }
         super().__init__(targets.text, model_name, timeout, retry, arguments)
         # of options with the same name, gRPC takes the first
-        options = [*channel_options, *options_for(targets, keepalive, tls, channels)]
+        options = [*channel_options, *options_for(targets, keepalive, tls, channels, max_response_bytes)]
         credentials = credentials_for(tls) if tls else None
 
         self._proxy = found = find_shared_proxy(proxy, targets.addresses)

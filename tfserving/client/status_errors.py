@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tfserving.client.printable import escape_unprintable
 from tfserving.errors import TfServingError, error_class_for
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
 _HINTS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
     _TOO_MANY_PINGS: "for calls longer than three minutes, pass keepalive=Keepalive(interval=300)",
+    "client: received message larger": "pass a larger max_response_bytes=, or None for no limit",
+    "decompressed message larger": "for a larger response, pass max_response_bytes=",
     "connect an http1.x server": "this is a port for HTTP; the default port for gRPC is 8500",
     "socket closed": "if the server uses TLS on this port, pass tls=Tls(); else check that it is running",
     NOT_HTTP: "this is not a port for HTTP; the default port for REST is 8501",
@@ -54,7 +57,8 @@ def make_error(
 
     Args:
         code: e.g. "NOT_FOUND".
-        text: the message of the server, or of the transport.
+        text: the message of the server, or of the transport. The error shows it with control characters
+            escaped; its `server_message` is unchanged.
         address: of the server.
         model: of the call.
         from_server: whether the server sent the text.
@@ -68,7 +72,8 @@ def make_error(
         if _PROXY_AUTHENTICATION.search(lower):
             code = "UNAUTHENTICATED"
     hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), hints.get(code))
-    message = f"{address}{via}{about}: {code}: {text or 'no message'}{f' ({hint})' if hint else ''}"
+    shown = escape_unprintable(text) or "no message"
+    message = f"{address}{via}{about}: {code}: {shown}{f' ({hint})' if hint else ''}"
     return error_class_for(code)(
         message, code=code, address=address, model=model, server_message=text if from_server else None
     )

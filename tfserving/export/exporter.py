@@ -45,7 +45,8 @@ def export_saved_model(
         source: a Keras 3 model; a `tf.Module`, whose functions with an input_signature become signatures,
             `__call__` or the only one the default; a `tf.function` with an input_signature or a concrete
             function; or the path of a `.keras` or `.h5` file or of a SavedModel. A SavedModel is copied file
-            by file unless it is renamed or gets `image_bytes`.
+            by file, except for hidden files, unless it is renamed or gets `image_bytes`; a link that leaves
+            its directory is rejected.
         name: name of the model and of its directory.
         version: number of the version; None for the next one, 1 for a new model.
         models_dir: the model repository; created if necessary.
@@ -60,7 +61,8 @@ def export_saved_model(
 
     Raises:
         InvalidInputError: an argument is not valid.
-        RepositoryError: the version exists, or cannot be written.
+        RepositoryError: the version exists or cannot be written, or a link in a SavedModel leaves its
+            directory.
         ExportError: TensorFlow cannot load, save or run the model; or it calls Python functions, which are
             not part of a SavedModel.
         After any exception, also an interrupt, nothing of the version is left on disk.
@@ -95,20 +97,23 @@ def export_saved_model(
             remove_warmup(staging)
             log.warning("the warmup records of the SavedModel use old names and are removed; add new ones")
         if not warmup and warmup_file(staging).exists():
-            for failure in run_in_fresh_process(staging):
-                raise _failed_warmup(failure)
+            failures = run_in_fresh_process(staging)
+            if failures:
+                raise _failed_warmup(failures[0])
         return versions.publish(staging, base, version)
 
 
 def _generate_warmup(staging: Path, name: str, signatures: Mapping[str, Signature], count: int) -> None:
     """Write generated warmup records for each signature that accepts them."""
     write_warmup(staging, generate_requests(name, signatures, count))
-    failures = {failure.signature: failure for failure in reversed(run_in_fresh_process(staging))}
+    failures: dict[str, Failure] = {}
+    for failure in run_in_fresh_process(staging):
+        failures.setdefault(failure.signature, failure)
     if not failures:
         return
     remaining = {other: signature for other, signature in signatures.items() if other not in failures}
     if not any(map(can_generate, remaining.values())):
-        raise _failed_warmup(next(reversed(failures.values())))
+        raise _failed_warmup(next(iter(failures.values())))
     # A signature may accept only some values, such as the components of a sparse tensor.
     for failure in failures.values():
         log.warning("signature %r gets no warmup records: zeros fail: %s", failure.signature, failure.reason)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfserving.errors import ExportError, InvalidInputError, RepositoryError
+from tfserving.errors import ExportError, InvalidInputError
 from tfserving.repository import versions
+from tfserving.repository.model_files import copy_model_files
 from tfserving.wire.graph_files import find_graph_file
 from tfserving.wire.signatures import DEFAULT_SIGNATURE
+
+log = logging.getLogger(__name__)
 
 KERAS_SUFFIXES = (".keras", ".h5")
 
@@ -57,19 +60,19 @@ def check_source(source: Any, base: Path) -> None:
 def write(source: Any, directory: Path) -> None:
     """Write `source` as a SavedModel into `directory`, which is empty.
 
-    A SavedModel is copied file by file, so nothing is lost; TensorFlow saves everything else.
+    A SavedModel is copied file by file, except for hidden files; TensorFlow saves everything else.
 
     Raises:
         ExportError: TensorFlow or Keras cannot load or save it; the message contains the reason.
         InvalidInputError: the object has no signatures.
+        RepositoryError: a SavedModel cannot be copied, or a link in it leaves its directory.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
-            try:
-                shutil.copytree(path, directory, dirs_exist_ok=True)
-            except (OSError, shutil.Error) as error:
-                raise RepositoryError(f"cannot copy {path} to {directory}: {error}") from error
+            hidden = copy_model_files(path, directory)
+            if hidden:
+                log.warning("hidden files of %s are not copied: %s", path, ", ".join(hidden))
         else:
             _write_keras(_load_keras(path), directory)
         return

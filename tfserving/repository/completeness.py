@@ -39,7 +39,7 @@ def find_version_error(path: str | os.PathLike[str]) -> str | None:
     path = Path(path)
     try:
         if not path.is_dir():
-            return "is not a directory"
+            return "is not a directory" if os.path.lexists(path) else "does not exist"
         file = find_graph_file(path)
         if file is None:
             return "has no saved_model.pb"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -19,6 +19,12 @@ from tfserving.repository import text_positions
 from tfserving.repository.model_names import quote
 from tfserving.repository.text_positions import Field
 from tfserving.wire import messages
+
+# lib/checks.sh has the same limit. A file without an end, such as a device, must not fill the memory.
+MAX_BYTES = 16 * 1024 * 1024
+
+# Pipes that are open already, so that reading cannot block in open(2).
+_STANDARD_INPUT = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 _BYTE_ORDER_MARK = "\ufeff"
 # As `read_config_text` decodes them.
@@ -60,8 +66,9 @@ def read_config_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
         OSError: the file is not readable.
+        ConfigError: it is not a regular file or standard input, or it is larger than `MAX_BYTES`.
     """
-    return Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    return _read_bytes(path).decode("utf-8", "surrogateescape")
 
 
 def is_json(text: str) -> bool:
@@ -100,12 +107,25 @@ def read_text_file(path: str | os.PathLike[str], message: Any, label: str) -> An
     """Parse a file in protobuf text format into `message` and return it; `label` names the file in errors.
 
     Raises:
-        ConfigError: the file cannot be read or does not parse.
+        ConfigError: the file cannot be read or does not parse, is not a regular file, or is larger than
+            `MAX_BYTES`.
     """
     try:
-        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
+        return text_format.Parse(_read_bytes(path).decode("utf-8"), message)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ConfigError(f"{label}: {error}") from error
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    # A FIFO without a writer would block in open(2).
+    mode = stat.S_IFMT(os.stat(path).st_mode)
+    if mode not in (stat.S_IFREG, stat.S_IFDIR) and os.fspath(path) not in _STANDARD_INPUT:
+        raise ConfigError(f"{os.fspath(path)} is not a regular file; give the path of one")
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{os.fspath(path)} is too large for a config (at most {MAX_BYTES} bytes)")
+    return content
 
 
 def format_message(message: Any) -> str:
@@ -129,7 +149,7 @@ def _parse_json(text: str, *, allow_unknown: bool) -> Any:
 
     The list of models may also be the whole text, or the value of `model_config_list`.
     """
-    _check_byte_order_mark(text, _JSON_ERROR)
+    _check_encoding(text, _JSON_ERROR)
     if not_utf_8 := _SURROGATE.search(text):
         reason = f"{_describe(not_utf_8[0])} is not UTF-8"
         raise _error_at(text, not_utf_8.start(), reason, _JSON_ERROR, hint="save the file as UTF-8")
@@ -159,7 +179,7 @@ def _check_characters(text: str, origin: str) -> None:
         ConfigSyntaxError: a byte order mark, a character outside ASCII that is neither in a string nor in
             a comment, or a string that is not UTF-8.
     """
-    _check_byte_order_mark(text, _TEXT_ERROR, origin)
+    _check_encoding(text, _TEXT_ERROR, origin)
     for match in _NOT_ASCII.finditer(text):
         if match[0].startswith("#"):
             continue
@@ -168,7 +188,7 @@ def _check_characters(text: str, origin: str) -> None:
             first = match[0].encode("utf-8", "surrogateescape")[0]
             what = f"{_describe(match[0])} outside strings and comments"
             reason = f"Interpreting non ascii codepoint {first}: {what}"
-            hint = "replace it with a space" if match[0].isspace() else "remove it, or quote the string"
+            hint = "replace it with a space" if match[0].isspace() else "write it in ASCII, or remove it"
             raise _error_at(text, match.start(), reason, _TEXT_ERROR, origin, hint)
         if inside := _SURROGATE.search(match[0]):
             reason = f"a string is not UTF-8 at {_describe(inside[0])}"
@@ -176,10 +196,10 @@ def _check_characters(text: str, origin: str) -> None:
             raise _error_at(text, position, reason, _TEXT_ERROR, origin, "save the file as UTF-8")
 
 
-def _check_byte_order_mark(text: str, kind: str, origin: str = "") -> None:
+def _check_encoding(text: str, kind: str, origin: str = "") -> None:
     if text.startswith(_BYTE_ORDER_MARK):
         reason, hint = "the file begins with a byte order mark", "save it as UTF-8 without one"
-    elif text.startswith(_UTF_16_MARKS):
+    elif text.startswith(_UTF_16_MARKS) or "\0" in text[:2]:
         reason, hint = "the file is UTF-16", "save it as UTF-8 without a byte order mark"
     else:
         return

@@ -49,6 +49,8 @@ def lint(text: str, models_dir: Path | None = None) -> tuple[Diagnostic, ...]:
     try:
         message = read_message(text, allow_unknown=bool(unknown))
     except ConfigSyntaxError as error:
+        if error.hint:  # a wrong character also makes fields look unknown
+            found = [_JSON_NOTE] if json else []
         found.append(_syntax_error(error, json))
     else:
         found.extend(_lint_list(message, root))

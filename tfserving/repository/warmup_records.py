@@ -55,12 +55,14 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
     """Yield the warmup records of a version as `PredictionLog` messages; none if there is no file.
 
     Raises:
-        ProtocolError: the file is damaged, or has more than `MAX_RECORDS` records or one that is not a
-            PredictionLog.
+        ProtocolError: the file is not a regular one or is damaged, or has more than `MAX_RECORDS` records or
+            one that is not a PredictionLog.
     """
     path = warmup_file(version_dir)
     if not path.exists():
         return
+    if not path.is_file():  # a FIFO without a writer would block
+        raise ProtocolError(f"{path} is not a regular file; remove it or export the version again")
     for number, record in enumerate(tfrecord.read_records(path), start=1):
         if number > MAX_RECORDS:
             raise ProtocolError(f"{path} has too many warmup records (at most {MAX_RECORDS}); write fewer")

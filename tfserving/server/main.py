@@ -30,6 +30,7 @@ from tfserving.server.core.server_core import ServerCore
 from tfserving.server.descriptors import fit_connections
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
+from tfserving.server.log_format import LogFormatter
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observability import Observability
 from tfserving.server.ports import BoundPort, bind
@@ -57,11 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.print_version:
         print(f"TensorFlow Serving toolkit {__version__} (embedded server)")
         return 0
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in options.ignored:
         log.warning("--%s has no effect in the embedded server", name)
     # The startup messages of TensorFlow hide those of the server.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfserving.wire.limits import FillLimit
+
 CPUS = os.cpu_count() or 1
 
 
@@ -295,7 +297,6 @@ class LimitOptions:
         "Number of requests in flight on one gRPC connection; further ones wait in the client.",
         own=True,
     )
-
     max_queued_requests: int = _flag(
         "max_queued_requests",
         1000,
@@ -313,6 +314,26 @@ class LimitOptions:
         1_000_000,
         "Number of fields, such as examples, in a gRPC message of more than 256 KiB; does not apply to "
         "Predict.",
+        own=True,
+    )
+    max_filled_bytes: int = _flag(
+        "max_filled_bytes",
+        FillLimit.bytes,
+        "Maximum bytes of the tensors of a gRPC request that have fewer values than their shapes; their "
+        "missing values repeat the last one.",
+        own=True,
+    )
+    max_body_bytes: int = _flag(
+        "rest_api_max_body_bytes",
+        100 << 20,
+        "Maximum bytes of the body of a REST request, as sent and after decompression.",
+        own=True,
+    )
+    max_json_values: int = _flag(
+        "rest_api_max_json_values",
+        1 << 23,
+        "Maximum number of values in the body of a REST request: numbers, strings and keys count as 1, lists "
+        "and objects as 4. Does not apply to the numbers of a single rectangular array.",
         own=True,
     )
 

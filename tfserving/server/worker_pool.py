@@ -179,9 +179,20 @@ class _WorkerPool:
         self._watch_queue()
 
     def _work(self) -> None:
-        while work := self._next():
-            self._begun += 1
-            work()
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Runs the next piece of work; False if the thread is to end.
+
+        Separate from the loop, so that a thread that waits for work has no reference to the last one.
+        """
+        work = self._next()
+        if work is None:
+            return False
+        self._begun += 1
+        work()
+        return True
 
     def _next(self) -> Callable[[], None] | None:
         """The next piece of work; None for a thread that is to end."""

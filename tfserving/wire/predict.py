@@ -18,19 +18,45 @@ import numpy as np
 from tfserving.errors import InvalidInputError, ProtocolError
 from tfserving.wire import huge_pages, limits, messages, tensors
 from tfserving.wire.dtypes import Array, Arrays, DType, as_wire_array
+from tfserving.wire.limits import FillLimit
 from tfserving.wire.message_layout import Layout, Layouts, TensorSpan
 from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import Signature
 
 T = TypeVar("T")
+
+_FILL_LIMIT = FillLimit()
 
 
 @dataclass(frozen=True)
 class PredictCall:
-    """A decoded PredictRequest: inputs by alias, and the aliases of the outputs to return (empty: all)."""
+    """A PredictRequest whose signature has not been looked up.
+
+    Attributes:
+        spec: the model.
+        tensors: the inputs by alias, either all as arrays or all as `TensorProto`s.
+        outputs: the aliases of the outputs to return (empty: all).
+    """
 
     spec: ModelSpec
-    inputs: Arrays
+    tensors: Mapping[str, Any]
     outputs: tuple[str, ...] = ()
+    is_decoded: bool = False
+
+    def read(
+        self, signature: Signature | None = None, fill_limit: FillLimit = _FILL_LIMIT
+    ) -> Mapping[str, Array]:
+        """The inputs by alias. Arrays may be read-only views of the message.
+
+        Args:
+            signature: inputs that are still to be converted must have the names, dtypes and ranks in it.
+
+        Raises:
+            ProtocolError, InvalidInputError: see `tensors.to_arrays`.
+        """
+        if self.is_decoded:
+            return self.tensors
+        return tensors.to_arrays(self.tensors, signature.inputs if signature else None, fill_limit)
 
 
 def encode_request(spec: ModelSpec, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> bytes:
@@ -107,19 +133,19 @@ def encode_response(spec: ModelSpec, outputs: Mapping[str, Array], *, tensor_con
 
 
 def decode_request(data: bytes) -> PredictCall:
-    """Decode a serialized `PredictRequest`. Arrays may be read-only views of `data`.
+    """Decode a serialized `PredictRequest`, up to the conversion of tensors in `PredictCall.read`.
 
     Raises:
-        ProtocolError: the bytes are not a PredictRequest, or a tensor in it is inconsistent.
+        ProtocolError: the bytes are not a PredictRequest.
     """
     layout = _request_layouts.find(data) or _scan(data, _REQUEST_SPEC, _REQUEST_MAP, _REQUEST_FILTER)
     if layout is not None:
-        return PredictCall(layout.spec, layout.arrays(data, copy=False), layout.names)
+        return PredictCall(layout.spec, layout.arrays(data, copy=False), layout.names, is_decoded=True)
     return _parsed(
         messages.PredictRequest,
         data,
         lambda message: PredictCall(
-            ModelSpec.from_message(message.model_spec), _arrays(message.inputs), tuple(message.output_filter)
+            ModelSpec.from_message(message.model_spec), dict(message.inputs), tuple(message.output_filter)
         ),
     )
 
@@ -151,7 +177,7 @@ def decode_response(data: bytes) -> tuple[ModelSpec, Arrays]:
     return _parsed(
         messages.PredictResponse,
         data,
-        lambda message: (ModelSpec.from_message(message.model_spec), _arrays(message.outputs)),
+        lambda message: (ModelSpec.from_message(message.model_spec), tensors.to_arrays(message.outputs)),
     )
 
 
@@ -247,16 +273,6 @@ def _parsed(kind: Any, data: bytes, read: Callable[[Any], T]) -> T:
         raise ProtocolError(
             f"the message is not a valid {kind.DESCRIPTOR.full_name} ({len(data)} bytes): {error}"
         ) from error
-
-
-def _arrays(entries: Mapping[str, Any]) -> Arrays:
-    arrays = {}
-    for alias, proto in entries.items():
-        try:
-            arrays[alias] = tensors.to_array(proto)
-        except ProtocolError as error:
-            raise ProtocolError(f"tensor {alias!r}: {error}") from error
-    return arrays
 
 
 class _NotPlainError(Exception):

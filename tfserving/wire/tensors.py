@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfserving.errors import InvalidInputError, ProtocolError
-from tfserving.wire import limits, messages
-from tfserving.wire.dtypes import Array, DType, as_wire_array
+from tfserving.wire import messages
+from tfserving.wire.dtypes import Array, Arrays, DType, as_wire_array
+from tfserving.wire.limits import MAX_MESSAGE_BYTES, MAX_RANK, FillLimit
+
+if TYPE_CHECKING:
+    from tfserving.wire.signatures import TensorInfo
 
 # numpy's limit for the bytes of an array, counted without the dimensions of size 0.
 _MAX_COUNTED = 2**63 - 1
@@ -45,6 +50,18 @@ _FIELD_DTYPES = {
     DType.DT_COMPLEX64: "<f4",
     DType.DT_COMPLEX128: "<f8",
 }
+_COMPLEX = frozenset((DType.DT_COMPLEX64, DType.DT_COMPLEX128))
+# The dtypes of their bits, for dtypes that numbers cannot be assigned to.
+_RAW_DTYPES = {
+    **{dtype: held.numpy for dtype in VALUE_FIELDS if (held := dtype.quantized_as) is not None},
+    DType.DT_HALF: np.dtype("<u2"),
+    DType.DT_BFLOAT16: np.dtype("<u2"),
+}
+
+# Values that are converted at a time: each is a Python object until it is in the array.
+_PIECE = 1 << 16
+
+_WRONG_SUM = "has a tensor_content whose size is not the sum of the lengths of its strings"
 
 
 def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
@@ -84,98 +101,195 @@ def to_proto(array: Array, *, tensor_content: bool = True) -> Any:
 
 
 def to_array(proto: Any) -> Array:
-    """Convert a `TensorProto` to an array that owns its memory; strings as an object array of bytes.
+    """Convert a `TensorProto` to an array; see `to_arrays`."""
+    try:
+        header = _read_header(proto)
+        _check_filled(header.filled_bytes, FillLimit())
+        return _read_values(proto, header)
+    except ProtocolError as error:
+        raise ProtocolError(f"a tensor {error}") from error
+
+
+def to_arrays(
+    protos: Mapping[str, Any],
+    infos: Mapping[str, TensorInfo] | None = None,
+    limit: FillLimit = FillLimit(),  # noqa: B008 - immutable
+) -> Arrays:
+    """Convert `TensorProto`s to arrays that own their memory; strings become object arrays of bytes.
 
     As in TensorFlow (tensor.cc, Tensor::FromProto), a repeated field that is shorter than the shape repeats
     its last value, an empty one means zeros, values beyond the shape are ignored, and so is everything for a
-    shape without elements.
+    shape without elements. All tensors are checked before the first array is allocated.
+
+    Args:
+        infos: the tensors that are accepted; None accepts any. A tensor whose values are not all given must
+            have the dtype and rank in its `TensorInfo`. Others take no more memory than the message allows:
+            the servable checks their dtypes, and the graph their shapes, as in tensorflow_model_server.
+        limit: how many bytes may be filled with values that are not given.
 
     Raises:
-        ProtocolError: the dtype or shape is missing or unknown, or tensor_content does not fit the shape.
+        ProtocolError: the dtype or shape is missing or unknown, tensor_content does not fit the shape, or the
+            limit is exceeded.
+        InvalidInputError: `infos` does not have the tensor, or has another dtype or rank.
     """
+    headers: dict[str, _Header] = {}
+    filled_bytes = 0
+    for alias, proto in protos.items():
+        try:
+            header = headers[alias] = _read_header(proto)
+            if infos is not None:
+                _check_info(header, alias, infos)
+            filled_bytes += header.filled_bytes
+            _check_filled(filled_bytes, limit)
+        except ProtocolError as error:
+            raise ProtocolError(f"tensor {alias!r} {error}") from error
+    arrays: Arrays = {}
+    for alias, header in headers.items():
+        try:
+            arrays[alias] = _read_values(protos[alias], header)
+        except ProtocolError as error:
+            raise ProtocolError(f"tensor {alias!r} {error}") from error
+    return arrays
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A `TensorProto` except its values. `given` is the number of values in the repeated field of the dtype,
+    or `count` if they are in tensor_content."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    count: int
+    given: int
+
+    @property
+    def filled_bytes(self) -> int:
+        """The size of the array if some of its values are not given, else 0."""
+        return self.count * self.dtype.numpy.itemsize if self.given < self.count else 0
+
+
+def _read_header(proto: Any) -> _Header:
     dtype = DType.from_number(proto.dtype)
     if dtype not in VALUE_FIELDS:
-        raise ProtocolError(f"a tensor has the dtype number {proto.dtype}, which cannot be received")
+        raise ProtocolError(f"has the dtype number {proto.dtype}, which cannot be received")
     if proto.tensor_shape.unknown_rank:
-        raise ProtocolError("a tensor has no shape (unknown_rank is set)")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+        raise ProtocolError("has no shape (unknown_rank is set)")
+    dims = proto.tensor_shape.dim
+    if len(dims) > MAX_RANK:
+        raise ProtocolError(f"has {len(dims)} dimensions, the limit is {MAX_RANK}")
+    shape = tuple(dim.size for dim in dims)
     count = count_elements(shape, dtype)
+    if proto.tensor_content:
+        return _Header(dtype, shape, count, count)
+    given = len(getattr(proto, VALUE_FIELDS[dtype]))
+    return _Header(dtype, shape, count, given // 2 if dtype in _COMPLEX else given)
+
+
+def _check_info(header: _Header, alias: str, infos: Mapping[str, TensorInfo]) -> None:
+    info = infos.get(alias)
+    if info is None:
+        raise InvalidInputError(
+            f"input {alias!r} does not exist; the signature takes {', '.join(map(repr, infos)) or 'nothing'}"
+        )
+    if not header.filled_bytes:
+        return
+    if info.dtype is not header.dtype:
+        raise InvalidInputError(
+            f"input {alias!r} of the signature is {info.dtype.label}, the request has {header.dtype.label}"
+        )
+    if info.shape is not None and len(info.shape) != len(header.shape):
+        raise InvalidInputError(
+            f"input {alias!r} has {header.given} values for the shape {header.shape}, and the signature "
+            f"has the shape {info.shape_text}; send all values, or a shape of this rank"
+        )
+
+
+def _check_filled(filled_bytes: int, limit: FillLimit) -> None:
+    if filled_bytes > limit.bytes:
+        raise ProtocolError(
+            f"has fewer values than its shape; such tensors of a message may have {limit.bytes} bytes"
+            + (f" ({limit.flag})" if limit.flag else "")
+            + f", these have {filled_bytes}: send all values"
+        )
+
+
+def _read_values(proto: Any, header: _Header) -> Array:
+    dtype, shape, count = header.dtype, header.shape, header.count
     if not count:
         return np.empty(shape, dtype.numpy)
     if proto.tensor_content:
         if dtype is DType.DT_STRING:
-            return _object_array(_split_strings(proto.tensor_content, count), shape)
+            return _split_strings(proto.tensor_content, count).reshape(shape)
         if len(proto.tensor_content) != count * dtype.numpy.itemsize:
             raise ProtocolError(
-                f"{len(proto.tensor_content)} bytes for a {dtype.label} tensor of shape {shape}, "
+                f"has {len(proto.tensor_content)} bytes for the dtype {dtype.label} and the shape {shape}, "
                 f"expected {count * dtype.numpy.itemsize}"
             )
         return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape).copy()
+    array = np.empty(count, dtype.numpy)
+    # the array as it is filled: without the names of quantized dtypes, and with the bits of 16-bit floats
+    raw = array.view(_RAW_DTYPES[dtype]) if dtype in _RAW_DTYPES else array
     values = getattr(proto, VALUE_FIELDS[dtype])
-    if dtype is DType.DT_STRING:
-        fill = values[-1] if values else b""
-        return _object_array([*values[:count], *[fill] * (count - len(values))], shape)
-    raw = np.array(values, _FIELD_DTYPES.get(dtype) or dtype.numpy)
-    if dtype in (DType.DT_COMPLEX64, DType.DT_COMPLEX128):
-        raw = raw[: raw.size // 2 * 2].view(dtype.numpy)
-    raw = raw[:count]
-    if raw.size < count:
-        fill = raw[-1] if raw.size else raw.dtype.type(0)
-        raw = np.concatenate([raw, np.full(count - raw.size, fill, raw.dtype)])
-    if dtype in (DType.DT_HALF, DType.DT_BFLOAT16):
-        raw = raw.astype("<u2").view(dtype.numpy)
-    elif raw.dtype != dtype.numpy:
-        raw = raw.astype(dtype.numpy)
-    return raw.reshape(shape)
+    given = min(header.given, count)
+    width = 2 if dtype in _COMPLEX else 1
+    for start in range(0, given, _PIECE):
+        stop = min(start + _PIECE, given)
+        piece = values[start * width : stop * width]
+        if dtype is DType.DT_STRING:
+            raw[start:stop] = piece
+        else:
+            numbers = np.array(piece, _FIELD_DTYPES.get(dtype) or dtype.numpy)
+            raw[start:stop] = numbers.view(dtype.numpy) if width == 2 else numbers
+    if given < count:
+        raw[given:] = raw[given - 1] if given else b"" if dtype is DType.DT_STRING else 0
+    return array.reshape(shape)
 
 
 def count_elements(shape: tuple[int, ...], dtype: DType) -> int:
     """The number of elements of a shape.
 
     Raises:
-        ProtocolError: a negative dimension, more dimensions than an array can have, or more bytes than a
-            message can have (a few bytes on the wire must not allocate memory without limit).
+        ProtocolError: a negative dimension, or more bytes than a message can have.
     """
-    if len(shape) > limits.MAX_RANK:
-        raise ProtocolError(f"a tensor has {len(shape)} dimensions, the limit is {limits.MAX_RANK}")
     if any(size < 0 for size in shape):
-        raise ProtocolError(f"a tensor has the shape {shape}; sizes cannot be negative")
+        raise ProtocolError(f"has the shape {shape}; sizes cannot be negative")
     count = math.prod(shape)
     itemsize = dtype.numpy.itemsize
-    if (
-        count * itemsize > limits.MAX_MESSAGE_BYTES
-        or math.prod(filter(None, shape)) * itemsize > _MAX_COUNTED
-    ):
-        raise ProtocolError(f"a {dtype.label} tensor of shape {shape} exceeds the size of a message (2 GiB)")
+    if count * itemsize > MAX_MESSAGE_BYTES or math.prod(filter(None, shape)) * itemsize > _MAX_COUNTED:
+        raise ProtocolError(
+            f"has the dtype {dtype.label} and the shape {shape}, which exceeds the size of a message (2 GiB)"
+        )
     return count
 
 
-def _object_array(values: list[bytes], shape: tuple[int, ...]) -> Array:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array.reshape(shape)
-
-
-def _split_strings(data: bytes, count: int) -> list[bytes]:
+def _split_strings(data: bytes, count: int) -> Array:
     """Strings from tensor_content: all lengths as varints, then all bytes (tensor_coding.cc)."""
-    lengths: list[int] = []
+    if count > len(data):  # before anything is allocated for them
+        raise ProtocolError(f"has a tensor_content that is too short for {count} strings")
+    strings = np.empty(count, object)
+    lengths = np.empty(count, np.int64)
     position = 0
-    while len(lengths) < count:
+    for index in range(count):
         length = shift = 0
         while True:
             if position >= len(data) or shift > 63:
-                raise ProtocolError(f"tensor_content is too short for the lengths of {count} strings")
+                raise ProtocolError(f"has a tensor_content that is too short for {count} strings")
             byte = data[position]
             position += 1
             length |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 break
-        lengths.append(length)
-    if sum(lengths) != len(data) - position:
-        raise ProtocolError("the size of tensor_content is not the sum of the lengths of its strings")
-    ends = np.cumsum([position, *lengths]).tolist()
-    return [data[start:end] for start, end in itertools.pairwise(ends)]
+        if length > len(data):
+            raise ProtocolError(_WRONG_SUM)
+        lengths[index] = length
+    if int(lengths.sum()) != len(data) - position:
+        raise ProtocolError(_WRONG_SUM)
+    for index in range(count):
+        end = position + int(lengths[index])
+        strings[index] = data[position:end]
+        position = end
+    return strings
 
 
 def _to_bytes(value: object) -> bytes:

@@ -7,7 +7,7 @@
 #
 # Needs root, a Debian machine with mmdebstrap or debootstrap, a Docker daemon, and apt and pip with access to Debian's
 # packages and PyPI. Debian and the Python packages stay in a separate image, which is rebuilt only if this file or
-# requirements.txt changes.
+# docker/embedded/requirements.txt changes.
 [ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
 set -Eeuo pipefail +o posix
 
@@ -20,9 +20,8 @@ ROOT=$(CDPATH='' cd -- "$DIRECTORY/../../.." && pwd)
 # shellcheck source=lib/common.sh
 source "$ROOT/lib/common.sh"
 
-# What the embedded server needs, and pip, so that docker/embedded/build.sh finds everything installed.
-# shellcheck source=docker/embedded/build.sh
-read -r -a PACKAGES < <(source "$ROOT/docker/embedded/build.sh" && printf '%s pip\n' "$PACKAGES")
+# With pip, so that docker/embedded/build.sh finds everything installed.
+REQUIREMENTS=$ROOT/docker/embedded/requirements.txt
 # Not needed in a server: C++ headers, and dependencies of TensorFlow that it does not import.
 UNUSED=(tensorflow/include clang tensorboard tensorboard_data_server bin)
 
@@ -54,7 +53,8 @@ install_packages() {
   version=$(chroot "$1" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   target=/usr/local/lib/python$version/dist-packages
   "$PYTHON" -m pip install --quiet --no-compile --target "$1$target" --python-version "$version" \
-    --only-binary=:all: --constraint "$ROOT/requirements.txt" "${PACKAGES[@]}"
+    --only-binary=:all: --requirement "$REQUIREMENTS"
+  "$PYTHON" -m pip install --quiet --no-compile --target "$1$target" pip
   for path in "${UNUSED[@]}"; do
     rm -rf "${1:?}$target/$path"
   done
@@ -94,8 +94,7 @@ main() {
     '') reject "TAG is missing; pass the tag of the image to build, such as tfserving-standin" ;;
     -*) handle_option "$1" ;;
   esac
-  base=tfserving-standin-base:$(cat "$SCRIPT" "$ROOT/requirements.txt" /etc/os-release \
-    <(printf '%s' "${PACKAGES[*]}") \
+  base=tfserving-standin-base:$(cat "$SCRIPT" "$REQUIREMENTS" /etc/os-release \
     | sha256sum | cut -c -16)
   if [[ -z $(docker images --quiet "$base") ]]; then
     build_base "$base"

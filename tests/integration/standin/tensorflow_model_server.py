@@ -70,7 +70,7 @@ def bind(host: str, port: int, flag: str) -> Iterator[ports.BoundPort | None]:
     with ExitStack() as stack:
         if flag == "port" and port:
             bound = stack.enter_context(bind_shared(host, port))
-            yield ports.BoundPort(host, port, flag, bound)
+            yield ports.BoundPort(host, port, flag, (bound,))
             return
         reserved = None
         try:
@@ -111,7 +111,9 @@ def run(argv: list[str]) -> int:
             main, "FileSystemSource", lambda directory, settle: FileSystemSource(directory, settle=False)
         ),
         mock.patch.object(
-            grpc_server, "parse_channel_arguments", lambda text: parse(f"grpc.so_reuseport=1,{text}")
+            grpc_server,
+            "parse_channel_arguments",
+            lambda text, limits: parse(f"grpc.so_reuseport=1,{text}", limits),
         ),
     ):
         try:

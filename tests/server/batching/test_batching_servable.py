@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -358,3 +359,14 @@ def test_concurrent_callers_get_their_own_rows():
         results = list(callers.map(lambda x: call(servable, [[x]]), range(500)))
     assert results == [[[2 * x]] for x in range(500)]
     servable.close()
+
+
+def test_an_idle_batch_thread_holds_nothing_of_its_last_batch(batching, eventually):
+    servable = batching(Model(), batch_timeout_micros=0)
+    array = np.ones((1, 2), np.float32)
+    reference = weakref.ref(array)
+    servable.submit(RequestContext(), MATRIX, {"x": array, "k": np.ones((1, 2), np.float32)}, ("y",)).result(
+        30
+    )
+    del array
+    eventually(lambda: reference() is None)

@@ -296,6 +296,12 @@ def test_a_signature_without_inputs_cannot_be_called():
         read({"instances": [1]})
 
 
+def test_rejects_ragged_lists_that_are_nested_too_deep():
+    one, two = (b"[" * 70 + values + b"]" * 70 for values in (b"true", b"true, true"))
+    with pytest.raises(InvalidInputError, match="71 deep; the maximum is 32"):
+        read(b'{"instances": [' + one + b"," + two + b"]}", x=DType.DT_BOOL)
+
+
 def test_rejects_lists_that_are_nested_too_deep():
     text = b'{"instances": ' + b"[" * 33 + b"1" + b"]" * 33 + b"}"
     with pytest.raises(InvalidInputError, match="33 deep; the maximum is 32"):

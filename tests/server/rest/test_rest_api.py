@@ -1,9 +1,12 @@
 import asyncio
+import gc
 import gzip
 import http.client
 import json
 import socket
 import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +24,7 @@ from tfserving.errors import (
 )
 from tfserving.server.request_context import REST, RequestContext
 from tfserving.server.rest import rest_api
-from tfserving.server.server_options import RestOptions
+from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
 
@@ -210,12 +213,79 @@ def test_reads_a_compressed_body(server):
     assert "not JSON" in server.predict(body, {"Content-Encoding": "br"}).error
 
 
-def test_rejects_a_compressed_body_that_is_too_large(service, monkeypatch):
-    monkeypatch.setattr(rest_api, "MAX_INFLATED_BYTES", 1000)
-    with serve(service) as server:
-        answer = server.predict(gzip.compress(bytes(10_000_000)), {"Content-Encoding": "gzip"})
-    assert answer.status == 400
-    assert "more than 1000" in answer.error
+def test_rejects_a_body_that_is_too_large(service):
+    body = b'{"instances": [1.5]}' + b" " * 1000
+    with serve(service, limits=LimitOptions(max_body_bytes=1000)) as server:
+        for sent, headers in (
+            (gzip.compress(bytes(10_000_000)), {"Content-Encoding": "gzip"}),
+            (body, {}),
+            ([body[:500], body[500:]], {"Transfer-Encoding": "chunked"}),
+        ):
+            answer = server.predict(sent, headers)
+            assert answer.status == 400
+            assert "more than 1000 bytes (--rest_api_max_body_bytes)" in answer.error
+        assert server.predict(body[:1000]).json == {"predictions": [3.0]}
+
+
+def test_rejects_a_body_with_too_many_values(service):
+    values = json.dumps({"instances": [[], *[1.5] * 1000]}).encode()
+    numbers = json.dumps({"instances": [1.5] * 2000}).encode()
+    with serve(service, limits=LimitOptions(max_json_values=1000)) as server:
+        for method in ("predict", "classify"):
+            answer = server.send("POST", f"/v1/models/m:{method}", values)
+            assert answer.status == 400
+            assert "more than 1000 values (--rest_api_max_json_values)" in answer.error
+        assert len(server.predict(numbers).json["predictions"]) == 2000
+
+
+@pytest.fixture
+def traced_bytes():
+    """A function that returns how many bytes Python and numpy have allocated; cycles are not collected."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"[1.5", {}),
+        (b'{"instances": [[1.5], 2]}', {}),
+        (b'{"instances": ["a"]}', {}),
+        (b"no gzip", {"Content-Encoding": "gzip"}),
+    ],
+    ids=["not JSON", "not rectangular", "not a number", "not gzip"],
+)
+def test_nothing_of_a_failed_request_stays_in_memory(server, body, headers, traced_bytes, eventually):
+    large = body.ljust(5_000_000, b" ")
+    assert server.predict(large, headers).status == 400
+    before = traced_bytes()
+    for _ in range(5):
+        assert server.predict(large, headers).status == 400
+    eventually(lambda: traced_bytes() - before < 1e6)
+
+
+def test_nothing_of_an_unfinished_body_stays_in_memory(server, traced_bytes, eventually):
+    before = traced_bytes()
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: h\r\nContent-Length: 9000000\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(head + bytes(5_000_000))
+    eventually(lambda: traced_bytes() - before < 1e6)
+
+
+def test_many_large_bodies_are_parsed_in_turn(server):
+    large = json.dumps({"instances": [1.5] * 400_000}).encode()
+    compressed = gzip.compress(large)
+    calls = [(large, {}), (compressed, {"Content-Encoding": "gzip"})] * 3
+    with ThreadPoolExecutor(6) as callers:
+        answers = [callers.submit(server.predict, *call) for call in calls]
+        assert server.predict({"instances": [1.0]}).json == {"predictions": [2.0]}
+        assert all(len(answer.result().json["predictions"]) == 400_000 for answer in answers)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tests.server.fake_service import FakeService, serve, zeros
 from tfserving.server.rest.arriving_bodies import PORTION_BYTES
+from tfserving.server.rest.large_bodies import LARGE_BYTES
 from tfserving.server.server_options import LimitOptions
 
 
@@ -131,6 +133,30 @@ def test_bodies_that_are_arriving_are_limited_and_small_requests_still_succeed(s
             first.sendall(body[3 * PORTION_BYTES :])
             assert b"200 OK" in first.recv(4096)
         assert server.predict(body).status == 200
+
+
+def test_bodies_that_wait_to_be_parsed_are_limited(service, eventually):
+    double, release = service.run, threading.Event()
+
+    def run(inputs):
+        release.wait(30)
+        return double(inputs)
+
+    service.run = run
+    large = b'{"instances": [1]}' + b" " * LARGE_BYTES
+    limits = LimitOptions(max_queued_bytes=LARGE_BYTES * 3 // 2)
+    with serve(service, limits=limits) as server, ThreadPoolExecutor(8) as callers:
+        running = [callers.submit(server.predict, {"instances": [1]}) for _ in range(4)]
+        eventually(lambda: service.submitted == 4)  # all worker threads
+        running.append(callers.submit(server.predict, large))
+        eventually(lambda: service.submitted == 5)  # its turn has begun
+        waiting = [callers.submit(server.predict, large) for _ in range(2)]
+        rejected = next(as_completed(waiting, 30)).result()
+        release.set()
+        accepted = [future.result(30).status for future in (*running, *waiting)]
+    assert rejected.status == 429
+    assert "--max_queued_bytes" in rejected.error
+    assert sorted(accepted) == [200] * 6 + [429]
 
 
 def test_a_new_connection_replaces_the_one_that_has_been_idle_longest(service):

@@ -196,26 +196,36 @@ class BatchingServable:
         threading.Thread(target=self._run_batches, name=f"batch-{self._threads}", daemon=True).start()
 
     def _run_batches(self) -> None:
-        while batch := self._take():
-            now = self._clock()
-            for part in batch.parts:
-                self._metrics.count_wait(now - part.enqueued)
-            self._run(batch)
+        while self._run_next():
             with self._changed:
                 self._idle += 1
+
+    def _run_next(self) -> bool:
+        """Runs the next batch; False once the queue is closed.
+
+        Separate from the loop, so that a thread that waits for a batch has no reference to the last one.
+        """
+        batch = self._take()
+        if batch is None:
+            return False
+        now = self._clock()
+        for part in batch.parts:
+            self._metrics.count_wait(now - part.enqueued)
+        self._run(batch)
+        return True
 
     def _take(self) -> _Batch | None:
         """Waits for a batch that is full or due; None once closed."""
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                for batch in self._waiting:
-                    if batch.full or batch.due <= now:
-                        self._waiting.remove(batch)
-                        if not batch.full:
-                            self._seal(batch)
-                        self._idle -= 1
-                        return batch
+                batch = next((batch for batch in self._waiting if batch.full or batch.due <= now), None)
+                if batch is not None:
+                    self._waiting.remove(batch)
+                    if not batch.full:
+                        self._seal(batch)
+                    self._idle -= 1
+                    return batch
                 due = min((batch.due for batch in self._waiting), default=None)
                 self._changed.wait(None if due is None else max(0.0, due - now))
         return None

@@ -12,9 +12,16 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from tfserving.errors import InvalidInputError, ProtocolError, TfServingError, UnsupportedError
+from tfserving.errors import (
+    InvalidInputError,
+    ProtocolError,
+    TfServingError,
+    UnsupportedError,
+    release_frames,
+)
 from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import example_inference
+from tfserving.server.core.servable import Inputs
 from tfserving.server.futures import CompletedFuture, then
 from tfserving.server.grpc.message_parser import SLICE_BYTES, parse
 from tfserving.server.request_context import GRPC, Observer, RequestContext
@@ -22,7 +29,9 @@ from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import METADATA_FIELD, Prediction, Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict, services
+from tfserving.wire.limits import FillLimit
 from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import Signature
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +58,7 @@ class GrpcApi:
             that is done when its new models are available; None rejects ReloadConfig.
         tensor_content: whether responses have values in `tensor_content` rather than in repeated fields.
         observers: are notified of every request.
+        limits: bound what requests can occupy.
     """
 
     def __init__(
@@ -63,7 +73,9 @@ class GrpcApi:
         self._service = service
         self._reload_config = reload
         self._tensor_content = tensor_content
-        self._max_fields = (limits or LimitOptions()).max_message_fields
+        limits = limits or LimitOptions()
+        self._max_fields = limits.max_message_fields
+        self._fill_limit = FillLimit(limits.max_filled_bytes, "--max_filled_bytes")
         # One thread: it applies one configuration after another.
         self._reloads = WorkerPools(1, lambda _: True, limits)
         handlers: dict[str, Handler] = {
@@ -100,8 +112,14 @@ class GrpcApi:
         except ProtocolError as error:
             context.requested_spec = ModelSpec(predict.peek_model(data))
             raise InvalidInputError(str(error)) from error
-        prediction = self._service.predict(context, request.spec, lambda _: request.inputs, request.outputs)
-        return then(prediction, self._encode)
+
+        def read(signature: Signature) -> Inputs:
+            try:
+                return request.read(signature, self._fill_limit)
+            except ProtocolError as error:
+                raise InvalidInputError(str(error)) from error
+
+        return then(self._service.predict(context, request.spec, read, request.outputs), self._encode)
 
     def _encode(self, prediction: Prediction) -> bytes:
         return predict.encode_response(
@@ -201,9 +219,15 @@ def _wrap(
                 return response
         except TfServingError as error:
             code, text = error.code, str(error)
+            release_frames(error)
         except Exception as error:
             log.exception("%s failed", method)
             code, text = "INTERNAL", f"{type(error).__name__}: {error}"
+            release_frames(error)
+        except asyncio.CancelledError as error:
+            release_frames(error)
+            raise
+        del data
         # Outside the except blocks: gRPC would log the error above as the cause of the one it raises.
         await grpc_context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), _shorten(text))
         raise AssertionError("abort() returned")

@@ -1,4 +1,4 @@
-"""Bodies that callers are still sending: how long they take, and how much memory they hold."""
+"""Bodies that are arriving or wait for their turn: how long they may take, and how much memory they hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfserving.server.service import Service
 from tfserving.wire.model_spec import ModelSpec
 
 # The timeout starts again after so many bytes. Bodies that are not larger hold little memory, so neither the
-# limit of bytes nor an unknown model ends them.
+# limit of bytes nor an unknown model stops them.
 PORTION_BYTES = 1 << 18
 
 
@@ -27,7 +27,7 @@ class ArrivingBodies:
         self.bytes = 0
 
     def receive(self, request: web.BaseRequest, spec: ModelSpec) -> ArrivingBody:
-        """The body of a request for a model; use it with `with` while the body is read."""
+        """The body of a request for a model; use it with `with`."""
         return ArrivingBody(self, request, spec)
 
 
@@ -45,13 +45,19 @@ class ArrivingBody:
     def __enter__(self) -> ArrivingBody:
         if (self._request.content_length or 0) > PORTION_BYTES:
             self._bodies.service.check_served(self._spec)
-        self._start_timer()
+        if not self._request.content.is_eof():
+            self._start_timer()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop counting the body, and its timeout; may be called more than once."""
         self._bodies.bytes -= self._counted
+        self._counted = 0
         if self._timer is not None:
             self._timer.cancel()
 
@@ -60,7 +66,7 @@ class ArrivingBody:
 
         Raises:
             NotFoundError: the model or the version is not served, so the rest is not worth reading.
-            ExhaustedError: the bodies that are arriving have too many bytes.
+            ExhaustedError: the bodies that arrive or wait have too many bytes.
         """
         self._size += size
         if self._size - self._counted < PORTION_BYTES:
@@ -73,8 +79,8 @@ class ArrivingBody:
         limit = bodies.limits.max_queued_bytes
         if bodies.bytes > limit and bodies.bytes > self._counted:
             raise ExhaustedError(
-                f"REST requests that are arriving have {bodies.bytes} bytes, and --max_queued_bytes={limit}; "
-                "retry later, or raise the limit"
+                f"REST requests that are arriving or waiting have {bodies.bytes} bytes, and "
+                f"--max_queued_bytes={limit}; retry later, or raise the limit"
             )
         self._start_timer()
 

@@ -12,16 +12,18 @@ from typing import Any
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest.json_body import RepeatedKeys, parse_body, to_bytes
 from tfserving.server.rest.predict_request import from_base64, is_base64, signature_name
+from tfserving.server.server_options import LimitOptions
 from tfserving.wire import messages
 
 
-def parse_examples(body: bytes) -> tuple[str, Any]:
+def parse_examples(body: bytes, max_values: int = LimitOptions.max_json_values) -> tuple[str, Any]:
     """The signature name of a classify or regress request, "" if there is none, and its `Input` message.
 
     Raises:
-        InvalidInputError: the body is not a JSON object with examples, or a feature cannot hold a value.
+        InvalidInputError: the body is not a JSON object with examples, a feature cannot hold a value,
+            or the body has more than `max_values` values.
     """
-    request = parse_body(body)
+    request = parse_body(body, max_values)
     signature = signature_name(request)
     examples = request.get("examples")
     if not isinstance(examples, list) or not examples:

@@ -7,17 +7,27 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
 from tfserving.errors import InvalidInputError
+from tfserving.server.server_options import LimitOptions
+from tfserving.wire.dtypes import Array
+from tfserving.wire.limits import MAX_RANK
+
+T = TypeVar("T")
 
 # Formats the path of the element with these indices, such as "instances[1].x[2]", for errors.
 PathFormatter = Callable[[tuple[int, ...]], str]
+
+# Elements of a list, or bytes of a text, that are processed in one step. Other threads run between the steps:
+# what is written in C, such as frozenset(map(...)), holds the interpreter lock to its end.
+PIECE_VALUES = 1 << 16
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class RepeatedKeys(dict[str, Any]):
         self.last = dict(members)
 
 
-def parse_body(body: bytes) -> Any:
+def parse_body(body: bytes, max_values: int = LimitOptions.max_json_values) -> Any:
     """Parse JSON with the rules of tensorflow_model_server (json_tensor.cc, ParseJson, and RapidJSON 1.1.0).
 
     - NaN, Infinity and Inf are numbers, with or without a minus sign.
@@ -57,18 +67,22 @@ def parse_body(body: bytes) -> Any:
     - Bytes after the JSON value are ignored.
 
     Raises:
-        InvalidInputError: the body is empty or not JSON.
+        InvalidInputError: the body is empty or not JSON, or has more than `max_values` values, which are
+            counted before any is created.
     """
     text = body.removeprefix(b"\xef\xbb\xbf")
-    if not text.strip():
+    if not text[:64].strip() and not text.strip():
         raise InvalidInputError("the body is empty; send a JSON object")
+    _check_number_of_values(text, max_values)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return _parse_by_rules(text)
     members = _count_members(value)
-    if _has_more_colons(text, members) and _count_colons_outside_strings(text) > members:
-        return _parse_by_rules(text)
+    if _has_more_colons(text, members):
+        plain = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
+        if _count_outside_strings(plain, {b":": 1}) > members:
+            return _parse_by_rules(text)
     return value
 
 
@@ -85,14 +99,47 @@ def flatten(value: Any, path_of: PathFormatter) -> FlatArray:
     """
     shape: list[int] = []
     level: list[Any] = [value]
-    types = frozenset(map(type, level))
+    types = _distinct(type, level)
     while list in types:
-        if len(types) > 1 or len(set(map(len, level))) > 1:
+        if len(shape) == MAX_RANK:
+            raise InvalidInputError(
+                f"{path_of(())} has lists nested {MAX_RANK + _depth(level)} deep; the maximum is {MAX_RANK}"
+            )
+        if len(types) > 1 or len(_distinct(len, level)) > 1:
             raise _not_rectangular(level, tuple(shape), path_of)
         shape.append(len(level[0]))
-        level = list(itertools.chain.from_iterable(level))
-        types = frozenset(map(type, level))
+        joined: list[Any] = []
+        for piece in in_pieces(level):
+            joined.extend(itertools.chain.from_iterable(piece))
+        level = joined
+        types = _distinct(type, level)
     return FlatArray(tuple(shape), level, types)
+
+
+def _depth(level: Any) -> int:
+    """How deep the elements of a list are nested."""
+    depth = 0
+    while isinstance(level[0], list):
+        level = level[0] or [None]
+        depth += 1
+    return depth
+
+
+def in_pieces(values: list[T]) -> Iterator[list[T]]:
+    """The elements of a list, PIECE_VALUES at a time."""
+    if len(values) <= PIECE_VALUES:
+        yield values
+    else:
+        for start in range(0, len(values), PIECE_VALUES):
+            yield values[start : start + PIECE_VALUES]
+
+
+def _distinct(function: Callable[[Any], T], values: list[Any]) -> frozenset[T]:
+    """The different results of a function for the elements of a list."""
+    results: set[T] = set()
+    for piece in in_pieces(values):
+        results.update(map(function, piece))
+    return frozenset(results)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
@@ -100,7 +147,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
 
     Args:
         encoding: value of the Content-Encoding header; "" if there is none.
-        limit: maximum size of the result in bytes.
+        limit: maximum size of the result in bytes; see --rest_api_max_body_bytes.
 
     Raises:
         InvalidInputError: the body is not gzip, or becomes larger than `limit`.
@@ -114,8 +161,8 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         raise InvalidInputError(f"the body is not gzip, as Content-Encoding declares: {error}") from error
     if len(data) > limit:
         raise InvalidInputError(
-            f"the gzip body of {len(body)} bytes expands to more than {limit} bytes; send it "
-            "uncompressed, or send a smaller request"
+            f"the gzip body of {len(body)} bytes expands to more than {limit} bytes "
+            "(--rest_api_max_body_bytes); send a smaller request"
         )
     if not inflater.eof or inflater.unused_data:
         raise InvalidInputError("the gzip body is truncated or followed by other data")
@@ -126,7 +173,7 @@ def _parse_by_rules(text: bytes) -> Any:
     """Parse JSON with the rules of `parse_body`; orjson has only those of standard JSON."""
     try:
         if _NOT_STANDARD.search(text):
-            text = _TOKEN.sub(_to_standard_token, text)
+            text = _standardize(text)
         return _DECODER.raw_decode(text.lstrip(b" \n\r\t").decode("utf-8", "surrogateescape"))[0]
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the body is not JSON: {error}") from error
@@ -163,11 +210,52 @@ def _has_more_colons(text: bytes, count: int) -> bool:
     return True
 
 
-def _count_colons_outside_strings(text: bytes) -> int:
-    """The number of colons outside of strings, which is the number of members, in valid JSON."""
-    # without escaped quotes, every second part is outside of strings
-    parts = text.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
-    return b"".join(parts[::2]).count(b":")
+# How much a character outside of strings adds to the number of values: a list or an object takes several
+# times the memory of another value.
+_VALUES_OF = {b",": 1, b":": 1, b"[": 4, b"{": 4}
+
+
+def _check_number_of_values(text: bytes, max_values: int) -> None:
+    """Count at most `max_values` values, at first as if there were no strings, which is faster."""
+    if len(text) * max(_VALUES_OF.values()) <= max_values:
+        return
+    count = 0
+    for start in range(0, len(text), _PIECE_BYTES):
+        end = start + _PIECE_BYTES
+        count += sum(text.count(character, start, end) * n for character, n in _VALUES_OF.items())
+        count += text.count(b'"', start, end) // 2
+        if count > max_values:
+            break
+    else:
+        return
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    # in text that is not JSON, there can be more strings than values
+    if (
+        text.count(b'"') // 2 > max_values
+        or _count_outside_strings(text, _VALUES_OF, max_values) > max_values
+    ):
+        raise InvalidInputError(
+            f"the body has more than {max_values} values (--rest_api_max_json_values); send a smaller "
+            "request, or numbers in a single rectangular list"
+        )
+
+
+def _count_outside_strings(text: bytes, numbers: Mapping[bytes, int], limit: float = math.inf) -> int:
+    """The sum of numbers for characters outside of strings, up to about `limit`, in JSON without `\\"`."""
+    number_of = np.zeros(256, np.int64)
+    for character, number in numbers.items():
+        number_of[ord(character)] = number
+    count = 0
+    in_string: Array = np.zeros(1, np.bool_)
+    for start in range(0, len(text), _PIECE_BYTES):
+        codes = np.frombuffer(text, np.uint8, min(_PIECE_BYTES, len(text) - start), start)
+        inside = np.logical_xor.accumulate(codes == ord('"')) ^ in_string
+        count += int(number_of[codes[~inside]].sum())
+        if count > limit:
+            break
+        in_string = inside[-1:]
+    return count
 
 
 # Strings are matched so that tokens in them stay as they are. A string without an end is matched up to the
@@ -181,11 +269,22 @@ _ESCAPE = re.compile(
 )
 
 
-def _to_standard_token(match: re.Match[bytes]) -> bytes:
-    token = match[0]
-    if token.startswith(b'"'):
-        return _ESCAPE.sub(_to_standard_escape, token) if b"\\u" in token else token
-    return {b"-NaN": b"NaN", b"Inf": b"Infinity"}[token]
+def _standardize(text: bytes) -> bytes:
+    """JSON with the tokens of RapidJSON in the form that Python's parser takes."""
+    # not _TOKEN.sub: it takes 100 bytes of memory for each string in the text
+    parts: list[bytes] = []
+    copied = 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if not token.startswith(b'"'):
+            standard = {b"-NaN": b"NaN", b"Inf": b"Infinity"}[token]
+        elif b"\\u" in token:
+            standard = _ESCAPE.sub(_to_standard_escape, token)
+        else:
+            continue
+        parts += (text[copied : match.start()], standard)
+        copied = match.end()
+    return b"".join((*parts, text[copied:]))
 
 
 def _to_standard_escape(match: re.Match[bytes]) -> bytes:

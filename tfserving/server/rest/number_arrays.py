@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import orjson
 
 from tfserving.errors import InvalidInputError
-from tfserving.server.rest.json_body import FlatArray, flatten, parse_body
+from tfserving.server.rest.json_body import FlatArray, parse_body
 from tfserving.wire.dtypes import Array
 from tfserving.wire.limits import MAX_RANK
 
@@ -26,6 +28,9 @@ try:
     simdjson = importlib.import_module("simdjson")
 except ImportError:  # no wheel for this platform: every body takes the path of small ones
     simdjson = None
+
+# Bytes that are parsed without a break, so that other threads run in between.
+_PIECE_BYTES = 1 << 22
 
 _NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
 
@@ -60,9 +65,13 @@ class NumberArray:
         converted = values.astype(f"<{code}", copy=False)
         return converted if (converted == values).all() else None
 
-    def flatten(self) -> FlatArray:
-        """The numbers as Python values."""
-        return flatten(orjson.loads(self.text), str)
+    def pieces(self) -> Iterator[FlatArray]:
+        """The numbers as Python values, a piece at a time, each as a flat array without the shape."""
+        for text in _split(self.text):
+            level = orjson.loads(text)
+            for _ in self.shape[1:]:
+                level = list(itertools.chain.from_iterable(level))
+            yield FlatArray((len(level),), level, frozenset(map(type, level)))
 
 
 # Types of simdjson's buffers, in the order to try: a number with a decimal point is neither "i" nor "u".
@@ -95,22 +104,75 @@ def loads_numbers(body: bytes) -> dict[str, Any] | None:
             return None
         key = next(key for key, child in parent.items() if child is None)
         text = memoryview(body)[start:end]
-        numbers = NumberArray(shape, _parse_numbers(text), text)
+        values = _parse_numbers(text, math.prod(shape))
     except (ValueError, StopIteration, InvalidInputError):
         return None
-    # a list of one number and an empty list have the same punctuation
-    if numbers.values.size != math.prod(shape):
-        return None
-    parent[key] = numbers
+    parent[key] = NumberArray(shape, values, text)
     return dict(value)
 
 
-def _parse_numbers(text: memoryview) -> Array:
-    """The values of a `NumberArray`.
+def _parse_numbers(text: memoryview, count: int) -> Array:
+    """The `count` values of a `NumberArray`.
 
     Raises:
-        ValueError: the text is not JSON, or contains other values than numbers.
+        ValueError: the text is not JSON, contains other values than numbers, or another number of values.
     """
+    values: Array = np.empty(0, np.int64)
+    size = 0
+    for piece in _split(text):
+        numbers = _parse_piece(piece)
+        if size == 0 and numbers.size == count:
+            return numbers
+        if not size:
+            values = np.empty(count, numbers.dtype)
+        values = _with_dtype_for(numbers, values, size)
+        if size + numbers.size > count:
+            break
+        values[size : size + numbers.size] = numbers
+        size += numbers.size
+    # a list of one number and an empty list have the same punctuation
+    if size != count:
+        raise ValueError("the shape has another number of values")
+    return values
+
+
+def _with_dtype_for(numbers: Array, values: Array, size: int) -> Array:
+    """The array with a dtype that holds its first `size` values and the numbers as well."""
+    kinds = {numbers.dtype.kind, values.dtype.kind}
+    if len(kinds) == 1 or (values.dtype.kind == "f"):
+        return values
+    signed = numbers if numbers.dtype.kind == "i" else values[:size]
+    if kinds == {"i", "u"} and (not signed.size or signed.min() >= 0):
+        return values.astype("<u8", copy=False)
+    return values.astype("<f8")
+
+
+def _split(text: memoryview) -> Iterator[bytes | memoryview]:
+    """The text of an array as arrays of about _PIECE_BYTES that have its elements in order.
+
+    Each has the brackets that are open at its ends.
+    """
+    if len(text) <= _PIECE_BYTES:
+        yield text
+        return
+    start = depth = 0
+    while True:
+        piece = bytes(text[start : start + _PIECE_BYTES])
+        is_last = start + len(piece) == len(text)
+        # an element is shorter than a piece, or its text is not a number
+        end = len(piece) if is_last else piece.rfind(b",")
+        if end < 0:
+            raise ValueError("not only numbers")
+        piece = piece[:end]
+        opened = b"[" * depth
+        depth += piece.count(b"[") - piece.count(b"]")
+        yield opened + piece + b"]" * depth
+        if is_last:
+            return
+        start += end + 1
+
+
+def _parse_piece(text: bytes | memoryview) -> Array:
     try:
         array = simdjson.Parser().parse(text)
         for code, dtype in _BUFFER_TYPES.items():
@@ -132,7 +194,7 @@ def _parse_shape(punctuation: bytes) -> tuple[int, ...] | None:
         end = punctuation.find(b"]" * level) + level
         block = punctuation[rank - level : end]
         count, rest = divmod(len(block) - 1, len(inner) + 1)
-        if rest or block != b"[" + b",".join([inner] * count) + b"]":
+        if rest or block != b"[" + (inner + b",") * (count - 1) + inner + b"]":
             return None
         shape.append(count)
         inner = block

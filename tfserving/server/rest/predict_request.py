@@ -19,10 +19,18 @@ from typing import Any
 import numpy as np
 
 from tfserving.errors import InvalidInputError, UnsupportedError
-from tfserving.server.rest.json_body import FlatArray, PathFormatter, flatten, parse_body, to_bytes
+from tfserving.server.rest.json_body import (
+    PIECE_VALUES,
+    FlatArray,
+    PathFormatter,
+    flatten,
+    in_pieces,
+    parse_body,
+    to_bytes,
+)
 from tfserving.server.rest.number_arrays import NumberArray, loads_numbers
+from tfserving.server.server_options import LimitOptions
 from tfserving.wire.dtypes import Array, Arrays, DType
-from tfserving.wire.limits import MAX_RANK
 from tfserving.wire.signatures import Signature, TensorInfo
 
 # Size in bytes from which a body is parsed by number_arrays; smaller ones gain nothing from it.
@@ -36,7 +44,7 @@ class Format(enum.Enum):
     COLUMN = "inputs"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictBody:
     """A predict request whose signature has not been looked up.
 
@@ -51,7 +59,7 @@ class PredictBody:
     value: Any
 
     def read(self, signature: Signature) -> Arrays:
-        """The inputs by alias, each with the dtype in the signature.
+        """The inputs by alias, each with the dtype in the signature; frees `value`.
 
         In row format the first dimension of every input is the number of instances.
 
@@ -64,24 +72,26 @@ class PredictBody:
             raise InvalidInputError(
                 f"signature {signature.name!r} has no inputs; JSON cannot represent that: use gRPC"
             )
+        value, self.value = self.value, None
         if self.format is Format.COLUMN:
-            return _read_columns(self.value, signature)
+            return _read_columns(value, signature)
         try:
-            return _read_rows(self.value, signature)
+            return _read_rows(value, signature)
         except UnsupportedError as error:
             # FillTensorMapFromInstancesList turns every error of an instance into INVALID_ARGUMENT
             raise InvalidInputError(str(error)) from error
 
 
-def parse_predict(body: bytes) -> PredictBody:
+def parse_predict(body: bytes, max_values: int = LimitOptions.max_json_values) -> PredictBody:
     """Parse as much of a predict request as does not depend on the signature.
 
     Raises:
-        InvalidInputError: the body is not a JSON object with either "instances" or "inputs".
+        InvalidInputError: the body is not a JSON object with either "instances" or "inputs", or it has more
+            than `max_values` values and is not a single array of numbers.
     """
     request = loads_numbers(body) if len(body) >= LARGE_BYTES else None
     if request is None:
-        request = parse_body(body)
+        request = parse_body(body, max_values)
     signature = signature_name(request)
     formats = [form for form in Format if form.value in request]
     if len(formats) != 1:
@@ -222,23 +232,36 @@ def _element_path(prefix: str, indices: tuple[int, ...]) -> str:
 
 def _read_tensor(value: Any, info: TensorInfo, path_of: PathFormatter) -> Array:
     if isinstance(value, NumberArray):
-        array = value.as_type(_STRUCT_CODES[info.dtype]) if info.dtype in _STRUCT_CODES else None
-        if array is not None:
-            return array.astype(info.dtype.numpy, copy=False).reshape(value.shape)
-    flat = value.flatten() if isinstance(value, NumberArray) else flatten(value, path_of)
-    if len(flat.shape) > MAX_RANK:
-        raise InvalidInputError(
-            f"{path_of(())} has lists nested {len(flat.shape)} deep; the maximum is {MAX_RANK}"
-        )
-    if flat.values and info.dtype not in JSON_DTYPES:
+        return _read_numbers(value, info, path_of)
+    flat = flatten(value, path_of)
+    if flat.values:
+        _check_dtype(info)
+    array = _convert(flat, info.dtype)
+    if array is None:
+        raise _invalid_value(flat, info, flat.shape, 0, path_of)
+    return array.reshape(flat.shape)
+
+
+def _read_numbers(numbers: NumberArray, info: TensorInfo, path_of: PathFormatter) -> Array:
+    _check_dtype(info)
+    array = numbers.as_type(_STRUCT_CODES[info.dtype]) if info.dtype in _STRUCT_CODES else None
+    if array is None:
+        converted: list[Array] = []
+        for flat in numbers.pieces():
+            piece = _convert(flat, info.dtype)
+            if piece is None:
+                raise _invalid_value(flat, info, numbers.shape, sum(map(len, converted)), path_of)
+            converted.append(piece)
+        array = np.concatenate(converted)
+    return array.astype(info.dtype.numpy, copy=False).reshape(numbers.shape)
+
+
+def _check_dtype(info: TensorInfo) -> None:
+    if info.dtype not in JSON_DTYPES:
         raise UnsupportedError(
             f"input {info.name!r} is {info.dtype.label}, which JSON values cannot be converted to; use gRPC, "
             "or export the model with another dtype"
         )
-    array = _convert(flat, info.dtype)
-    if array is None:
-        raise _invalid_value(flat, info, path_of)
-    return array.reshape(flat.shape)
 
 
 # The code of the struct module that decides which numbers a dtype accepts, except that numbers beyond float32
@@ -268,10 +291,23 @@ def _convert(flat: FlatArray, dtype: DType) -> Array | None:
         return np.empty(0, dtype.numpy)
     if dtype is DType.DT_BOOL:
         return np.array(values) if flat.types == {bool} else None
-    if dtype is DType.DT_STRING:
-        return _convert_strings(flat)
-    if not flat.types <= _NUMBER_TYPES:
+    if not flat.types <= ({str, dict} if dtype is DType.DT_STRING else _NUMBER_TYPES):
         return None
+    convert = _convert_strings if dtype is DType.DT_STRING else _convert_numbers
+    if len(values) <= PIECE_VALUES:
+        return convert(values, dtype)
+    array = np.empty(len(values), dtype.numpy)
+    start = 0
+    for piece in in_pieces(values):
+        converted = convert(piece, dtype)
+        if converted is None:
+            return None
+        array[start : start + len(piece)] = converted
+        start += len(piece)
+    return array
+
+
+def _convert_numbers(values: list[Any], dtype: DType) -> Array | None:
     code = _STRUCT_CODES[dtype]
     try:
         # numpy takes three times as long, and accepts floats for integers
@@ -285,23 +321,27 @@ def _convert(flat: FlatArray, dtype: DType) -> Array | None:
     return np.frombuffer(data, f"<{code}").astype(dtype.numpy, copy=False)
 
 
-def _convert_strings(flat: FlatArray) -> Array | None:
-    if not flat.types <= {str, dict}:
-        return None
-    array = np.empty(len(flat.values), object)
+def _convert_strings(values: list[Any], dtype: DType) -> Array | None:
+    array = np.empty(len(values), dtype.numpy)
     try:
-        array[:] = [to_bytes(value) if type(value) is str else from_base64(value) for value in flat.values]
+        array[:] = [to_bytes(value) if type(value) is str else from_base64(value) for value in values]
     except ValueError:
         return None
     return array
 
 
-def _invalid_value(flat: FlatArray, info: TensorInfo, path_of: PathFormatter) -> InvalidInputError:
-    """The error for the first value that the dtype does not accept."""
-    for index, value in enumerate(flat.values):
+def _invalid_value(
+    flat: FlatArray, info: TensorInfo, shape: tuple[int, ...], first: int, path_of: PathFormatter
+) -> InvalidInputError:
+    """The error for the first value that the dtype does not accept.
+
+    Args:
+        shape: of the input, of which `flat` has the elements from the index `first` on.
+    """
+    for index, value in enumerate(flat.values, first):
         hint = _hint(value, info.dtype)
         if hint is not None:
-            indices = tuple(map(int, np.unravel_index(index, flat.shape))) if flat.shape else ()
+            indices = tuple(map(int, np.unravel_index(index, shape))) if shape else ()
             return InvalidInputError(
                 f"{path_of(indices)} is {_describe(value)}, but input {info.name!r} is {info.dtype.label}; "
                 f"{hint}"

@@ -6,31 +6,32 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
 from aiohttp import web
 
-from tfserving.errors import DeadlineError, InvalidInputError, TfServingError
+from tfserving.errors import DeadlineError, InvalidInputError, TfServingError, release_frames
 from tfserving.server import example_inference
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
-from tfserving.server.rest.arriving_bodies import ArrivingBodies
+from tfserving.server.rest.arriving_bodies import ArrivingBodies, ArrivingBody
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
+from tfserving.server.rest.large_bodies import Turn, Turns
 from tfserving.server.rest.rest_paths import RestCall, RestMethod
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Prediction, Service
 from tfserving.wire import messages
+from tfserving.wire.dtypes import Arrays
 from tfserving.wire.http_status import status_of
+from tfserving.wire.signatures import Signature
 
 log = logging.getLogger(__name__)
 
 
-# kMaxUncompressedBytes in gzip_zlib.h. A small compressed body can become a large one.
-MAX_INFLATED_BYTES = 100 << 20
 # Compressing a shorter response costs more time than it saves.
 MIN_COMPRESSED_BYTES = 1 << 14
 
@@ -40,7 +41,9 @@ class RestApi:
 
     def __init__(self, service: Service, options: RestOptions, limits: LimitOptions | None = None) -> None:
         self._service = service
-        self._bodies = ArrivingBodies(service, limits or LimitOptions())
+        self._limits = limits or LimitOptions()
+        self._bodies = ArrivingBodies(service, self._limits)
+        self._turns = Turns()
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
@@ -51,10 +54,15 @@ class RestApi:
         except TfServingError as error:
             context.record_failure(error)
             response = json_response(responses.encode_error(str(error)), status_of(error.code))
+            release_frames(error)
         except Exception as error:
             context.record_failure(error)
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %s failed", request.method, request.raw_path)
             response = json_response(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
+            release_frames(error)
+        except asyncio.CancelledError as error:
+            release_frames(error)
+            raise
         if self._options.cors:
             response.headers.update(_CORS)
         return response
@@ -70,26 +78,40 @@ class RestApi:
         if call.method is RestMethod.METADATA:
             return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
-        if request.content.is_eof():
-            body = await _read_body(request)  # it arrived with the head
-        else:
-            with self._bodies.receive(request, call.spec) as arriving:
-                body = await _read_body(request, arriving.add)
-        context.request_bytes = sum(map(len, body))
-        return await self._infer(context, request, call, body)
+        with self._bodies.receive(request, call.spec) as arriving:
+            body = await _read_body(request, self._limits.max_body_bytes, arriving.add)
+            context.request_bytes = sum(map(len, body))
+            return await self._infer(context, request, call, body, arriving)
 
     async def _infer(
-        self, context: RequestContext, request: web.BaseRequest, call: RestCall, chunks: list[bytes]
+        self,
+        context: RequestContext,
+        request: web.BaseRequest,
+        call: RestCall,
+        chunks: list[bytes],
+        arriving: ArrivingBody,
     ) -> web.Response:
         accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
+        turn = self._turns.for_body(context.request_bytes, is_gzip="gzip" in encoding)
+
         def run() -> Future[bytes]:
-            body = inflate(b"".join(chunks), encoding, MAX_INFLATED_BYTES)
-            future = self._run(context, call, body)
+            turn.begin()
+            try:
+                body = b"".join(chunks)
+                chunks.clear()
+                body = inflate(body, encoding, self._limits.max_body_bytes)
+                future = self._run(context, call, body, turn)
+            finally:
+                turn.end()
             return then(future, _compress) if accepts_gzip else future
 
-        running = self._service.run_in_worker(call.spec.name, context.request_bytes, run)
+        def start() -> Awaitable[bytes]:
+            arriving.end()  # the model's workers count it from now on
+            return self._service.run_in_worker(call.spec.name, context.request_bytes, run)
+
+        running = turn.run(start)
         try:
             body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
@@ -103,17 +125,24 @@ class RestApi:
             response.headers.update(_GZIP)
         return response
 
-    def _run(self, context: RequestContext, call: RestCall, body: bytes) -> Future[bytes]:
+    def _run(self, context: RequestContext, call: RestCall, body: bytes, turn: Turn) -> Future[bytes]:
         """A future for the JSON text of the response; runs in a worker thread."""
+        max_values = self._limits.max_json_values
         if call.method is RestMethod.PREDICT:
-            parsed = predict_request.parse_predict(body)
+            parsed = predict_request.parse_predict(body, max_values)
             spec = replace(call.spec, signature=parsed.signature)
 
             def encode(prediction: Prediction) -> bytes:
                 return responses.encode_predictions(prediction.outputs, parsed.format)
 
-            return then(self._service.predict(context, spec, parsed.read), encode)
-        signature, examples = parse_examples(body)
+            def read(signature: Signature) -> Arrays:
+                inputs = parsed.read(signature)
+                turn.end()  # before the model runs
+                return inputs
+
+            return then(self._service.predict(context, spec, read), encode)
+        signature, examples = parse_examples(body, max_values)
+        turn.end()
         model_spec = replace(call.spec, signature=signature).to_message()
         if call.method is RestMethod.CLASSIFY:
             request = messages.ClassificationRequest(model_spec=model_spec, input=examples)
@@ -146,12 +175,25 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _read_body(request: web.BaseRequest, add: Callable[[int], None] = lambda _: None) -> list[bytes]:
+async def _read_body(request: web.BaseRequest, limit: int, add: Callable[[int], None]) -> list[bytes]:
     """Reads the body in chunks: joining large ones would block the event loop.
 
     Args:
+        limit: maximum bytes of the body.
         add: is called with the size of each chunk.
+
+    Raises:
+        InvalidInputError: the body is incomplete, or has more than `limit` bytes.
     """
+    size = int(request.headers.get("Content-Length", 0))
+
+    def check_size() -> None:
+        if size > limit:
+            raise InvalidInputError(
+                f"the body has more than {limit} bytes (--rest_api_max_body_bytes); send a smaller request"
+            )
+
+    check_size()
 
     async def read_piece() -> bytes:
         # readany() joins what has arrived, readchunk() does not; but HTTP chunks may be tiny
@@ -165,8 +207,11 @@ async def _read_body(request: web.BaseRequest, add: Callable[[int], None] = lamb
             # aiohttp must not count it as the response
             request.writer.output_size = 0
         chunks = []
+        size = 0
         while not request.content.at_eof():
             chunks.append(await read_piece())
+            size += len(chunks[-1])
+            check_size()
             add(len(chunks[-1]))
         return chunks
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:

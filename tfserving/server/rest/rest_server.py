@@ -51,7 +51,7 @@ def make_rest_runner(
 
     Args:
         shutdown_timeout: seconds that `cleanup()` waits for requests in flight.
-        limits: bound connections and requests.
+        limits: bound connections, and what requests can occupy.
         observers: are notified of every request.
         page: is served beside the API, and not observed.
     """
@@ -82,7 +82,7 @@ class _Server(web.Server):
     a request, or else for the rest of a body.
     """
 
-    _connections: dict[_Connection, asyncio.Transport]  # type: ignore[assignment]
+    _connections: dict[_RestConnection, asyncio.Transport]  # type: ignore[assignment]
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.Response]], limits: LimitOptions):
         super().__init__(handler, request_factory=self._start_request)
@@ -90,7 +90,7 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         limits = self._limits
-        return _Connection(
+        return _RestConnection(
             self,
             limits,
             loop=asyncio.get_running_loop(),
@@ -113,7 +113,7 @@ class _Server(web.Server):
         others = [connection for connection in self._connections if connection is not handler]
         idle = next((connection for connection in others if connection.is_idle), None)
         receiving = next((connection for connection in others if connection.is_receiving), None)
-        surplus = self._connections.pop(idle or receiving or cast(_Connection, handler))
+        surplus = self._connections.pop(idle or receiving or cast(_RestConnection, handler))
         # Not now: aiohttp fails if a connection closes before its task has started.
         asyncio.get_running_loop().call_soon(surplus.abort)
 
@@ -128,7 +128,7 @@ class _Server(web.Server):
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=0)
 
 
-class _Connection(web.RequestHandler):
+class _RestConnection(web.RequestHandler):
     """Responds to invalid HTTP as the API responds to any invalid request, without a traceback in the log.
 
     Closes if the client is slow to send the head of a request, or to read a response.

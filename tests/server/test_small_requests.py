@@ -1,0 +1,155 @@
+"""Small requests that mean a lot of memory or time, with a second caller beside them."""
+
+import gc
+import gzip
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.process_usage import read_usage
+from tests.server import apis
+from tfserving.wire import messages, predict, services
+from tfserving.wire.dtypes import DType
+from tfserving.wire.model_spec import ModelSpec
+
+# Seconds that the second caller may wait.
+LONGEST_WAIT = 1.0
+
+
+class SecondCaller:
+    """Calls Predict over REST all the time; notes its longest wait, and how much memory this process took."""
+
+    def __init__(self, server):
+        self._server = server
+        self._stop = threading.Event()
+        self._pid = int(Path("/proc/self").resolve().name)
+        self._before = self._resident()
+        self.longest = self.megabytes = 0.0
+        self._thread = threading.Thread(target=self._run)
+        self._sampler = threading.Thread(target=self._sample)
+
+    def _resident(self):
+        return read_usage(self._pid).resident
+
+    def _run(self):
+        while not self._stop.is_set():
+            started = time.perf_counter()
+            assert self._server.rest.predict({"inputs": [1.0]}).status == 200
+            self.longest = max(self.longest, time.perf_counter() - started)
+
+    def _sample(self):
+        while not self._stop.wait(0.01):
+            self.megabytes = max(self.megabytes, self._resident() - self._before)
+
+    def __enter__(self):
+        self._thread.start()
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self._sampler.join()
+
+
+@pytest.fixture(scope="module")
+def server(in_loop):
+    with apis.serve(in_loop) as running:
+        assert running.rest.predict({"inputs": [1.0]}).status == 200
+        yield running
+
+
+def predict_request(dtype, shape, **values):
+    request = messages.PredictRequest()
+    request.model_spec.name = "m"
+    tensor = request.inputs["x"]
+    tensor.dtype = dtype
+    tensor.tensor_shape.dim.add(size=shape)
+    for field, value in values.items():
+        getattr(tensor, field).append(value)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "megabytes"),
+    [
+        (predict_request(DType.DT_INT8, 2**31 - 1, int_val=1), 20),
+        (predict_request(DType.DT_FLOAT, 2**29 - 1, float_val=1), 20),
+        (predict_request(DType.DT_STRING, 2**28 - 1, string_val=b"a"), 20),
+        (predict_request(DType.DT_FLOAT, 2**22), 200),
+    ],
+    ids=["int8", "float32", "string", "largest that is filled"],
+)
+def test_a_shape_of_a_few_bytes(server, request_, megabytes):
+    with SecondCaller(server) as caller:
+        for _ in range(5):
+            server.call(services.PREDICT, request_)
+    assert caller.megabytes < megabytes
+    assert caller.longest < LONGEST_WAIT
+
+
+@pytest.mark.parametrize(
+    ("body", "megabytes"),
+    [
+        (b'{"instances":[' + b"[]," * (64_000_000 // 3) + b"1]}", 250),
+        (b'{"instances":[' + b'"",' * 8_000_000 + b"1", 400),
+        (b'{"instances":[' + b"[]," * 1_500_000 + b"1]}", 300),
+        (b'{"instances":[[' + b"0," * 10_000_000 + b"1]]}", 300),
+        (b'{"instances":' + b"[" * 30_000_000, 250),
+        (b'{"x":NaN,"instances":' + b'"' * 60_000_000, 300),
+    ],
+    ids=["too many lists", "strings", "lists", "numbers", "depth", "quotes"],
+)
+def test_a_compressed_body(server, body, megabytes):
+    compressed = gzip.compress(body, 1)
+    del body
+    with SecondCaller(server) as caller:
+        for _ in range(2):
+            server.rest.predict(compressed, {"Content-Encoding": "gzip"})
+    assert caller.megabytes < megabytes
+    assert caller.longest < LONGEST_WAIT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        predict.encode_request(ModelSpec("m"), {"x": np.zeros(1_000_000, np.int32)}),
+        predict.encode_request(ModelSpec("nobody"), {"x": np.zeros(1_000_000, np.float32)}),
+        b"\x0a\x03\x0a\x01m" + b"\xff" * 4_000_000,
+    ],
+    ids=["dtype", "model", "not a message"],
+)
+def test_nothing_of_a_failed_call_stays_in_memory(server, body, eventually):
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5):
+            assert server.call(services.PREDICT, body) is None
+        eventually(lambda: tracemalloc.get_traced_memory()[0] - before < 1e6)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+def test_an_image_batch_of_38_mb_is_accepted(server):
+    images = np.zeros(9_633_792, np.float32)
+    request = predict.encode_request(ModelSpec("m"), {"x": images}, ["version"])
+    assert server.call(services.PREDICT, request) is not None
+
+
+def test_a_json_body_of_32_mb_is_accepted(server):
+    body = b'{"inputs":[' + b"0.12345678," * 3_000_000 + b"1]}"
+    assert server.rest.predict(body).status == 200
+
+
+@pytest.mark.parametrize("name", [rb"\udc80", rb"\ud800", b"\xff"])
+@pytest.mark.parametrize("method", ["predict", "classify", "regress"])
+def test_a_signature_name_that_is_not_unicode_is_a_bad_request(server, name, method):
+    body = b'{"signature_name": "%b", "instances": [1.0], "examples": [{"x": 1.0}]}' % name
+    assert server.rest.send("POST", f"/v1/models/m:{method}", body).status == 400
