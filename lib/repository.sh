@@ -48,6 +48,8 @@ print_export_command() {
 
 # resolve_models_dir: checks MODELS_DIR and makes it an absolute path.
 resolve_models_dir() {
+  [[ $MODELS_DIR != *://* ]] || reject "MODELS_DIR=$(quoted "$MODELS_DIR") is a URI, and a directory is expected; copy" \
+    "the models to this machine"
   [[ -d $MODELS_DIR ]] || reject "MODELS_DIR=$(quoted "$MODELS_DIR") is not a directory;" \
     "create it with $(print_export_command), or run bash quickstart.sh for the example models"
   MODELS_DIR=$(absolute_directory "$MODELS_DIR")

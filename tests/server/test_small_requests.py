@@ -96,9 +96,9 @@ def test_a_shape_of_a_few_bytes(server, request_, megabytes):
     ("body", "megabytes"),
     [
         (b'{"instances":[' + b"[]," * (64_000_000 // 3) + b"1]}", 250),
-        (b'{"instances":[' + b'"",' * 8_000_000 + b"1", 400),
-        (b'{"instances":[' + b"[]," * 1_500_000 + b"1]}", 300),
-        (b'{"instances":[[' + b"0," * 10_000_000 + b"1]]}", 300),
+        (b'{"instances":[' + b'"",' * 4_000_000 + b"1", 400),
+        (b'{"instances":[' + b"[]," * 750_000 + b"1]}", 300),
+        (b'{"instances":[[' + b"0," * 10_000_000 + b"1]]}", 400),
         (b'{"instances":' + b"[" * 30_000_000, 250),
         (b'{"x":NaN,"instances":' + b'"' * 60_000_000, 300),
     ],

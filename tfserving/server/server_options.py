@@ -331,7 +331,7 @@ class LimitOptions:
     )
     max_json_values: int = _flag(
         "rest_api_max_json_values",
-        1 << 23,
+        1 << 22,
         "Maximum number of values in the body of a REST request: numbers, strings and keys count as 1, lists "
         "and objects as 4. Does not apply to the numbers of a single rectangular array.",
         own=True,
