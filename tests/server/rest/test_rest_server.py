@@ -150,7 +150,9 @@ def test_bodies_that_wait_to_be_parsed_are_limited(service, eventually):
         eventually(lambda: service.submitted == 4)  # all worker threads
         running.append(callers.submit(server.predict, large))
         eventually(lambda: service.submitted == 5)  # its turn has begun
-        waiting = [callers.submit(server.predict, large) for _ in range(2)]
+        waiting = [callers.submit(server.predict, large)]
+        time.sleep(0.5)  # it arrives; if it is slower, one of the two is rejected as well
+        waiting.append(callers.submit(server.predict, large))
         rejected = next(as_completed(waiting, 30)).result()
         release.set()
         accepted = [future.result(30).status for future in (*running, *waiting)]
