@@ -446,7 +446,10 @@ class TestRejects:
             ({"MODEL_NAME": "a b"}, "is not a valid model name"),
             ({"IMAGE_NAME": "A"}, "is not a valid image reference"),
             ({"MODELS_DIR": "/nowhere"}, "MODELS_DIR=/nowhere is not a directory"),
-            ({"MODELS_DIR": "s3://bucket"}, "MODELS_DIR=s3://bucket is a URI, and a directory is expected; copy"),
+            (
+                {"MODELS_DIR": "s3://bucket"},
+                "MODELS_DIR=s3://bucket is a URI, and a directory is expected; copy",
+            ),
             ({"MODELS_DIR": "models", "MODEL_NAME": "flowers"}, "/models/flowers does not exist"),
             ({"MODE": "multi", "MODELS_CONFIG": "/nowhere"}, "MODELS_CONFIG=/nowhere is not a regular file"),
             ({"MODE": "multi", "MODELS_DIR": "models"}, "models.config is not a regular file"),

@@ -16,7 +16,7 @@ from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import parse_channel_arguments
 from tfserving.server.rest.rest_server import make_rest_runner
-from tfserving.server.server_options import RestOptions
+from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict
@@ -54,7 +54,7 @@ def serve(in_loop, observers=(), page=None, models=("m",), loader=None):
     service = Service(manager, workers)
 
     async def start():
-        server = grpc.aio.server(options=parse_channel_arguments(""))
+        server = grpc.aio.server(options=parse_channel_arguments("", LimitOptions()))
         GrpcApi(service, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -62,6 +62,9 @@ class FakeService:
 
     def _check(self, spec):
         self.specs.append(spec)
+        self.check_served(spec)
+
+    def check_served(self, spec):
         if spec.name != "m":
             raise NotFoundError(f"Servable not found for request: Latest({spec.name})")
 
@@ -80,7 +83,7 @@ class FakeService:
         response.model_version_status.add(version=7, state=30).status.SetInParent()
         return response
 
-    async def run_in_worker(self, model, function, *args):
+    async def run_in_worker(self, model, size, function, *args):
         self.submitted += 1
         future = await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         return future.result()

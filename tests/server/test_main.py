@@ -2,16 +2,20 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
+from tests.server.certificates import certificate, quoted
 from tests.server.fake_service import Running
 from tfserving.server import main
 from tfserving.server.batching.batching_servable import BatchingLoader
@@ -65,13 +69,14 @@ def models(tmp_path, *names):
 
 
 @contextmanager
-def started(*flags):
+def started(*flags, **options):
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, "--host=127.0.0.1", *flags],
         cwd=HERE.parents[1],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
     with process:
         try:
@@ -279,3 +284,46 @@ def test_batching_parameters_reach_the_loader(tmp_path):
         loader = main.servable_loader(options, None)
         assert isinstance(loader, BatchingLoader)
         assert (loader.parameters.max_batch_size, loader.per_model) == (5, per_model)
+
+
+def test_warns_that_rest_is_plaintext_beside_grpc_with_client_certificates(tmp_path):
+    cert, key = certificate()
+    config = tmp_path / "ssl.config"
+    config.write_text(
+        f"server_key: {quoted(key)} server_cert: {quoted(cert)} custom_ca: {quoted(cert)} client_verify: true"
+    )
+    ports = [f"--port={free_port()}", f"--rest_api_port={free_port()}"]
+    with started(f"--ssl_config_file={config}", *ports, *models(tmp_path, "good")) as process:
+        log = wait_for_log(process, "is plaintext")
+        assert "accepts clients without a certificate, although client_verify is set" in log
+        assert stop(process)[0] == 0
+
+
+def limit_descriptors(soft, hard):
+    """A preexec_fn that sets the limits of file descriptors."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("limits", "connections"), [((256, 256), 300), ((1024, 20_000), 500)], ids=["few", "default"]
+)
+def test_idle_connections_do_not_shut_out_other_callers(tmp_path, limits, connections):
+    grpc_port, rest_port = free_port(), free_port()
+    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", *models(tmp_path, "good")]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < limits[1]:
+        pytest.skip(f"the hard limit of descriptors is {hard}")
+    with started(*flags, preexec_fn=limit_descriptors(*limits)) as process, ExitStack() as stack:
+        wait_for_log(process, "REST API listening")
+        for port in (rest_port, grpc_port):
+            for _ in range(connections):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        for _ in range(3):
+            begun = time.monotonic()
+            status = Running(rest_port).send("GET", "/v1/models/good").status
+            assert (status, time.monotonic() - begun < 5) == (200, True)
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < limits[1]
+        stack.close()
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            grpc.channel_ready_future(channel).result(30)
+        assert stop(process)[0] == 0

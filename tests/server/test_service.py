@@ -119,8 +119,8 @@ def test_a_busy_model_does_not_delay_others(service):
         def block():
             return CompletedFuture(asyncio.run_coroutine_threadsafe(gate.wait(), loop).result())
 
-        busy = [asyncio.ensure_future(service.run_in_worker("m", block)) for _ in range(9)]
-        other = service.run_in_worker("other", lambda: CompletedFuture(1))
+        busy = [asyncio.ensure_future(service.run_in_worker("m", 0, block)) for _ in range(9)]
+        other = service.run_in_worker("other", 0, lambda: CompletedFuture(1))
         assert await asyncio.wait_for(other, 30) == 1
         gate.set()
         assert all(await asyncio.gather(*busy))

@@ -5,7 +5,9 @@ from concurrent.futures import Future
 
 import pytest
 
+from tfserving.errors import ExhaustedError
 from tfserving.server.futures import CompletedFuture
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
 
 
@@ -38,10 +40,10 @@ def threads(model):
 
 def test_delivers_results_and_errors(run):
     async def body(pools):
-        assert await pools.run("a", lambda x, y: CompletedFuture(x + y), 1, 2) == 3
+        assert await pools.run("a", 0, lambda x, y: CompletedFuture(x + y), 1, 2) == 3
         with pytest.raises(ZeroDivisionError):
-            await pools.run("a", lambda: 1 / 0)
-        results = await asyncio.gather(*(pools.run("ab"[i % 2], CompletedFuture, i) for i in range(500)))
+            await pools.run("a", 0, lambda: 1 / 0)
+        results = await asyncio.gather(*(pools.run("ab"[i % 2], 0, CompletedFuture, i) for i in range(500)))
         assert results == list(range(500))
 
     run(body)
@@ -50,7 +52,7 @@ def test_delivers_results_and_errors(run):
 def test_sequential_work_does_not_add_threads(run):
     async def body(pools):
         for _ in range(100):
-            await pools.run("a", CompletedFuture, None)
+            await pools.run("a", 0, CompletedFuture, None)
         assert threads("a") <= 2  # a busy machine may delay the one thread long enough for a second
 
     run(body)
@@ -61,9 +63,9 @@ def test_blocked_threads_are_joined_by_others(run):
 
     async def body(pools):
         # four tasks that wait for each other would never end in fewer threads
-        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(4)))
+        await asyncio.gather(*(pools.run("a", 0, done(meet.wait, 30)) for _ in range(4)))
         # and eight need two rounds of four
-        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(8)))
+        await asyncio.gather(*(pools.run("a", 0, done(meet.wait, 30)) for _ in range(8)))
 
     run(body)
 
@@ -72,7 +74,7 @@ def test_idle_threads_end_down_to_one(run, eventually):
     meet = threading.Barrier(4)
 
     async def body(pools):
-        await asyncio.gather(*(pools.run("a", done(meet.wait, 30)) for _ in range(4)))
+        await asyncio.gather(*(pools.run("a", 0, done(meet.wait, 30)) for _ in range(4)))
         eventually(lambda: threads("a") == 1)
 
     run(body)
@@ -82,9 +84,9 @@ def test_a_busy_model_does_not_delay_others(run):
     gate = threading.Event()
 
     async def body(pools):
-        busy = [asyncio.ensure_future(pools.run("a", done(gate.wait, 30))) for _ in range(9)]
-        assert await pools.run("b", CompletedFuture, 1) == 1
-        assert await pools.run("unknown", CompletedFuture, 2) == 2
+        busy = [asyncio.ensure_future(pools.run("a", 0, done(gate.wait, 30))) for _ in range(9)]
+        assert await pools.run("b", 0, CompletedFuture, 1) == 1
+        assert await pools.run("unknown", 0, CompletedFuture, 2) == 2
         gate.set()
         await asyncio.gather(*busy)
 
@@ -101,15 +103,15 @@ def test_cancelled_work_does_not_start(run):
         return CompletedFuture(gate.wait(30))
 
     async def body(pools):
-        busy = [asyncio.ensure_future(pools.run("a", block)) for _ in range(4)]
+        busy = [asyncio.ensure_future(pools.run("a", 0, block)) for _ in range(4)]
         await asyncio.to_thread(entered.wait, 30)
-        late = asyncio.ensure_future(pools.run("a", done(started.append, 1)))
+        late = asyncio.ensure_future(pools.run("a", 0, done(started.append, 1)))
         await asyncio.sleep(0)
         late.cancel()
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*busy)
-        await pools.run("a", done(started.append, 2))
+        await pools.run("a", 0, done(started.append, 2))
 
     run(body)
     assert started == [2]
@@ -123,13 +125,13 @@ def test_pending_work_holds_no_thread(run):
         return pending[-1]
 
     async def body(pools):
-        waiting = [asyncio.ensure_future(pools.run("a", submit)) for _ in range(64)]
+        waiting = [asyncio.ensure_future(pools.run("a", 0, submit)) for _ in range(64)]
         while len(pending) < 64:
             await asyncio.sleep(0)
         for number, future in enumerate(pending):
             future.set_result(number)
         assert await asyncio.gather(*waiting) == list(range(64))
-        failing = asyncio.ensure_future(pools.run("a", submit))
+        failing = asyncio.ensure_future(pools.run("a", 0, submit))
         while len(pending) < 65:
             await asyncio.sleep(0)
         pending[-1].set_exception(KeyError())
@@ -149,7 +151,7 @@ def test_pending_work_continues_in_a_worker_thread(run):
             submitted.release()
             return continued
 
-        running = [asyncio.ensure_future(pools.run("a", submit, future)) for future in (source, failing)]
+        running = [asyncio.ensure_future(pools.run("a", 0, submit, future)) for future in (source, failing)]
         for _ in running:
             await asyncio.to_thread(submitted.acquire, timeout=30)
         source.set_result(1)
@@ -170,8 +172,8 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
         return CompletedFuture(release.wait(30))
 
     async def body(pools):
-        waiting = asyncio.ensure_future(pools.run("a", lambda: pools.then("a", source, str)))
-        blocking = asyncio.ensure_future(pools.run("a", block))
+        waiting = asyncio.ensure_future(pools.run("a", 0, lambda: pools.then("a", source, str)))
+        blocking = asyncio.ensure_future(pools.run("a", 0, block))
         await asyncio.to_thread(blocked.wait, 30)
         source.set_result(1)
         assert await waiting == "1"
@@ -185,15 +187,61 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
 def test_work_runs_with_a_limit_of_0_threads():
     async def main():
         pools = WorkerPools(0, lambda name: True)
-        assert await asyncio.wait_for(pools.run("a", CompletedFuture, 1), 30) == 1
+        assert await asyncio.wait_for(pools.run("a", 0, CompletedFuture, 1), 30) == 1
         pools.shut_down()
 
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("limits", "size", "accepted", "message"),
+    [
+        (LimitOptions(max_queued_requests=6), 0, 6, r"6 requests for model 'a' .*--max_queued_requests=6"),
+        (LimitOptions(max_queued_bytes=70), 10, 7, r"7 requests of 70 bytes .*--max_queued_bytes=70"),
+        (LimitOptions(max_queued_bytes=70), 100, 1, r"1 requests of 100 bytes .*--max_queued_bytes=70"),
+    ],
+)
+def test_rejects_work_beyond_a_limit_of_the_model_until_other_work_is_done(limits, size, accepted, message):
+    async def main():
+        pools = WorkerPools(1, lambda name: name in "ab", limits)
+        source = Future()
+        waiting = [pools.run("a", size, lambda: source) for _ in range(accepted)]
+        with pytest.raises(ExhaustedError, match=message):
+            pools.run("a", size, CompletedFuture, 1)
+        assert await pools.run("b", size, CompletedFuture, 1) == 1
+        assert await pools.run("unknown", size, CompletedFuture, 1) == 1
+        source.set_result(2)
+        assert await asyncio.gather(*waiting) == [2] * accepted
+        assert await pools.run("a", size, CompletedFuture, 3) == 3
+        pools.shut_down()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_cancelled_work_counts_until_it_leaves_the_queue():
+    async def main():
+        pools = WorkerPools(1, lambda name: True, LimitOptions(max_queued_requests=2))
+        release = threading.Event()
+        busy = pools.run("a", 0, done(release.wait, 30))
+        pools.run("a", 0, CompletedFuture, 1).cancel()
+        with pytest.raises(ExhaustedError):
+            pools.run("a", 0, CompletedFuture, 1)
+        release.set()
+        await busy
+        while True:
+            try:
+                assert await pools.run("a", 0, CompletedFuture, 1) == 1
+                break
+            except ExhaustedError:
+                await asyncio.sleep(0.01)
+        pools.shut_down()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_shut_down_ends_the_threads(run, eventually):
     async def body(pools):
-        await pools.run("b", CompletedFuture, 1)
+        await pools.run("b", 0, CompletedFuture, 1)
 
     run(body)
     eventually(lambda: threads("b") == 0)
@@ -215,7 +263,7 @@ def test_an_idle_thread_holds_nothing_of_its_last_work(run, eventually):
     async def body(pools):
         given = Body()
         reference = weakref.ref(given)
-        await pools.run("a", lambda value: CompletedFuture(None), given)
+        await pools.run("a", 0, lambda value: CompletedFuture(None), given)
         del given
         eventually(lambda: reference() is None)
 

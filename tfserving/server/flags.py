@@ -122,6 +122,10 @@ def _find_error(options: ServerOptions) -> str:
             return f"--{flag}={port} is not a valid port (1-65535, or 0 to disable the API)"
     if listen.grpc_port and listen.grpc_port == listen.rest_port:
         return f"--port and --rest_api_port are both {listen.grpc_port}; give each API its own port"
+    for option in fields(options.limits):
+        flag, value = option.metadata["flag"].name, getattr(options.limits, option.name)
+        if value < 1 and not flag.endswith("_in_ms"):
+            return f"--{flag}={value} is not a valid limit; give 1 or more"
     if options.batching.parameters_file and not options.batching.enabled:
         return "--batching_parameters_file has no effect without --enable_batching; add it or omit the file"
     if runtime.session_parallelism and runtime.intra_op_parallelism and runtime.inter_op_parallelism:

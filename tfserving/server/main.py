@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tfserving.server.core.file_system_source import FileSystemSource
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable import Loader
 from tfserving.server.core.server_core import ServerCore
+from tfserving.server.descriptors import fit_connections
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
 from tfserving.server.log_format import LogFormatter
@@ -111,6 +113,7 @@ class Server:
 
     def __init__(self, options: ServerOptions, observability: Observability) -> None:
         metrics = observability.metrics
+        limits = replace(options.limits, max_connections=fit_connections(options.limits.max_connections))
         read_config = config_reader(options.models)
         read_config()  # an invalid file is reported before anything is loaded
         manager = ServableManager(servable_loader(options, metrics), options.loading)
@@ -124,21 +127,24 @@ class Server:
             poll=options.polling,
             labels_for_unavailable=options.models.labels_for_unavailable,
         )
-        self._workers = WorkerPools(options.inference.max_threads, lambda name: name in manager.models())
+        self._workers = WorkerPools(
+            options.inference.max_threads, lambda name: name in manager.models(), limits
+        )
         service = Service(manager, self._workers, check_method_names=options.inference.check_method_names)
         grpc_api = GrpcApi(
             service,
             reload=self._core.reload,
             tensor_content=options.grpc.tensor_content,
             observers=observability.observers,
-            limits=options.limits,
+            limits=limits,
         )
-        self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability)
+        self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability, limits)
+        self._ssl_config_file = options.grpc.ssl_config_file
         self._has_page = observability.page is not None
         self._rest_runner = make_rest_runner(
             service,
             options.rest,
-            limits=options.limits,
+            limits=limits,
             shutdown_timeout=GRACE_SECONDS,
             observers=observability.observers,
             page=observability.page,
@@ -168,6 +174,15 @@ class Server:
         await self._rest_runner.setup()
         if rest_port is not None:
             await open_port(self._rest_runner, rest_port)
+            if self._ssl_config_file:
+                log.warning(
+                    "the REST API at %s is plaintext%s: --ssl_config_file applies to gRPC only; omit "
+                    "--rest_api_port, or let only a proxy with TLS connect to it",
+                    rest_port.address,
+                    " and accepts clients without a certificate, although client_verify is set"
+                    if self._grpc_server.verifies_clients
+                    else "",
+                )
         elif self._has_page:
             log.warning(
                 "--monitoring_config_file has no effect: metrics are served on the REST port, which is "

@@ -264,8 +264,58 @@ class ObservabilityOptions:
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """What callers can occupy."""
+    """What callers can occupy. A timeout of 0 or less means none."""
 
+    max_connections: int = _flag(
+        "max_connections",
+        1000,
+        "Number of connections of each API; fewer if the limit of file descriptors is too low. Beyond it, a "
+        "new REST connection replaces the one that has been idle longest; a new gRPC connection is closed.",
+        own=True,
+    )
+    idle_timeout_in_ms: int = _flag(
+        "idle_timeout_in_ms",
+        600_000,
+        "Milliseconds after which a connection without requests is closed.",
+        own=True,
+    )
+    head_timeout_in_ms: int = _flag(
+        "head_timeout_in_ms",
+        10_000,
+        "Milliseconds for the head of a REST request, and for the handshake of a gRPC connection.",
+        own=True,
+    )
+    body_timeout_in_ms: int = _flag(
+        "rest_api_body_timeout_in_ms",
+        30_000,
+        "Milliseconds in which a REST client must send each 256 KiB of a body, and read each of a response.",
+        own=True,
+    )
+    max_concurrent_streams: int = _flag(
+        "grpc_max_concurrent_streams",
+        100,
+        "Number of requests in flight on one gRPC connection; further ones wait in the client.",
+        own=True,
+    )
+    max_queued_requests: int = _flag(
+        "max_queued_requests",
+        1000,
+        "Number of requests for one model that wait or run; further ones fail with RESOURCE_EXHAUSTED.",
+        own=True,
+    )
+    max_queued_bytes: int = _flag(
+        "max_queued_bytes",
+        1 << 30,
+        "Bytes of the requests for one model that wait or run; further ones fail with RESOURCE_EXHAUSTED.",
+        own=True,
+    )
+    max_message_fields: int = _flag(
+        "grpc_max_message_fields",
+        1_000_000,
+        "Number of fields, such as examples, in a gRPC message of more than 256 KiB; does not apply to "
+        "Predict.",
+        own=True,
+    )
     max_filled_bytes: int = _flag(
         "max_filled_bytes",
         FillLimit.bytes,

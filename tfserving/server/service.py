@@ -60,10 +60,17 @@ class Service:
         self._check_method_names = check_method_names
 
     def run_in_worker(
-        self, model: str, function: Callable[..., Future[T]], *args: object
+        self, model: str, size: int, function: Callable[..., Future[T]], *args: object
     ) -> asyncio.Future[T]:
-        """Runs `function(*args)` in a worker thread of the model, and waits for its future without one."""
-        return self._workers.run(model, function, *args)
+        """Runs `function(*args)` in a worker thread of the model, and waits for its future without one.
+
+        Args:
+            size: bytes of the request.
+
+        Raises:
+            ExhaustedError: too many requests for the model are waiting.
+        """
+        return self._workers.run(model, size, function, *args)
 
     def predict(
         self,
@@ -152,6 +159,15 @@ class Service:
         future = servable.submit(context, signature, inputs, select_outputs(signature, outputs, spec.name))
         served = ModelSpec(spec.name, harness.version, signature=name)
         return self._workers.then(spec.name, future, lambda arrays: Prediction(served, signature, arrays))
+
+    def check_served(self, spec: ModelSpec) -> None:
+        """Raises what a request for the model would raise if its version is not served.
+
+        Raises:
+            NotFoundError: the model or the version is not served.
+            InvalidInputError: the label does not exist.
+        """
+        self._manager.acquire(spec).unpin()
 
     def metadata(self, context: RequestContext, spec: ModelSpec) -> tuple[ModelSpec, Any]:
         """The spec with the version that it means, and its signatures as a `SignatureDefMap` message.

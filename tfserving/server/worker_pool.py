@@ -10,7 +10,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from tfserving.server.futures import attempt, complete, then
+from tfserving.errors import ExhaustedError
+from tfserving.server.futures import CompletedFuture, attempt, complete, then
+from tfserving.server.server_options import LimitOptions
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -26,20 +28,36 @@ class WorkerPools:
         max_threads: threads of one model.
         is_known: whether a model is configured. Requests for other names share one pool, because callers can
             invent any number of names.
+        limits: bound the work of each model that waits or runs.
     """
 
-    def __init__(self, max_threads: int, is_known: Callable[[str], bool]) -> None:
+    def __init__(
+        self, max_threads: int, is_known: Callable[[str], bool], limits: LimitOptions | None = None
+    ) -> None:
         self._max_threads = max(1, max_threads)
         self._is_known = is_known
+        self._limits = limits or LimitOptions()
         self._pools: dict[str, _WorkerPool] = {}
 
-    def run(self, model: str, function: Callable[..., Future[T]], *args: object) -> asyncio.Future[T]:
-        """Runs `function(*args)` in a thread of the model, and waits for its future without a thread."""
+    def run(
+        self, model: str, size: int, function: Callable[..., Future[T]], *args: object
+    ) -> asyncio.Future[T]:
+        """Runs `function(*args)` in a thread of the model, and waits for its future without a thread.
+
+        Args:
+            size: bytes that the work holds until it is done.
+
+        Raises:
+            ExhaustedError: the work exceeds a limit of the model. Work is accepted whatever its size if the
+                model has no other.
+        """
         name = model if model in self._pools or self._is_known(model) else ""
         pool = self._pools.get(name)
         if pool is None:
-            pool = self._pools[name] = _WorkerPool(name, self._max_threads, asyncio.get_running_loop())
-        return pool.submit(function, args)
+            pool = self._pools[name] = _WorkerPool(
+                name, self._max_threads, asyncio.get_running_loop(), self._limits
+            )
+        return pool.submit(size, function, args)
 
     def then(self, model: str, future: Future[S], function: Callable[[S], T]) -> Future[T]:
         """As `futures.then`, but if `future` is pending, a thread of the model continues.
@@ -77,21 +95,36 @@ class _WorkerPool:
     inside TensorFlow, another one starts; threads end when the queue is empty, down to one.
     """
 
-    def __init__(self, model: str, max_threads: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, model: str, max_threads: int, loop: asyncio.AbstractEventLoop, limits: LimitOptions
+    ) -> None:
         self._model = model
         self._max_threads = max_threads
         self._loop = loop
+        self._limits = limits
+        # Of the work that is not done; both belong to the event loop.
+        self._requests = 0
+        self._bytes = 0
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._begun = 0
         self._check_scheduled = False
-        self._finished: list[tuple[asyncio.Future[Any], Future[Any]]] = []
+        self._finished: list[tuple[asyncio.Future[Any], int, Future[Any]]] = []
 
-    def submit(self, function: Callable[..., Future[Any]], args: tuple[object, ...]) -> asyncio.Future[Any]:
+    def submit(
+        self, size: int, function: Callable[..., Future[Any]], args: tuple[object, ...]
+    ) -> asyncio.Future[Any]:
         """See WorkerPools.run."""
+        limits = self._limits
+        if self._requests >= limits.max_queued_requests:
+            raise self._exhausted(f"{self._requests} requests", "max_queued_requests")
+        if self._requests and self._bytes + size > limits.max_queued_bytes:
+            raise self._exhausted(f"{self._requests} requests of {self._bytes} bytes", "max_queued_bytes")
+        self._requests += 1
+        self._bytes += size
         response = self._loop.create_future()
-        self._queue.put(partial(self._run, function, args, response))
+        self._queue.put(partial(self._run, size, function, args, response))
         if not self._threads:
             self._start_thread()
         else:
@@ -113,6 +146,14 @@ class _WorkerPool:
     def shut_down(self) -> None:
         """See WorkerPools.shut_down."""
         self._queue.put(None)
+
+    def _exhausted(self, waiting: str, flag: str) -> ExhaustedError:
+        whose = f"model {self._model!r}" if self._model else "models that are not configured"
+        return ExhaustedError(
+            f"{waiting} for {whose} wait or run, and --{flag}={getattr(self._limits, flag)}; retry later, or "
+            "raise the limit",
+            model=self._model or None,
+        )
 
     def _start_thread(self) -> None:
         with self._lock:
@@ -165,15 +206,19 @@ class _WorkerPool:
         return self._queue.get()
 
     def _run(
-        self, function: Callable[..., Future[Any]], args: tuple[object, ...], response: asyncio.Future[Any]
+        self,
+        size: int,
+        function: Callable[..., Future[Any]],
+        args: tuple[object, ...],
+        response: asyncio.Future[Any],
     ) -> None:
-        if not response.cancelled():
-            attempt(function, *args).add_done_callback(partial(self._deliver, response))
+        future = CompletedFuture(None) if response.cancelled() else attempt(function, *args)
+        future.add_done_callback(partial(self._deliver, response, size))
 
-    def _deliver(self, response: asyncio.Future[Any], future: Future[Any]) -> None:
+    def _deliver(self, response: asyncio.Future[Any], size: int, future: Future[Any]) -> None:
         """Hands the outcome to the event loop; outcomes that come together wake it once."""
         with self._lock:
-            self._finished.append((response, future))
+            self._finished.append((response, size, future))
             first = len(self._finished) == 1
         if first:
             self._loop.call_soon_threadsafe(self._set_responses)
@@ -181,7 +226,9 @@ class _WorkerPool:
     def _set_responses(self) -> None:
         with self._lock:
             finished, self._finished = self._finished, []
-        for response, future in finished:
+        for response, size, future in finished:
+            self._requests -= 1
+            self._bytes -= size
             if response.done():
                 continue
             error = future.exception()

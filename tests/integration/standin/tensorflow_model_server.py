@@ -111,7 +111,9 @@ def run(argv: list[str]) -> int:
             main, "FileSystemSource", lambda directory, settle: FileSystemSource(directory, settle=False)
         ),
         mock.patch.object(
-            grpc_server, "parse_channel_arguments", lambda text: parse(f"grpc.so_reuseport=1,{text}")
+            grpc_server,
+            "parse_channel_arguments",
+            lambda text, limits: parse(f"grpc.so_reuseport=1,{text}", limits),
         ),
     ):
         try:

@@ -309,9 +309,9 @@ def test_a_batch_joins_more_requests_than_there_are_worker_threads():
 
     async def main():
         model.gate.clear()
-        first = asyncio.ensure_future(service.run_in_worker("m", predict, 0))
+        first = asyncio.ensure_future(service.run_in_worker("m", 0, predict, 0))
         await asyncio.to_thread(model.entered.wait, 30)
-        callers = [asyncio.ensure_future(service.run_in_worker("m", predict, x)) for x in range(64)]
+        callers = [asyncio.ensure_future(service.run_in_worker("m", 0, predict, x)) for x in range(64)]
         for _ in range(65):
             assert await asyncio.to_thread(servable.requests.acquire, timeout=30)
         model.gate.set()
@@ -336,7 +336,7 @@ def test_a_version_is_not_freed_while_requests_wait_for_their_batch(eventually):
 
     async def main():
         model.gate.clear()
-        callers = [asyncio.ensure_future(service.run_in_worker("m", predict, x)) for x in range(3)]
+        callers = [asyncio.ensure_future(service.run_in_worker("m", 0, predict, x)) for x in range(3)]
         for _ in callers:
             assert await asyncio.to_thread(servable.requests.acquire, timeout=30)
         manager.aspire("m", {})

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from tests.server.fake_loader import FakeLoader, FakeServable, flaky
-from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoundError, RepositoryError
+from tfserving.errors import (
+    FailedPreconditionError,
+    InvalidInputError,
+    NotFoundError,
+    RepositoryError,
+    TfServingError,
+)
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
 from tfserving.server.request_context import RequestContext
@@ -182,6 +188,26 @@ def test_a_wait_includes_a_version_aspired_again_while_it_unloads(manager, event
             manager.aspire(name, at(1))
             waiting = pool.submit(manager.wait_until_available, [name], 30)
         assert waiting.result(60) is None
+
+
+def test_a_cancelled_wait_ends_and_others_go_on(manager, loader):
+    loader.hold()
+    manager.aspire("m", at(1))
+    waiting = [manager.when_available(["m"], 30) for _ in range(3)]
+    assert waiting[0].cancel()
+    loader.release()
+    assert [each.result(30) for each in waiting[1:]] == [None, None]
+    assert waiting[0].cancelled()
+
+
+def test_a_wait_does_not_outlive_the_manager(loader):
+    manager = ServableManager(loader)
+    manager.start()
+    waiting = manager.when_available(["nobody"])
+    manager.stop()
+    for each in (waiting, manager.when_available(["nobody"])):
+        with pytest.raises(TfServingError, match="the server stopped before nobody was loaded"):
+            each.result(30)
 
 
 def test_a_request_that_delays_an_unload_does_not_delay_a_load(loader, eventually):

@@ -99,7 +99,9 @@ def test_reload_replaces_the_whole_list(eventually):
     with World(a=[1], b=[1]) as world:
         world.core.start()
         world.source.versions["c"] = [1]
-        world.core.reload(ServerConfig((ModelConfig("b", "/models/b"), ModelConfig("c", "/models/c"))))
+        world.core.reload(
+            ServerConfig((ModelConfig("b", "/models/b"), ModelConfig("c", "/models/c")))
+        ).result(30)
         assert world.served("c") == 1
         eventually(lambda: world.manager.status("a")[0].state.name == "END")
         with pytest.raises(NotFoundError):
@@ -114,7 +116,9 @@ def test_a_reload_waits_for_new_models_only(eventually):
         world.core.poll_file_system()
         eventually(lambda: world.manager.status("a", 2)[0].state.name == "END")
         world.source.versions["b"] = [1]
-        world.core.reload(ServerConfig((ModelConfig("a", "/models/a"), ModelConfig("b", "/models/b"))))
+        world.core.reload(
+            ServerConfig((ModelConfig("a", "/models/a"), ModelConfig("b", "/models/b")))
+        ).result(30)
         assert world.served("a") == world.served("b") == 1
 
 
@@ -122,9 +126,9 @@ def test_a_reload_of_a_model_without_versions_times_out(eventually):
     with World(a=[1]) as world:
         world.core.start()
         with pytest.raises(DeadlineError, match="no version of nobody"):
-            world.core.reload(ServerConfig((ModelConfig("nobody", "/models/nobody"),)), timeout=0)
+            world.core.reload(ServerConfig((ModelConfig("nobody", "/models/nobody"),)), timeout=0).result(30)
         # and does not block the next one
-        world.core.reload(ServerConfig((ModelConfig("a", "/models/a"),)))
+        world.core.reload(ServerConfig((ModelConfig("a", "/models/a"),))).result(30)
         assert world.served("a") == 1
 
 
@@ -173,10 +177,10 @@ def test_a_label_at_startup_needs_the_flag():
 def test_a_label_for_an_available_version_needs_no_flag():
     with World(a=[1]) as world:
         world.core.start()
-        world.core.reload(ServerConfig((labelled(stable=1),)))
+        world.core.reload(ServerConfig((labelled(stable=1),))).result(30)
         assert world.served("a", label="stable") == 1
         with pytest.raises(FailedPreconditionError, match="names version 9"):
-            world.core.reload(ServerConfig((labelled(stable=9),)))
+            world.core.reload(ServerConfig((labelled(stable=9),))).result(30)
         assert world.served("a", label="stable") == 1
 
 
@@ -186,17 +190,19 @@ def test_with_the_flag_an_existing_label_moves_only_to_an_available_version():
         with pytest.raises(
             FailedPreconditionError, match=r"version 9, .*; load the version before you move the label"
         ):
-            world.core.reload(ServerConfig((labelled(stable=9),)))
+            world.core.reload(ServerConfig((labelled(stable=9),))).result(30)
         assert world.served("a", label="stable") == 1
-        world.core.reload(ServerConfig((labelled(stable=1, canary=9),)))  # a new label
-        world.core.reload(ServerConfig((labelled(canary=9),)))  # nor does it move to another version
+        world.core.reload(ServerConfig((labelled(stable=1, canary=9),))).result(30)  # a new label
+        world.core.reload(ServerConfig((labelled(canary=9),))).result(
+            30
+        )  # nor does it move to another version
 
 
 def test_labels_change_while_the_base_path_is_missing():
     with World(labelled(stable=1), a=[1], labels_for_unavailable=True) as world:
         world.core.start()
         world.source.versions.clear()
-        world.core.reload(ServerConfig((labelled(canary=1),)))
+        world.core.reload(ServerConfig((labelled(canary=1),))).result(30)
         assert world.served("a", label="canary") == 1
         with pytest.raises(InvalidInputError, match="no label 'stable'"):
             world.served("a", label="stable")

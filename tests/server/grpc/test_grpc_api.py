@@ -1,6 +1,8 @@
 """The gRPC API in a grpc.aio server with fake models, called through a plain channel."""
 
 import threading
+import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import grpc
@@ -8,9 +10,11 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from tests.server.apis import examples
 from tests.server.fake_loader import FakeLoader
 from tfserving.server.core.manager import ServableManager
-from tfserving.server.grpc.grpc_api import GrpcApi
+from tfserving.server.futures import then
+from tfserving.server.grpc.grpc_api import GrpcApi, _first_task
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict, services
@@ -25,8 +29,8 @@ def reloaded():
 
 @pytest.fixture(scope="module")
 def found():
-    """Releases reloads with the model "nowhere"."""
-    return threading.Event()
+    """Is done when the model "nowhere" becomes available."""
+    return Future()
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +43,14 @@ def channel(reloaded, found, in_loop):
 
     def reload(config, timeout):
         if any(model.name == "nowhere" for model in config.models):
-            assert found.wait(30)
+            return then(found, lambda _: reloaded.append((config, timeout)))
         reloaded.append((config, timeout))
+        available = Future()
+        available.set_result(None)
+        return available
 
     async def start():
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         GrpcApi(Service(manager, workers), reload=reload).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -181,10 +188,12 @@ def test_waiting_reloads_do_not_delay_another(channel, reloaded, found):
         return made.SerializeToString()
 
     reload = channel.unary_unary(services.RELOAD_CONFIG.path)
+    threads = threading.active_count()
     waiting = [reload.future(request("nowhere"), timeout=60) for _ in range(40)]
     reload(request("m"), timeout=30)
+    assert threading.active_count() < threads + 10
     assert [config.models[0].name for config, _ in reloaded] == ["m"]
-    found.set()
+    found.set_result(None)
     for each in waiting:
         each.result()
     reloaded.clear()
@@ -194,3 +203,58 @@ def test_an_unknown_method_is_unimplemented(channel):
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/tensorflow.serving.PredictionService/Guess")(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (services.CLASSIFY, messages.ClassificationRequest()),
+        (services.REGRESS, messages.RegressionRequest()),
+        (services.MULTI_INFERENCE, messages.MultiInferenceRequest()),
+        (services.GET_MODEL_STATUS, messages.GetModelStatusRequest()),
+        (services.GET_MODEL_METADATA, messages.GetModelMetadataRequest()),
+        (services.RELOAD_CONFIG, messages.ReloadConfigRequest()),
+    ],
+    ids=lambda value: getattr(value, "path", ""),
+)
+def test_a_large_message_of_tiny_fields_does_not_delay_another_caller(channel, method, message):
+    data = message.SerializeToString() + b"\xf8\x07\x01" * (2 << 20)  # protobuf: 0.3 s
+    attack = channel.unary_unary(method.path).future(data, timeout=60, compression=grpc.Compression.Gzip)
+    request = predict.encode_request(ModelSpec("m"), {"x": np.ones(1, np.float32)})
+    longest = 0.0
+    while not attack.done():
+        started = time.perf_counter()
+        call(channel, services.PREDICT, request)
+        longest = max(longest, time.perf_counter() - started)
+    assert attack.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--grpc_max_message_fields" in attack.details()
+    assert longest < 1
+
+
+@pytest.mark.parametrize("name", ["m", "m" * 200])
+def test_a_task_names_the_model_whose_workers_run_it(name):
+    task = {"model_spec": {"name": name}, "method_name": "x"}
+    request = messages.MultiInferenceRequest(tasks=[task, task], input=examples(1))
+    assert predict.peek_model(_first_task(request.SerializeToString())) == name
+
+
+def test_a_reload_ends_with_its_caller(in_loop, eventually):
+    pending = Future()
+    api = GrpcApi(None, reload=lambda config, timeout: pending)
+
+    async def start():
+        server = grpc.aio.server()
+        api.add_to(server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = in_loop(start())
+    request = messages.ReloadConfigRequest()
+    request.config.model_config_list.SetInParent()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as own:
+        caller = own.unary_unary(services.RELOAD_CONFIG.path).future(request.SerializeToString(), timeout=60)
+        time.sleep(0.2)
+        caller.cancel()
+        eventually(pending.cancelled)
+    in_loop(server.stop(0))

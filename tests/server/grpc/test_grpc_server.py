@@ -1,22 +1,18 @@
 import contextlib
-import datetime
 import socket
 from unittest import mock
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.server.certificates import certificate, quoted
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.server.grpc import grpc_workarounds
 from tfserving.server.grpc.grpc_server import GrpcServer, parse_channel_arguments
 from tfserving.server.ports import BoundPort, bind
-from tfserving.server.server_options import GrpcOptions
+from tfserving.server.server_options import GrpcOptions, LimitOptions
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -201,33 +197,10 @@ def test_a_port_in_use_is_an_error(in_loop):
             in_loop(run())
 
 
-def certificate(name="localhost"):
-    """A self-signed certificate and its key, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
-
-
 def ssl_config(tmp_path, text):
     path = tmp_path / "ssl.config"
     path.write_text(text)
     return str(path)
-
-
-def quoted(pem):
-    return '"' + pem.replace("\n", "\\n") + '"'
 
 
 def test_the_unix_socket_uses_tls_as_well(serve, tmp_path):
@@ -289,7 +262,7 @@ def test_invalid_channel_arguments_are_an_error(arguments, message):
 
 
 def test_channel_arguments_become_integers_if_possible():
-    found = dict(parse_channel_arguments("a=-1,b=--5,c=\u00b2,d=x=y"))
+    found = dict(parse_channel_arguments("a=-1,b=--5,c=\u00b2,d=x=y", LimitOptions()))
     assert {key: found[key] for key in "abcd"} == {"a": -1, "b": "--5", "c": "\u00b2", "d": "x=y"}
 
 

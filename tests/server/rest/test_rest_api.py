@@ -485,6 +485,9 @@ def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_err
         def at_eof(self):
             return False
 
+        def is_eof(self):
+            return False
+
         async def readchunk(self):
             raise RuntimeError("Connection closed.")  # as aiohttp does
 
@@ -494,6 +497,7 @@ def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_err
         raw_path="/v1/models/m:predict",
         headers={},
         content=Content(),
+        content_length=None,
         transport=transport,
     )
     api = rest_api.RestApi(FakeService(), RestOptions())

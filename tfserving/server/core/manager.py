@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,16 @@ class _Served:
     newest: LoaderHarness | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    """Waits for models to become available; see ServableManager.when_available."""
+
+    models: set[str]
+    timeout: float | None
+    deadline: float
+    future: Future[None]
+
+
 class ServableManager:
     """Owns every version. The owner thread decides and others load and unload; methods are thread-safe.
 
@@ -60,6 +71,7 @@ class ServableManager:
         self._labels: dict[str, Mapping[str, int]] = {}
         self._retries: dict[LoaderHarness, float] = {}
         self._served: dict[str, _Served] = {}
+        self._waiters: list[_Waiter] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="load")
@@ -162,30 +174,28 @@ class ServableManager:
         served = self._served.get(model, _NOTHING)
         return version in served.versions if version is not None else served.newest is not None
 
-    def wait_until_available(self, models: Iterable[str], timeout: float | None = None) -> None:
-        """Blocks until each model has an available version and none that is loading for the first time.
+    def when_available(self, models: Iterable[str], timeout: float | None = None) -> Future[None]:
+        """A future for the moment when each model has an available version.
 
-        Raises:
+        None of its versions may be loading for the first time then. The future holds no thread. If it is
+        cancelled, the wait ends; what loads goes on loading.
+
+        Raises (the future):
             FailedPreconditionError: all aspired versions of a model failed to load.
             DeadlineError: a model had no available version within `timeout` seconds.
             TfServingError: the manager was stopped.
         """
-        waiting = set(models)
-        deadline = None if timeout is None else self._clock() + timeout
+        deadline = math.inf if timeout is None else self._clock() + timeout
+        waiter = _Waiter(set(models), timeout, deadline, Future())
         with self._changed:
-            while True:
-                waiting = {model for model in waiting if not self._is_settled(model)}
-                for model in waiting:
-                    self._raise_if_failed(model)
-                if not waiting:
-                    return
-                if self._stopping:
-                    raise TfServingError(f"the server stopped before {', '.join(sorted(waiting))} was loaded")
-                left = None if deadline is None else deadline - self._clock()
-                if left is not None and left <= 0:
-                    names = ", ".join(sorted(waiting))
-                    raise DeadlineError(f"no version of {names} was available within {timeout:g} s")
-                self._changed.wait(left)
+            if not self._is_done(waiter):
+                self._waiters.append(waiter)
+                self._changed.notify_all()
+        return waiter.future
+
+    def wait_until_available(self, models: Iterable[str], timeout: float | None = None) -> None:
+        """As `when_available`, but blocks."""
+        self.when_available(models, timeout).result()
 
     def _is_settled(self, model: str) -> bool:
         aspired = [harness for harness in self._versions.get(model, {}).values() if harness.aspired]
@@ -230,10 +240,33 @@ class ServableManager:
             while True:
                 for model in self._versions:
                     self._advance(model)
+                self._waiters = [waiter for waiter in self._waiters if not self._is_done(waiter)]
                 if self._stopping and all(harness.state is State.END for harness in self._harnesses()):
                     return
-                due = min(self._retries.values(), default=None)
-                self._changed.wait(None if due is None else max(0.0, due - self._clock()))
+                due = [*self._retries.values(), *(waiter.deadline for waiter in self._waiters)]
+                left = min(due, default=math.inf) - self._clock()
+                self._changed.wait(None if left == math.inf else max(0.0, left))
+
+    def _is_done(self, waiter: _Waiter) -> bool:
+        """Whether a wait has ended; completes its future then."""
+        if waiter.future.cancelled():
+            return True
+        try:
+            waiter.models.difference_update([model for model in waiter.models if self._is_settled(model)])
+            for model in waiter.models:
+                self._raise_if_failed(model)
+            names = ", ".join(sorted(waiter.models))
+            if waiter.models and self._stopping:
+                raise TfServingError(f"the server stopped before {names} was loaded")
+            if waiter.models and waiter.deadline <= self._clock():
+                raise DeadlineError(f"no version of {names} was available within {waiter.timeout:g} s")
+        except TfServingError as error:
+            if waiter.future.set_running_or_notify_cancel():
+                waiter.future.set_exception(error)
+            return True
+        if not waiter.models and waiter.future.set_running_or_notify_cancel():
+            waiter.future.set_result(None)
+        return not waiter.models
 
     def _harnesses(self) -> list[LoaderHarness]:
         return [harness for versions in self._versions.values() for harness in versions.values()]

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from tfserving.errors import FailedPreconditionError, TfServingError
 from tfserving.repository.config import ServerConfig
@@ -70,21 +71,21 @@ class ServerCore:
             self._poller.join()
         self._manager.stop()
 
-    def reload(self, config: ServerConfig, timeout: float | None = None) -> None:
+    def reload(self, config: ServerConfig, timeout: float | None = None) -> Future[None]:
         """Replaces the whole configuration; models that it does not name are unloaded.
 
-        Returns when each model that was not in the configuration before has an available version, without
-        waiting for the others (ServerCore::AddModelsViaModelConfigList). If a new model fails, the new
-        configuration stays in force, as in tensorflow_model_server.
+        The future is done when each model that was not in the configuration before has an available version,
+        without waiting for the others (ServerCore::AddModelsViaModelConfigList). If a new model fails, or
+        the future is cancelled, the new configuration stays in force, as in tensorflow_model_server.
 
         Raises:
             FailedPreconditionError: a label names a version that is not available (see
-                `labels_for_unavailable`; nothing has changed then), or a new model cannot be loaded.
-            DeadlineError: a new model had no available version within `timeout` seconds.
+                `labels_for_unavailable`); nothing has changed. From the future: a new model cannot be loaded.
+            DeadlineError: from the future: a new model had no available version within `timeout` seconds.
         """
         with self._lock:
             new = self._apply(config)
-        self._manager.wait_until_available(new, timeout)
+        return self._manager.when_available(new, timeout)
 
     def availability(self) -> dict[str, bool]:
         """For each model of the configuration, whether a version of it is available."""

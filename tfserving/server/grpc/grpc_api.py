@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from tfserving.errors import (
     InvalidInputError,
@@ -23,11 +22,12 @@ from tfserving.errors import (
 from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import example_inference
 from tfserving.server.core.servable import Inputs
-from tfserving.server.futures import then
+from tfserving.server.futures import CompletedFuture, then
+from tfserving.server.grpc.message_parser import SLICE_BYTES, parse
 from tfserving.server.request_context import GRPC, Observer, RequestContext
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import METADATA_FIELD, Prediction, Service
-from tfserving.server.worker_pool import run_in_new_thread
+from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict, services
 from tfserving.wire.limits import FillLimit
 from tfserving.wire.model_spec import ModelSpec
@@ -49,21 +49,23 @@ _MAX_DETAILS = 6000
 class GrpcApi:
     """Handlers for serialized messages, for a `grpc.aio.Server`.
 
-    Inference runs in worker threads, everything else in the event loop.
+    Inference and reloads run in worker threads, and large messages are parsed there; everything else runs
+    in the event loop.
 
     Args:
         service: serves the requests.
-        reload: applies a new configuration within the given number of seconds; None rejects ReloadConfig.
+        reload: starts to apply a new configuration within the given number of seconds, and returns a future
+            that is done when its new models are available; None rejects ReloadConfig.
         tensor_content: whether responses have values in `tensor_content` rather than in repeated fields.
         observers: are notified of every request.
-        limits: bound what a request can allocate.
+        limits: bound what requests can occupy.
     """
 
     def __init__(
         self,
         service: Service,
         *,
-        reload: Callable[[ServerConfig, float], None] | None = None,
+        reload: Callable[[ServerConfig, float], Future[None]] | None = None,
         tensor_content: bool = False,
         observers: Sequence[Observer] = (),
         limits: LimitOptions | None = None,
@@ -71,7 +73,11 @@ class GrpcApi:
         self._service = service
         self._reload_config = reload
         self._tensor_content = tensor_content
-        self._fill_limit = FillLimit((limits or LimitOptions()).max_filled_bytes, "--max_filled_bytes")
+        limits = limits or LimitOptions()
+        self._max_fields = limits.max_message_fields
+        self._fill_limit = FillLimit(limits.max_filled_bytes, "--max_filled_bytes")
+        # One thread: it applies one configuration after another.
+        self._reloads = WorkerPools(1, lambda _: True, limits)
         handlers: dict[str, Handler] = {
             services.PREDICT.path: self._predict,
             services.CLASSIFY.path: partial(self._infer, services.CLASSIFY, example_inference.classify),
@@ -97,7 +103,8 @@ class GrpcApi:
             server.add_registered_method_handlers(name, handlers)
 
     async def _predict(self, context: RequestContext, data: bytes, _: Any) -> bytes:
-        return await self._service.run_in_worker(predict.peek_model(data), self._run_predict, context, data)
+        name = predict.peek_model(data)
+        return await self._service.run_in_worker(name, len(data), self._run_predict, context, data)
 
     def _run_predict(self, context: RequestContext, data: bytes) -> Future[bytes]:
         try:
@@ -127,14 +134,16 @@ class GrpcApi:
         data: bytes,
         _: Any,
     ) -> bytes:
-        request = _parse(method.request, data)
-        tasks = request.tasks if method is services.MULTI_INFERENCE else (request,)
-        name = tasks[0].model_spec.name if tasks else ""
-        response = await self._service.run_in_worker(name, infer, context, self._service, request)
-        return bytes(response.SerializeToString())
+        name = predict.peek_model(_first_task(data) if method is services.MULTI_INFERENCE else data)
+
+        def run() -> Future[bytes]:
+            request = parse(method.request, data, self._max_fields)
+            return then(infer(context, self._service, request), _serialize)
+
+        return await self._service.run_in_worker(name, len(data), run)
 
     async def _metadata(self, context: RequestContext, data: bytes, _: Any) -> bytes:
-        request = _parse(messages.GetModelMetadataRequest, data)
+        request = await self._parse(messages.GetModelMetadataRequest, data)
         if not request.metadata_field:
             raise InvalidInputError(f"the request has no metadata_field, expected {METADATA_FIELD!r}")
         for name in request.metadata_field:
@@ -148,26 +157,50 @@ class GrpcApi:
         return bytes(response.SerializeToString())
 
     async def _status(self, context: RequestContext, data: bytes, _: Any) -> bytes:
-        request = _parse(messages.GetModelStatusRequest, data)
+        request = await self._parse(messages.GetModelStatusRequest, data)
         response = self._service.status(context, ModelSpec.from_message(request.model_spec))
         return bytes(response.SerializeToString())
 
     async def _reload(self, _: RequestContext, data: bytes, grpc_context: Any) -> bytes:
-        request = _parse(messages.ReloadConfigRequest, data)
+        timeout = grpc_context.time_remaining() or RELOAD_SECONDS
+        available = await self._reloads.run("reload", len(data), self._start_reload, data, timeout)
+        # If the caller goes away, this is cancelled, and the future with it.
+        await asyncio.wrap_future(available)
+        return bytes(messages.ReloadConfigResponse(status={}).SerializeToString())
+
+    def _start_reload(self, data: bytes, timeout: float) -> Future[Future[None]]:
+        request = parse(messages.ReloadConfigRequest, data, self._max_fields)
         if self._reload_config is None:
             raise UnsupportedError("this server does not support ReloadConfig")
         if request.config.WhichOneof("config") != "model_config_list":
             raise InvalidInputError("the request has no model_config_list: send the whole list of models")
-        timeout = grpc_context.time_remaining() or RELOAD_SECONDS
-        await run_in_new_thread(self._reload_config, from_message(request.config), timeout)
-        return bytes(messages.ReloadConfigResponse(status={}).SerializeToString())
+        return CompletedFuture(self._reload_config(from_message(request.config), timeout))
+
+    async def _parse(self, kind: Any, data: bytes) -> Any:
+        if len(data) <= SLICE_BYTES:
+            return parse(kind, data, self._max_fields)
+        run = partial(_parse_in_worker, kind, data, self._max_fields)
+        return await self._service.run_in_worker("", len(data), run)
 
 
-def _parse(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise InvalidInputError(f"the request is not a {kind.DESCRIPTOR.full_name}: {error}") from error
+def _parse_in_worker(kind: Any, data: bytes, max_fields: int) -> Future[Any]:
+    return CompletedFuture(parse(kind, data, max_fields))
+
+
+def _first_task(data: bytes) -> bytes:
+    """The first task of a serialized `MultiInferenceRequest`, b"" if it does not begin with a short one."""
+    # the tag of `tasks`, and a length of one or two bytes
+    if data[:1] != b"\x0a":
+        return b""
+    if data[1:2] < b"\x80":
+        return data[2 : 2 + int.from_bytes(data[1:2], "little")]
+    if data[2:3] < b"\x80":
+        return data[3 : 3 + (data[1] & 127) + 128 * int.from_bytes(data[2:3], "little")]
+    return b""
+
+
+def _serialize(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
 
 
 def _wrap(

@@ -16,7 +16,7 @@ from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
 from tfserving.server.grpc.grpc_workarounds import create_server, warm_up_transport
 from tfserving.server.ports import BoundPort
-from tfserving.server.server_options import GrpcOptions
+from tfserving.server.server_options import GrpcOptions, LimitOptions
 from tfserving.wire import messages, services
 
 log = logging.getLogger(__name__)
@@ -27,17 +27,30 @@ class GrpcServer:
 
     Args:
         availability: returns for each configured model whether it is available.
+        limits: bound the connections.
+
+    Attributes:
+        verifies_clients: whether a client must have a certificate.
 
     Raises:
         ConfigError: the SSL config file or the channel arguments are invalid.
     """
 
     def __init__(
-        self, api: GrpcApi, options: GrpcOptions, availability: Callable[[], dict[str, bool]]
+        self,
+        api: GrpcApi,
+        options: GrpcOptions,
+        availability: Callable[[], dict[str, bool]],
+        limits: LimitOptions | None = None,
     ) -> None:
         self._socket_path = options.socket_path
-        self._credentials = _read_ssl_config(options.ssl_config_file) if options.ssl_config_file else None
-        self._server = create_server(parse_channel_arguments(options.channel_arguments))
+        self._credentials: grpc.ServerCredentials | None = None
+        self.verifies_clients = False
+        if options.ssl_config_file:
+            self._credentials, self.verifies_clients = _read_ssl_config(options.ssl_config_file)
+        self._server = create_server(
+            parse_channel_arguments(options.channel_arguments, limits or LimitOptions())
+        )
         api.add_to(self._server)
         self._health = HealthService(availability)
         names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, SERVICE_NAME]
@@ -80,8 +93,11 @@ class GrpcServer:
         log.info("gRPC API listening at %s%s", address, " (TLS)" if self._credentials else "")
 
 
-def _read_ssl_config(path: str) -> grpc.ServerCredentials:
-    """Server credentials from an SSLConfig in text format, which contains keys and certificates in PEM."""
+def _read_ssl_config(path: str) -> tuple[grpc.ServerCredentials, bool]:
+    """Server credentials, and whether clients are verified, from an SSLConfig in text format.
+
+    It contains keys and certificates in PEM.
+    """
     config = read_text_file(path, messages.SSLConfig(), f"--ssl_config_file={path}")
     if not config.server_key or not config.server_cert:
         raise ConfigError(
@@ -103,7 +119,7 @@ def _read_ssl_config(path: str) -> grpc.ServerCredentials:
     pair = (config.server_key.encode(), config.server_cert.encode())
     credentials = grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
     _check_credentials(credentials, path)
-    return credentials
+    return credentials, bool(config.client_verify)
 
 
 def _check_credentials(credentials: grpc.ServerCredentials, path: str) -> None:
@@ -120,10 +136,11 @@ def _check_credentials(credentials: grpc.ServerCredentials, path: str) -> None:
         probe.stop(None)
 
 
-def parse_channel_arguments(text: str) -> list[tuple[str, int | str]]:
+def parse_channel_arguments(text: str, limits: LimitOptions) -> list[tuple[str, int | str]]:
     """The arguments of the gRPC server: our defaults, overridden by `key=value` pairs separated by commas.
 
-    By default messages have no size limit, and the port is not shared with another process.
+    By default messages have no size limit, the port is not shared with another process, and connections are
+    limited.
 
     Raises:
         ConfigError: an entry is not a `key=value` pair, or its integer has more than 32 bits.
@@ -132,7 +149,13 @@ def parse_channel_arguments(text: str) -> list[tuple[str, int | str]]:
         "grpc.max_receive_message_length": -1,
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": 0,
+        "grpc.max_concurrent_streams": limits.max_concurrent_streams,
+        "grpc.max_allowed_incoming_connections": limits.max_connections,
     }
+    if limits.idle_timeout_in_ms > 0:
+        arguments["grpc.max_connection_idle_ms"] = limits.idle_timeout_in_ms
+    if limits.head_timeout_in_ms > 0:
+        arguments["grpc.server_handshake_timeout_ms"] = limits.head_timeout_in_ms
     for pair in filter(None, text.split(",")):
         key, equals, value = pair.partition("=")
         if not equals:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import zlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from tfserving.server import example_inference
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
+from tfserving.server.rest.arriving_bodies import ArrivingBodies, ArrivingBody
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
 from tfserving.server.rest.large_bodies import Turn, Turns
@@ -40,6 +42,7 @@ class RestApi:
     def __init__(self, service: Service, options: RestOptions, limits: LimitOptions | None = None) -> None:
         self._service = service
         self._limits = limits or LimitOptions()
+        self._bodies = ArrivingBodies(service, self._limits)
         self._turns = Turns()
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
@@ -75,12 +78,18 @@ class RestApi:
         if call.method is RestMethod.METADATA:
             return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
-        body = await _read_body(request, self._limits.max_body_bytes)
-        context.request_bytes = sum(map(len, body))
-        return await self._infer(context, request, call, body)
+        with self._bodies.receive(request, call.spec) as arriving:
+            body = await _read_body(request, self._limits.max_body_bytes, arriving.add)
+            context.request_bytes = sum(map(len, body))
+            return await self._infer(context, request, call, body, arriving)
 
     async def _infer(
-        self, context: RequestContext, request: web.BaseRequest, call: RestCall, chunks: list[bytes]
+        self,
+        context: RequestContext,
+        request: web.BaseRequest,
+        call: RestCall,
+        chunks: list[bytes],
+        arriving: ArrivingBody,
     ) -> web.Response:
         accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
@@ -98,7 +107,11 @@ class RestApi:
                 turn.end()
             return then(future, _compress) if accepts_gzip else future
 
-        running = turn.run(lambda: self._service.run_in_worker(call.spec.name, run))
+        def start() -> Awaitable[bytes]:
+            arriving.end()  # the model's workers count it from now on
+            return self._service.run_in_worker(call.spec.name, context.request_bytes, run)
+
+        running = turn.run(start)
         try:
             body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
@@ -162,8 +175,12 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _read_body(request: web.BaseRequest, limit: int) -> list[bytes]:
+async def _read_body(request: web.BaseRequest, limit: int, add: Callable[[int], None]) -> list[bytes]:
     """Reads the body in chunks: joining large ones would block the event loop.
+
+    Args:
+        limit: maximum bytes of the body.
+        add: is called with the size of each chunk.
 
     Raises:
         InvalidInputError: the body is incomplete, or has more than `limit` bytes.
@@ -195,6 +212,7 @@ async def _read_body(request: web.BaseRequest, limit: int) -> list[bytes]:
             chunks.append(await read_piece())
             size += len(chunks[-1])
             check_size()
+            add(len(chunks[-1]))
         return chunks
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and request.transport is not None:

@@ -1,0 +1,104 @@
+"""Bodies that are arriving or wait for their turn: how long they may take, and how much memory they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from tfserving.errors import DeadlineError, ExhaustedError
+from tfserving.server.server_options import LimitOptions
+from tfserving.server.service import Service
+from tfserving.wire.model_spec import ModelSpec
+
+# The timeout starts again after so many bytes. Bodies that are not larger hold little memory, so neither the
+# limit of bytes nor an unknown model stops them.
+PORTION_BYTES = 1 << 18
+
+
+class ArrivingBodies:
+    """The bodies of all connections. All methods belong to the event loop."""
+
+    def __init__(self, service: Service, limits: LimitOptions) -> None:
+        self.service = service
+        self.limits = limits
+        self.bytes = 0
+
+    def receive(self, request: web.BaseRequest, spec: ModelSpec) -> ArrivingBody:
+        """The body of a request for a model; use it with `with`."""
+        return ArrivingBody(self, request, spec)
+
+
+class ArrivingBody:
+    """One body; `add` is called with the size of each piece of it."""
+
+    def __init__(self, bodies: ArrivingBodies, request: web.BaseRequest, spec: ModelSpec) -> None:
+        self._bodies = bodies
+        self._request = request
+        self._spec = spec
+        self._size = 0
+        self._counted = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> ArrivingBody:
+        if (self._request.content_length or 0) > PORTION_BYTES:
+            self._bodies.service.check_served(self._spec)
+        if not self._request.content.is_eof():
+            self._start_timer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop counting the body, and its timeout; may be called more than once."""
+        self._bodies.bytes -= self._counted
+        self._counted = 0
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def add(self, size: int) -> None:
+        """Count a piece.
+
+        Raises:
+            NotFoundError: the model or the version is not served, so the rest is not worth reading.
+            ExhaustedError: the bodies that arrive or wait have too many bytes.
+        """
+        self._size += size
+        if self._size - self._counted < PORTION_BYTES:
+            return
+        bodies = self._bodies
+        if not self._counted:
+            bodies.service.check_served(self._spec)
+        bodies.bytes += self._size - self._counted
+        self._counted = self._size
+        limit = bodies.limits.max_queued_bytes
+        if bodies.bytes > limit and bodies.bytes > self._counted:
+            raise ExhaustedError(
+                f"REST requests that are arriving or waiting have {bodies.bytes} bytes, and "
+                f"--max_queued_bytes={limit}; retry later, or raise the limit"
+            )
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        timeout = self._bodies.limits.body_timeout_in_ms
+        if self._timer is not None:
+            self._timer.cancel()
+        if timeout > 0:
+            self._timer = asyncio.get_running_loop().call_later(timeout / 1e3, self._expire)
+
+    def _expire(self) -> None:
+        if self._request.content.is_eof():
+            return
+        connection: Any = self._request.protocol
+        connection.fail_body(
+            self._request.content,
+            DeadlineError(
+                f"the body arrives too slowly: {self._size} bytes so far, and fewer than {PORTION_BYTES} "
+                f"in the last {self._bodies.limits.body_timeout_in_ms} ms (--rest_api_body_timeout_in_ms)"
+            ),
+        )
