@@ -167,12 +167,12 @@ pull_base() {
 
 build_image() {
   local arguments
-  [[ -n $DRY_RUN ]] || require_docker
   identify_build
   arguments=(--tag "$IMAGE_NAME" "${LABELS[@]}" --build-arg "TF_SERVING_IMAGE=$TF_SERVING_IMAGE")
   arguments+=(--build-arg "MODE=$MODE" --build-arg "MODELS=$MODELS")
   [[ $MODE == multi ]] || arguments+=(--build-arg "MODEL_NAME=$MODEL_NAME")
   split_docker_args
+  [[ -n $DRY_RUN ]] || require_docker
   identify_base "$TF_SERVING_IMAGE"
   arguments+=(${BASE[@]+"${BASE[@]}"} ${WORDS[@]+"${WORDS[@]}"})
   if [[ -n $DRY_RUN ]]; then

@@ -278,7 +278,7 @@ class TestBaseImage:
     def test_records_the_digest_that_the_user_gave(self, checkout: Any) -> None:
         labels = self.base_labels(checkout, TF_SERVING_IMAGE=f"{BASE}@{self.DIGEST}")
         assert labels == [f"org.opencontainers.image.base.digest={self.DIGEST}"]
-        assert [call[0] for call in checkout.calls()] == ["build"]
+        assert [call[0] for call in checkout.calls()] == ["info", "build"]
 
 
 class TestContext:

@@ -158,7 +158,7 @@ def test_status_fails_unless_every_model_is_available(server: Server) -> None:
     server.checkout.serve({"digits": {}})
     status = server("status")
     assert status.code == 1
-    assert status.out.splitlines()[1].split() == ["digits", "-", "no", "response"]
+    assert status.out.splitlines()[1].split() == ["digits", "-", "not", "found"]
 
 
 def test_waits_until_every_model_is_available(server: Server) -> None:
