@@ -25,7 +25,7 @@ from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
 # Commands that need a GPU, a registry, or a download of gigabytes, and those with names of images that a copy
 # does not replace, run with a fake docker.
-NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update")
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update|swarm")
 
 
 @pytest.mark.tensorflow

@@ -24,9 +24,13 @@ TROUBLESHOOTING_PAGES = [name for name in PAGES if name.startswith("docs/guide/t
 CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-models.")]
 
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
+DEPLOYMENT_SCRIPTS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").rglob("*.sh")))
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
 COMMANDS = {
-    **{f"bash {script}": ["bash", script, "--help"] for script in (*SCRIPTS, "docker/embedded/build.sh")},
+    **{
+        f"bash {script}": ["bash", script, "--help"]
+        for script in (*SCRIPTS, *DEPLOYMENT_SCRIPTS, "docker/embedded/build.sh")
+    },
     "python export_saved_model.py": [sys.executable, "export_saved_model.py", "--help"],
     "python tf_rpc_client.py": [sys.executable, "tf_rpc_client.py", "--help"],
     **{f"tfserving {name}": [sys.executable, "-m", "tfserving", name, "--help"] for name in SUBCOMMANDS},
@@ -73,7 +77,7 @@ FOREIGN_MESSAGES = (
 def variables() -> set[str]:
     """All variables that a script, the image or a test reads from the environment."""
     scripts = [*ROOT.glob("*.sh"), *(ROOT / "lib").glob("*.sh"), *(ROOT / "docker").rglob("*.sh")]
-    scripts.append(ROOT / ".ci" / "run")
+    scripts += [ROOT / ".ci" / "run", *(ROOT / name for name in DEPLOYMENT_SCRIPTS)]
     found = {name for path in scripts for name in re.findall(r'^: "\$\{([A-Z_]+):=', path.read_text(), re.M)}
     found |= image_variables().keys()
     tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))

@@ -269,12 +269,20 @@ def list_all(state: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> None:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps(arguments) + "\n")
-    if arguments[0] in ("run", "rm", "stop", "start", "rename", "update"):
+    if arguments[0] in ("stack", "service", "run", "rm", "stop", "start", "rename", "update"):
         lock = (WORLD / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     state = load()
     check_engine(state, arguments)
     match arguments:
+        case ["info", "--format", template] if "Swarm" in template:
+            print(state.get("swarm", "active true"))
+        case ["stack" | "service", *_] | ["network", "ls", *_]:
+            import fake_swarm
+
+            if not fake_swarm.handle(state, arguments):
+                fail(f"fake docker does not support {arguments}", 99)
+            save(state)
         case ["info", *_]:
             info(state)
         case ["build", *rest]:
