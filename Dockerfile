@@ -17,6 +17,7 @@ COPY server_config.sh /usr/local/bin/
 USER 65532:65532
 WORKDIR /
 
+# build.sh replaces the interval and the start period if they are set: builders do not expand variables here.
 # Interval x retries is the time until a draining container is unhealthy; DRAIN_SECONDS has to be longer. The check's
 # own time limit is shorter than this timeout. The start period is over after the first success, so a long one costs
 # nothing and gives large models time to load and warm up.
@@ -31,7 +32,9 @@ ARG MODELS
 ENV MODE="${BAKED_MODE}" \
     MODEL_NAME="${BAKED_MODEL_NAME}" \
     MODEL_BASE_PATH="/models" \
-    DRAIN_SECONDS="0"
+    DRAIN_SECONDS="0" \
+    MAX_CONNECTION_AGE_SECONDS="0" \
+    MAX_CONNECTION_AGE_GRACE_SECONDS=""
 LABEL org.opencontainers.image.title="TensorFlow Serving with ${MODELS}" \
       org.opencontainers.image.description="Serves ${MODELS} over gRPC (8500) and REST (8501)" \
       org.opencontainers.image.base.name="${TF_SERVING_IMAGE}" \

@@ -14,13 +14,15 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts.
-: "${MODEL_NAME:=}"       # the model: its directory in MODELS_DIR, and its name in requests
-: "${MODEL_VERSIONS:=}"   # the versions to include, such as 1,2; empty: the newest
-: "${MODELS_DIR:=}"       # the directory that contains MODEL_NAME/VERSION/saved_model.pb
-: "${IMAGE_NAME:=}"       # the name of the image to build
-: "${TF_SERVING_IMAGE:=}" # the base image; for GPUs, the same tag with the suffix -gpu
-: "${DOCKER_ARGS:=}"      # more arguments for docker build, with shell quoting
-: "${VERBOSE:=}"          # 1: show the output of docker build; empty: only if the build fails
+: "${MODEL_NAME:=}"               # the model: its directory in MODELS_DIR, and its name in requests
+: "${MODEL_VERSIONS:=}"           # the versions to include, such as 1,2; empty: the newest
+: "${MODELS_DIR:=}"               # the directory that contains MODEL_NAME/VERSION/saved_model.pb
+: "${IMAGE_NAME:=}"               # the name of the image to build
+: "${TF_SERVING_IMAGE:=}"         # the base image; for GPUs, the same tag with the suffix -gpu
+: "${HEALTHCHECK_INTERVAL:=}"     # seconds between two health checks; empty: 3
+: "${HEALTHCHECK_START_PERIOD:=}" # seconds in which failed checks do not count; empty: 300
+: "${DOCKER_ARGS:=}"              # more arguments for docker build, with shell quoting
+: "${VERBOSE:=}"                  # 1: show the output of docker build; empty: only if the build fails
 
 MODE=single
 # shellcheck source=lib/common.sh

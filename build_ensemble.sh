@@ -15,12 +15,14 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 
 # Write a value after := or set the variable in the environment, which takes precedence. The defaults of empty
 # variables are in lib/settings.sh, for all scripts.
-: "${MODELS_CONFIG:=}"    # the models with their version policies and labels
-: "${MODELS_DIR:=}"       # the directory on this machine for /models in a base_path
-: "${IMAGE_NAME:=}"       # the name of the image to build
-: "${TF_SERVING_IMAGE:=}" # the base image; for GPUs, the same tag with the suffix -gpu
-: "${DOCKER_ARGS:=}"      # more arguments for docker build, with shell quoting
-: "${VERBOSE:=}"          # 1: show the output of docker build; empty: only if the build fails
+: "${MODELS_CONFIG:=}"            # the models with their version policies and labels
+: "${MODELS_DIR:=}"               # the directory on this machine for /models in a base_path
+: "${IMAGE_NAME:=}"               # the name of the image to build
+: "${TF_SERVING_IMAGE:=}"         # the base image; for GPUs, the same tag with the suffix -gpu
+: "${HEALTHCHECK_INTERVAL:=}"     # seconds between two health checks; empty: 3
+: "${HEALTHCHECK_START_PERIOD:=}" # seconds in which failed checks do not count; empty: 300
+: "${DOCKER_ARGS:=}"              # more arguments for docker build, with shell quoting
+: "${VERBOSE:=}"                  # 1: show the output of docker build; empty: only if the build fails
 
 MODE=multi
 # shellcheck source=lib/common.sh

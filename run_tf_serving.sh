@@ -52,6 +52,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${RUN_DIR:=}"                             # the directory of logs and of the state of servers
 : "${START_TIMEOUT:=}"                       # seconds until every model must have an AVAILABLE version
 : "${DRAIN_SECONDS:=}"                       # docker: seconds to keep serving, marked unhealthy, after SIGTERM
+: "${MAX_CONNECTION_AGE_SECONDS:=}"          # seconds after which a gRPC connection is closed; 0: never
+: "${MAX_CONNECTION_AGE_GRACE_SECONDS:=}"    # seconds that calls on it may take to finish; empty: no limit
 : "${RESTART_POLICY:=}"                      # docker: no, always, unless-stopped, on-failure or on-failure:N
 : "${MEMORY:=}"                              # docker: memory limit, such as 4g, without swap; empty: none
 : "${CPUS:=}"                                # docker: CPU limit, such as 1.5; empty: none
@@ -162,11 +164,10 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
-  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
-    'an integer with an optional unit b, k, m or g, such as 4g'
-  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
-    'a decimal number above 0, such as 1.5'
+  check_limits
   check_seconds DRAIN_SECONDS
+  check_seconds MAX_CONNECTION_AGE_SECONDS
+  check_seconds MAX_CONNECTION_AGE_GRACE_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
   check_file BATCHING_PARAMETERS_FILE
@@ -216,6 +217,8 @@ log_notes() {
   [[ $ENGINE == embedded || $DRAIN_SECONDS -eq 0 || $DRAIN_SECONDS -gt $UNHEALTHY_AFTER ]] \
     || log "note: DRAIN_SECONDS=$DRAIN_SECONDS ends before Docker reports the container unhealthy, which takes up to" \
       "$UNHEALTHY_AFTER s; set it to more, or let the load balancer run tfserving-healthcheck"
+  [[ -z $MAX_CONNECTION_AGE_GRACE_SECONDS || $MAX_CONNECTION_AGE_SECONDS -gt 0 ]] \
+    || log "note: MAX_CONNECTION_AGE_GRACE_SECONDS has no effect without MAX_CONNECTION_AGE_SECONDS"
   [[ $MODE == single || $ENGINE == embedded ]] || ! is_set MODEL_CONFIG_FILE_POLL_WAIT_SECONDS \
     || is_set MODELS_DIR || is_set MODELS_CONFIG \
     || log "note: the config in the image never changes; set MODELS_DIR or MODELS_CONFIG to poll a file"

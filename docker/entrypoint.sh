@@ -14,6 +14,10 @@
 #   MODEL_BASE_PATH   the directory of the models
 #   DRAIN_SECONDS     seconds to keep serving, marked unhealthy, after SIGTERM or SIGINT, so that load balancers can
 #                     remove the server first; a second signal ends the drain
+#   MAX_CONNECTION_AGE_SECONDS
+#                     seconds after which a gRPC connection is closed, so that clients resolve the name again; 0: never
+#   MAX_CONNECTION_AGE_GRACE_SECONDS
+#                     seconds that calls on such a connection may take to finish; empty: no limit
 #   STATE_DIR         where the health check finds the server's command line and whether it drains
 set -Eeuo pipefail
 
@@ -41,6 +45,10 @@ check_environment() {
   [[ $DRAIN_SECONDS =~ ^[0-9]{1,5}$ ]] \
     || die 2 "DRAIN_SECONDS=$DRAIN_SECONDS is not a valid number of seconds (0-99999)"
   DRAIN_SECONDS=$((10#$DRAIN_SECONDS))
+  for name in MAX_CONNECTION_AGE_SECONDS MAX_CONNECTION_AGE_GRACE_SECONDS; do
+    [[ ${!name:-} =~ ^[0-9]{0,5}$ ]] || die 2 "$name=${!name} is not a valid number of seconds (0-99999)"
+    printf -v "$name" '%s' "${!name:+$((10#${!name}))}"
+  done
   case $MODE in
     single) [[ -n ${MODEL_NAME:-} ]] || die 2 "MODEL_NAME is empty; set it to the name of the model to serve" ;;
     multi) ;;
@@ -74,7 +82,7 @@ warn_about_flags() {
 
 # set_server_command FLAG...: sets COMMAND. FLAGs come last, since the server uses the last of equal flags.
 set_server_command() {
-  local config
+  local config age
   COMMAND=(tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64 "${LOAD_RETRY_FLAGS[@]}")
   if [[ $MODE == single ]]; then
     COMMAND+=("--model_name=$MODEL_NAME" "--model_base_path=$MODEL_BASE_PATH/$MODEL_NAME")
@@ -94,6 +102,8 @@ set_server_command() {
     fi
   fi
   COMMAND+=("$@")
+  age=$(connection_age_flag "$MAX_CONNECTION_AGE_SECONDS" "$MAX_CONNECTION_AGE_GRACE_SECONDS" "$@")
+  [[ -z $age ]] || COMMAND+=("$age")
 }
 
 # write_state: replaces the state that an earlier run of this container left.

@@ -107,6 +107,22 @@ get_flag() {
   printf '%s\n' "$value"
 }
 
+# connection_age_flag AGE GRACE FLAG...: prints the flag that closes connections after AGE seconds, and calls that still
+# run on them after GRACE more. It contains the channel arguments of the FLAGs, which take precedence. Prints nothing if
+# AGE is empty or 0. Without GRACE, calls are not closed.
+connection_age_flag() {
+  local age=${1:-0} grace=$2 given pair arguments=''
+  shift 2
+  [[ $age -gt 0 ]] || return 0
+  given=$(get_flag grpc_channel_arguments "$@")
+  for pair in "grpc.max_connection_age_ms=$((age * 1000))" \
+    ${grace:+"grpc.max_connection_age_grace_ms=$((grace * 1000))"}; do
+    [[ ",$given" == *",${pair%%=*}="* ]] || arguments+="$pair,"
+  done
+  arguments+=$given
+  printf '%s' "--grpc_channel_arguments=${arguments%,}"
+}
+
 # unquote LITERAL: prints the text of a string literal; %b does not know \" and \'.
 unquote() {
   local text=${1:1:${#1}-2}

@@ -148,6 +148,14 @@ check_gpu() {
   check_pattern GPU_MEMORY_FRACTION '^(1(\.0*)?|0?\.[0-9]*[1-9][0-9]*)?$' fraction 'above 0, up to 1'
 }
 
+# check_limits: the memory and the CPUs of a container.
+check_limits() {
+  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
+    'an integer with an optional unit b, k, m or g, such as 4g'
+  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
+    'a decimal number above 0, such as 1.5'
+}
+
 # check_file NAME: empty or a readable file of a size that a config can have. A FIFO or a device could block or never
 # end.
 check_file() {

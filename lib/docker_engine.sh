@@ -110,7 +110,7 @@ mount_models() {
 
 # docker_command FLAG...: sets COMMAND.
 docker_command() {
-  local where
+  local where name
   check_image_reference IMAGE_NAME
   MOUNTS=() FLAGS=()
   where=$(host_port "$BIND_ADDRESS" '')
@@ -139,7 +139,9 @@ docker_command() {
   # docker reads the value as CSV, where the comma of a list needs quotes.
   [[ -z $GPU ]] || COMMAND+=(--gpus "\"device=$GPU\"")
   ! is_set MODEL_NAME || [[ $MODE == multi ]] || COMMAND+=(--env "MODEL_NAME=$MODEL_NAME")
-  ! is_set DRAIN_SECONDS || COMMAND+=(--env "DRAIN_SECONDS=$DRAIN_SECONDS")
+  for name in DRAIN_SECONDS MAX_CONNECTION_AGE_SECONDS MAX_CONNECTION_AGE_GRACE_SECONDS; do
+    ! is_set "$name" || COMMAND+=(--env "$name=${!name}")
+  done
   COMMAND+=(${MOUNTS[@]+"${MOUNTS[@]}"})
   split_docker_args
   COMMAND+=(${WORDS[@]+"${WORDS[@]}"} "$IMAGE_NAME" ${FLAGS[@]+"${FLAGS[@]}"} "$@")

@@ -15,6 +15,7 @@ embedded_add_file() {
 
 # embedded_command FLAG...: sets COMMAND.
 embedded_command() {
+  local age
   FLAGS=()
   require_python tensorflow google_crc32c grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
   COMMAND=(env "PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}")
@@ -32,6 +33,8 @@ embedded_command() {
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")
   COMMAND+=("${LOAD_RETRY_FLAGS[@]}")
   COMMAND+=("${FLAGS[@]}" "$@")
+  age=$(connection_age_flag "$MAX_CONNECTION_AGE_SECONDS" "$MAX_CONNECTION_AGE_GRACE_SECONDS" "$@")
+  [[ -z $age ]] || COMMAND+=("$age")
 }
 
 embedded_prepare() { :; }

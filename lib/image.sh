@@ -43,6 +43,9 @@ check_image_settings() {
   ! is_base_image "$IMAGE_NAME" \
     || reject "IMAGE_NAME=$(quoted "$IMAGE_NAME") is the base image; set IMAGE_NAME to another name"
   check_verbose
+  check_seconds HEALTHCHECK_INTERVAL
+  [[ $HEALTHCHECK_INTERVAL != 0 ]] || reject_value HEALTHCHECK_INTERVAL 'number of seconds' 1-99999
+  check_seconds HEALTHCHECK_START_PERIOD
   resolve_models_dir
 }
 
@@ -81,6 +84,8 @@ fill_context() {
   CONTEXT=$(mktemp -d -- "${TMPDIR:-/tmp}/tfserving-build.XXXXXX") || fail "cannot create the build context"
   CONTEXT=$(absolute_directory "$CONTEXT")
   cp -- "$ROOT/Dockerfile" "$ROOT"/docker/{entrypoint,healthcheck,server_config}.sh "$CONTEXT/"
+  [[ -z $HEALTHCHECK_INTERVAL ]] || set_healthcheck_option interval "$HEALTHCHECK_INTERVAL"
+  [[ -z $HEALTHCHECK_START_PERIOD ]] || set_healthcheck_option start-period "$HEALTHCHECK_START_PERIOD"
   chmod 755 "$CONTEXT"/*.sh
   mkdir "$CONTEXT/models"
   for ((i = 0; i < ${#SOURCES[@]}; i++)); do
@@ -90,6 +95,13 @@ fill_context() {
   done
   [[ $MODE == single ]] || "${CONFIG[@]}" >"$CONTEXT/models/models.config" || fail "cannot write models.config"
   chmod -R u=rwX,go=rX "$CONTEXT/models"
+}
+
+# set_healthcheck_option NAME SECONDS: changes the Dockerfile in the context; HEALTHCHECK does not expand variables.
+set_healthcheck_option() {
+  local text
+  text=$(sed "/^HEALTHCHECK /s/--$1=[^ ]*/--$1=$2s/" "$CONTEXT/Dockerfile")
+  printf '%s\n' "$text" >"$CONTEXT/Dockerfile"
 }
 
 require_docker() {

@@ -34,6 +34,8 @@ setting MODELS_CONFIG "$MODELS_DIR/models.config"
 setting TF_SERVING_IMAGE tensorflow/serving:2.20.0
 setting DOCKER_ARGS ''
 setting VERBOSE ''
+setting HEALTHCHECK_INTERVAL ''
+setting HEALTHCHECK_START_PERIOD ''
 setting PYTHON_IMAGE python:3.11-slim-bookworm
 setting PULL_TIMEOUT 300
 setting VENV "$ROOT/.venv"
@@ -46,6 +48,8 @@ setting RESTART_POLICY unless-stopped
 setting MEMORY ''
 setting CPUS ''
 setting DRAIN_SECONDS 0
+setting MAX_CONNECTION_AGE_SECONDS 0
+setting MAX_CONNECTION_AGE_GRACE_SECONDS ''
 setting START_TIMEOUT 120
 setting RUN_DIR "$ROOT/.run"
 

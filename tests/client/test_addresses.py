@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from tfserving.client.addresses import Targets, parse_address
+from tfserving.client.addresses import Target, Targets, parse_address
 from tfserving.errors import InvalidInputError, UnavailableError
 
 
@@ -99,7 +99,7 @@ def test_rejects_an_address_that_is_not_a_str(address, what):
     ],
 )
 def test_addresses_become_one_grpc_target(address, target):
-    assert Targets(address, 8500).current() == target
+    assert Targets(address, 8500).current() == Target(target)
 
 
 def test_rejects_a_socket_among_several_addresses_and_no_address():
@@ -119,27 +119,56 @@ class Names:
         return self.ips[address.host]
 
 
-def test_several_names_are_resolved_again_after_30_seconds(eventually):
+def test_several_names_are_resolved_again_after_10_seconds(eventually):
     names, now = Names(), [0.0]
     targets = Targets("a:1,b:2,127.0.0.1:3", 8500, resolve=names, clock=lambda: now[0])
-    first = "ipv4:10.0.0.1:1,10.0.0.2:2,10.0.0.3:2,127.0.0.1:3"
+    first = Target("ipv4:10.0.0.1:1,10.0.0.2:2,10.0.0.3:2,127.0.0.1:3")
     assert targets.current() == first
     names.ips["a"] = ["10.0.0.9"]
-    now[0] = 29
+    now[0] = 9
     assert targets.current() == first
-    now[0] = 31
+    now[0] = 11
     targets.current()
-    eventually(lambda: targets.current() == "ipv4:10.0.0.2:2,10.0.0.3:2,10.0.0.9:1,127.0.0.1:3")
+    eventually(lambda: targets.current() == Target("ipv4:10.0.0.2:2,10.0.0.3:2,10.0.0.9:1,127.0.0.1:3"))
+
+
+def test_a_single_name_is_resolved_every_10_seconds_while_there_are_calls(eventually):
+    names, now = Names(), [0.0]
+    targets = Targets("b:1", 8500, resolve=names, clock=lambda: now[0])
+    assert targets.current() == Target("dns:///b:1")
+    now[0] = 9
+    assert targets.current() == Target("dns:///b:1")
+    now[0] = 11
+    targets.current()
+    eventually(lambda: targets.current() == Target("dns:///b:1", ("10.0.0.2", "10.0.0.3")))
+    names.ips["b"] = ["10.0.0.4", "10.0.0.3", "10.0.0.2"]
+    now[0] = 22
+    targets.current()
+    eventually(lambda: targets.current() == Target("dns:///b:1", ("10.0.0.2", "10.0.0.3", "10.0.0.4")))
+    names.ips["b"].reverse()
+    now[0] = 33
+    targets.current()
+    eventually(lambda: "tfserving-resolve" not in {thread.name for thread in threading.enumerate()})
+    assert targets.current() == Target("dns:///b:1", ("10.0.0.2", "10.0.0.3", "10.0.0.4"))
+
+
+def test_a_proxy_resolves_a_single_name():
+    now = [0.0]
+    targets = Targets("b:1", 8500, resolve=lambda address: pytest.fail("resolved"), clock=lambda: now[0])
+    targets.leave_to_proxy()
+    for now[0] in (0, 11, 22):
+        assert targets.current() == Target("dns:///b:1")
+    assert "tfserving-resolve" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_name_that_does_not_resolve_is_omitted_and_the_last_target_stays(eventually):
     names, now = Names(), [0.0]
     del names.ips["a"]
     targets = Targets("a:1,b:2", 8500, resolve=names, clock=lambda: now[0])
-    expected = "ipv4:10.0.0.2:2,10.0.0.3:2"
+    expected = Target("ipv4:10.0.0.2:2,10.0.0.3:2")
     assert targets.current() == expected
     names.ips.clear()
-    now[0] = 31
+    now[0] = 11
     assert targets.current() == expected
     eventually(lambda: "tfserving-resolve" not in {thread.name for thread in threading.enumerate()})
     assert targets.current() == expected

@@ -15,6 +15,7 @@ def test_grpc_options_follow_from_the_clients_options():
     assert found["grpc.max_receive_message_length"] == 1000
     assert options("a:1", limit=None)["grpc.max_receive_message_length"] == -1
     assert found["grpc.lb_policy_name"] == "round_robin"
+    assert found["grpc.dns_min_time_between_resolutions_ms"] == 1000
     assert (found["grpc.keepalive_time_ms"], found["grpc.http2.ping_timeout_ms"]) == (10000, 5000)
     assert "grpc.use_local_subchannel_pool" not in found
     assert options("a:1", count=2)["grpc.use_local_subchannel_pool"] == 1

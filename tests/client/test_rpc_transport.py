@@ -27,6 +27,7 @@ from tfserving.client import (
     fork_safety,
     rpc_transport,
 )
+from tfserving.client.addresses import Target
 from tfserving.errors import FailedPreconditionError, TfServingError, UnavailableError
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ def test_calls_follow_a_server_that_moved_and_calls_in_flight_finish(asynchronou
 
     class Moving:
         text, addresses = "moving", ()
-        target = ""
+        target = Target("")
 
         def current(self):
             return self.target
@@ -160,7 +161,7 @@ def test_calls_follow_a_server_that_moved_and_calls_in_flight_finish(asynchronou
     with FakeRpcServer(services[0]) as old, FakeRpcServer(services[1]) as new:
         moving = Moving()
         monkeypatch.setattr(rpc_transport, "Targets", lambda address, port: moving)
-        moving.target = f"ipv4:{old.address}"
+        moving.target = Target(f"ipv4:{old.address}")
         services[0].before = hold
 
         async def call():
@@ -168,7 +169,7 @@ def test_calls_follow_a_server_that_moved_and_calls_in_flight_finish(asynchronou
                 slow = asyncio.create_task(client.infer([1]))
                 while not held.is_set():
                     await asyncio.sleep(0.002)
-                moving.target = f"ipv4:{new.address}"
+                moving.target = Target(f"ipv4:{new.address}")
                 await client.infer([1])
                 gc.collect()
                 go_on.set()
@@ -180,7 +181,7 @@ def test_calls_follow_a_server_that_moved_and_calls_in_flight_finish(asynchronou
             with TfRpcClient(moving.text, "half") as client, ThreadPoolExecutor(1) as pool:
                 slow = pool.submit(client.infer, [1])
                 held.wait()
-                moving.target = f"ipv4:{new.address}"
+                moving.target = Target(f"ipv4:{new.address}")
                 client.infer([1])
                 gc.collect()
                 go_on.set()

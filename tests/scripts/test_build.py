@@ -293,6 +293,43 @@ class TestContext:
         ]
         assert list(checkout.tmp.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("variables", "options"),
+        [
+            ({}, "--interval=3s --timeout=10s --start-period=300s --retries=2"),
+            (
+                {"HEALTHCHECK_INTERVAL": "02", "HEALTHCHECK_START_PERIOD": "20"},
+                "--interval=2s --timeout=10s --start-period=20s --retries=2",
+            ),
+            ({"HEALTHCHECK_START_PERIOD": "0"}, "--interval=3s --timeout=10s --start-period=0s --retries=2"),
+        ],
+    )
+    def test_health_check_has_the_interval_and_start_period_of_the_settings(
+        self, checkout: Any, variables: dict[str, str], options: str
+    ) -> None:
+        checkout.add_version("digits", 1)
+        checkout.run("build.sh", **variables)
+        dockerfile = (checkout.world / "context/Dockerfile").read_text()
+        assert dockerfile == (ROOT / "Dockerfile").read_text().replace(
+            "--interval=3s --timeout=10s --start-period=300s --retries=2", options
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("HEALTHCHECK_INTERVAL", "0"),
+            ("HEALTHCHECK_INTERVAL", "2s"),
+            ("HEALTHCHECK_START_PERIOD", "-1"),
+            ("HEALTHCHECK_START_PERIOD", "5/"),
+        ],
+    )
+    def test_rejects_invalid_times_of_the_health_check(self, checkout: Any, name: str, value: str) -> None:
+        checkout.add_version("digits", 1)
+        assert (
+            f"{name}={value} is not a valid number of seconds"
+            in checkout.run("build.sh", **{name: value}).rejection
+        )
+
     def test_is_readable_for_every_user_with_any_umask(self, checkout: Any) -> None:
         model = checkout.add_version("digits", 1)
         for path in model.rglob("*"):

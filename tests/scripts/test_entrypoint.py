@@ -198,6 +198,29 @@ class TestCommand:
             "which ignores it; did you mean --enable_batching?"
         )
 
+    @pytest.mark.parametrize(
+        ("age", "grace", "given", "arguments"),
+        [
+            ("60", "", None, "grpc.max_connection_age_ms=60000"),
+            ("060", "09", None, "grpc.max_connection_age_ms=60000,grpc.max_connection_age_grace_ms=9000"),
+            (
+                "60",
+                "0",
+                "a=1,b=2",
+                "grpc.max_connection_age_ms=60000,grpc.max_connection_age_grace_ms=0,a=1,b=2",
+            ),
+            ("60", "", "a=1,grpc.max_connection_age_ms=5", "a=1,grpc.max_connection_age_ms=5"),
+            ("0", "9", "a=1", "a=1"),
+            ("", "", "a=1", "a=1"),
+        ],
+    )
+    def test_connections_have_a_maximum_age(
+        self, run: Run, age: str, grace: str, given: str | None, arguments: str
+    ) -> None:
+        flags = [] if given is None else [f"--grpc_channel_arguments={given}"]
+        entrypoint = run(*flags, MAX_CONNECTION_AGE_SECONDS=age, MAX_CONNECTION_AGE_GRACE_SECONDS=grace)
+        assert entrypoint.started()[-1] == f"--grpc_channel_arguments={arguments}"
+
     def test_a_command_replaces_the_server(self, run: Run) -> None:
         entrypoint = run("sh", "-c", 'echo "$0 $MODE"; exit 5', "a b", MODE="nonsense")
         assert entrypoint.line() == "a b nonsense"
@@ -205,6 +228,15 @@ class TestCommand:
 
 
 class TestRejects:
+    @pytest.mark.parametrize("name", ["MAX_CONNECTION_AGE_SECONDS", "MAX_CONNECTION_AGE_GRACE_SECONDS"])
+    @pytest.mark.parametrize("seconds", ["-1", "1.5", "ten", "1 2", "999999", "$(id)"])
+    def test_an_invalid_connection_age(self, run: Run, name: str, seconds: str) -> None:
+        code, err = run(**{name: seconds}).wait()
+        assert code == 2
+        assert err == (
+            f"tfserving-entrypoint: error: {name}={seconds} is not a valid number of seconds (0-99999)\n"
+        )
+
     @pytest.mark.parametrize("seconds", ["", "-1", "1.5", "ten", "1 2", "999999", "$(id)"])
     def test_invalid_drain_seconds(self, run: Run, seconds: str) -> None:
         code, err = run(DRAIN_SECONDS=seconds).wait()

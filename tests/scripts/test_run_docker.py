@@ -77,6 +77,13 @@ class TestCommand:
         assert values_of(command, "--stop-timeout") == ["45"]
         assert values_of(command, "--restart") == ["on-failure:3"]
 
+    def test_a_connection_age_is_passed_to_the_image(self, checkout: Any) -> None:
+        ages = {"MAX_CONNECTION_AGE_SECONDS": "060", "MAX_CONNECTION_AGE_GRACE_SECONDS": "5"}
+        assert values_of(dry_run(checkout, **ages), "--env") == [
+            "MAX_CONNECTION_AGE_SECONDS=60",
+            "MAX_CONNECTION_AGE_GRACE_SECONDS=5",
+        ]
+
     @pytest.mark.parametrize("memory", ["4g", "512M", "1073741824"])
     @pytest.mark.parametrize("cpus", ["2", "1.5", "0.25", ".5", "10"])
     def test_limits_memory_and_cpus(self, checkout: Any, memory: str, cpus: str) -> None:
@@ -434,6 +441,14 @@ class TestRejects:
             ({"CPUS": "two"}, "is not a valid number of CPUs"),
             ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS=-1 is not a valid number of seconds"),
             ({"DRAIN_SECONDS": "1.5"}, "is not a valid number of seconds"),
+            (
+                {"MAX_CONNECTION_AGE_SECONDS": "1m"},
+                "MAX_CONNECTION_AGE_SECONDS=1m is not a valid number of seconds (0-99999)",
+            ),
+            (
+                {"MAX_CONNECTION_AGE_GRACE_SECONDS": "x"},
+                "MAX_CONNECTION_AGE_GRACE_SECONDS=x is not a valid number of seconds (0-99999)",
+            ),
             ({"START_TIMEOUT": "soon"}, "is not a valid number of seconds"),
             ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "a"}, "is not a valid number of seconds"),
             (

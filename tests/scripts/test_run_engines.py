@@ -649,6 +649,17 @@ class TestEmbedded:
         for name in ("RESTART_POLICY", "DRAIN_SECONDS", "MODELS_CONFIG"):
             assert f"note: {name} has no effect here (single, embedded)" in err
 
+    def test_connections_have_a_maximum_age(self, server: Server) -> None:
+        flags = ("--grpc_max_threads=8", "--grpc_channel_arguments=a=1")
+        command = server("--dry-run", "--", *flags, MAX_CONNECTION_AGE_SECONDS="060").command
+        assert command[-3:] == [*flags, "--grpc_channel_arguments=grpc.max_connection_age_ms=60000,a=1"]
+
+    def test_notes_a_grace_without_a_connection_age(self, server: Server) -> None:
+        err = server("--dry-run", MAX_CONNECTION_AGE_GRACE_SECONDS="5").err
+        assert (
+            "note: MAX_CONNECTION_AGE_GRACE_SECONDS has no effect without MAX_CONNECTION_AGE_SECONDS" in err
+        )
+
     def test_rejects_a_missing_model(self, server: Server) -> None:
         rejection = server(MODEL_NAME="flowers").rejection
         assert "/models/flowers does not exist; create the model with" in rejection

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfserving.client.options import is_encodable
 from tfserving.errors import InvalidInputError, UnavailableError
 
-# Seconds after which the names in a list of addresses are resolved again.
-_REFRESH_SECONDS = 30.0
+# Seconds after which names are resolved again.
+_REFRESH_SECONDS = 10.0
 
 # gRPC's name syntax. "dns:8500" is a host with a port.
 _SCHEME = re.compile(
@@ -139,12 +139,25 @@ def _ascii_host(host: str, shown: str) -> str:
         raise InvalidInputError(f"{shown} is not a valid address: {error}; pass host:port") from error
 
 
+class Target(NamedTuple):
+    """What a channel connects to; when it changes, the channel is replaced.
+
+    Attributes:
+        text: the target in gRPC's name syntax.
+        found: the IP addresses of its name when the client last resolved it; empty before that.
+    """
+
+    text: str
+    found: tuple[str, ...] = ()
+
+
 class Targets:
     """The addresses as one target in gRPC's name syntax.
 
-    gRPC resolves a single name itself, again when a connection breaks, and finds all of its servers. Several
-    addresses can be one target only as IP addresses. So names among them are resolved here: on the first
-    call, and every 30 s in a background thread, so that a server that moved is found again.
+    gRPC resolves a single name itself, and again only when a connection breaks: a server that is added would
+    get no calls. Several addresses can be one target only as IP addresses. So names are resolved here too,
+    every 10 s in a background thread, while there are calls; several names also on the first call. The first
+    result for a single name counts as a change, because gRPC does not report which addresses it has found.
 
     Args:
         address: "host:port", several as a comma-separated list or a sequence, or one "unix:PATH" or
@@ -169,9 +182,9 @@ class Targets:
         self.text = ",".join(parts)
         self._resolve = resolve or _resolve
         self._clock = clock
-        self._current: str | None = None
+        self._current: Target | None = None
         self._has_names = False
-        self._resolved_at = clock()
+        self._resolved_at: float | None = None
         self._resolving = threading.Lock()
         self.addresses: list[Address] = []
         if any(part.startswith(_SOCKETS) for part in parts):
@@ -181,15 +194,15 @@ class Targets:
                 raise InvalidInputError(
                     f"{self.text!r} has a unix socket among several addresses; pass the socket alone"
                 )
-            self._current = parts[0]
+            self._current = Target(parts[0])
             return
         self.addresses = [parse_address(part, default_port) for part in parts]
         self.text = ",".join(map(str, self.addresses))
-        self._has_names = len(parts) > 1 and any(one.ip_version is None for one in self.addresses)
+        self._has_names = any(one.ip_version is None for one in self.addresses)
         if len(parts) == 1:
-            self._current = target_for(self.addresses[0])
+            self._current = Target(target_for(self.addresses[0]))
         elif not self._has_names:
-            self._current = _ip_target([(one.host, one.port) for one in self.addresses])
+            self._current = Target(_ip_target([(one.host, one.port) for one in self.addresses]))
 
     @property
     def host(self) -> str | None:
@@ -197,20 +210,28 @@ class Targets:
         hosts = {one.host for one in self.addresses}
         return hosts.pop() if len(hosts) == 1 else None
 
-    def current(self) -> str:
+    def leave_to_proxy(self) -> None:
+        """Stop resolving a single name: a proxy does it."""
+        self._has_names = self._has_names and len(self.addresses) > 1
+
+    def current(self) -> Target:
         """The target to connect to now. Blocks only in the first call, to resolve names among several.
 
         Raises:
             UnavailableError: none of several names resolves.
         """
+        current = self._current
+        if current is None:
+            current = self._current = self._resolve_all()
         if not self._has_names:
-            return self._current or ""
-        if self._current is None:
-            self._current = self._resolve_all()
-        elif self._clock() - self._resolved_at > _REFRESH_SECONDS and self._resolving.acquire(blocking=False):
-            self._resolved_at = self._clock()
+            return current
+        now = self._clock()
+        if self._resolved_at is None:
+            self._resolved_at = now
+        elif now - self._resolved_at > _REFRESH_SECONDS and self._resolving.acquire(blocking=False):
+            self._resolved_at = now
             threading.Thread(target=self._refresh, name="tfserving-resolve", daemon=True).start()
-        return self._current
+        return current
 
     def after_fork(self) -> None:
         """In a forked child: the background thread does not exist there."""
@@ -224,7 +245,7 @@ class Targets:
         finally:
             self._resolving.release()
 
-    def _resolve_all(self) -> str:
+    def _resolve_all(self) -> Target:
         found: list[tuple[str, int]] = []
         reason = ""
         for one in self.addresses:
@@ -235,7 +256,10 @@ class Targets:
         self._resolved_at = self._clock()
         if not found:
             raise UnavailableError(f"{self.text}: none of the names resolves ({reason})", address=self.text)
-        return _ip_target(sorted(set(found)))
+        pairs = sorted(set(found))
+        if len(self.addresses) == 1:
+            return Target(target_for(self.addresses[0]), tuple(ip for ip, _ in pairs))
+        return Target(_ip_target(pairs))
 
 
 def target_for(address: Address) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from tfserving.client.addresses import Address, Targets, resolve_address, target_for
+from tfserving.client.addresses import Address, Target, Targets, resolve_address, target_for
 from tfserving.client.fork_safety import GATE, inherited
 from tfserving.client.options import CONNECT_TIMEOUT, Keepalive, PathLike, Tls
 from tfserving.client.proxies import Proxy
@@ -17,6 +17,8 @@ from tfserving.errors import FailedPreconditionError, InvalidInputError
 
 # Seconds between attempts to reconnect, first and at most; gRPC's defaults are 1 and 120.
 _RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 1.0
+# Seconds between two resolutions of a name, which gRPC starts when a connection breaks; its default is 30.
+_RESOLVE_AGAIN = 1.0
 
 Option = tuple[str, Any]
 
@@ -38,6 +40,7 @@ def options_for(
         ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT * 1000)),  # gRPC's connection timeout
         ("grpc.initial_reconnect_backoff_ms", round(_RECONNECT_FIRST * 1000)),
         ("grpc.max_reconnect_backoff_ms", round(_RECONNECT_LONGEST * 1000)),
+        ("grpc.dns_min_time_between_resolutions_ms", round(_RESOLVE_AGAIN * 1000)),
         # The client retries itself: large messages too, and only the RESOURCE_EXHAUSTED where it helps.
         ("grpc.enable_retries", 0),
     ]
@@ -145,7 +148,7 @@ class Channels:
         self._lock = threading.Lock()
         self._turns = itertools.count()
         self._stubs: list[MethodStubs] = []
-        self._made_for: tuple[str, Hashable] | None = None
+        self._made_for: tuple[Target, Hashable] | None = None
         self.is_closed = False
         self.cancellations = 0
         GATE.register(self)
@@ -169,7 +172,7 @@ class Channels:
             self.is_closed = True
             return self._take()
 
-    def _renew(self, key: tuple[str, Hashable]) -> list[MethodStubs]:
+    def _renew(self, key: tuple[Target, Hashable]) -> list[MethodStubs]:
         with self._lock:
             if self.is_closed:
                 raise FailedPreconditionError(
@@ -177,7 +180,7 @@ class Channels:
                     address=self._targets.text,
                 )
             if not self._stubs or self._made_for != key:
-                self._stubs = [MethodStubs(self._connect(key[0])) for _ in range(self._count)]
+                self._stubs = [MethodStubs(self._connect(key[0].text)) for _ in range(self._count)]
                 self._made_for = key
             return self._stubs
 

@@ -25,8 +25,9 @@ class TfRpcClient(RpcTransport, BlockingClient):
 
     Args:
         address: "host:port"; or several, as a comma-separated list or a sequence: calls go to them in turn,
-            and skip servers that do not respond. The default port is 8500. "unix:PATH" for a socket; "ipv4:",
-            "ipv6:" and "dns:" before the host as in gRPC.
+            and skip servers that do not respond. So do calls to a name with several addresses; servers that
+            are added behind it get calls within about 10 s. The default port is 8500. "unix:PATH" for a
+            socket; "ipv4:", "ipv6:" and "dns:" before the host as in gRPC.
         model_name: the default model of the calls.
         timeout: default timeout of the calls in seconds; None for no limit.
         retry: when to retry.

@@ -76,6 +76,8 @@ class RpcTransport(ClientBase):
         credentials = credentials_for(tls) if tls else None
 
         self._proxy = found = find_shared_proxy(proxy, targets.addresses)
+        if found is not None:
+            targets.leave_to_proxy()
 
         def connect(target: str) -> Any:
             target, proxy_options = through_proxy(target, targets.addresses, found)
