@@ -312,8 +312,8 @@ class LimitOptions:
     max_message_fields: int = _flag(
         "grpc_max_message_fields",
         1_000_000,
-        "Number of fields, such as examples, in a gRPC message of more than 256 KiB; does not apply to "
-        "Predict.",
+        "Number of fields, such as examples, in a gRPC message of more than 256 KiB. Four strings count as "
+        "one; the numbers of a tensor are one.",
         own=True,
     )
     max_filled_bytes: int = _flag(

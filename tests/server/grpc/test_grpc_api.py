@@ -232,6 +232,19 @@ def test_a_large_message_of_tiny_fields_does_not_delay_another_caller(channel, m
 
 
 @pytest.mark.parametrize("name", ["m", "m" * 200])
+@pytest.mark.parametrize("field", ["inputs", "strings"])
+def test_a_predict_has_a_limited_number_of_inputs_and_strings(channel, field):
+    if field == "inputs":
+        body = b"\x12\0" * 2_000_000
+    else:
+        tensor = messages.TensorProto(string_val=[b""] * 5_000_000)
+        body = messages.PredictRequest(inputs={"x": tensor}).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        call(channel, services.PREDICT, body)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--grpc_max_message_fields" in caught.value.details()
+
+
 def test_a_task_names_the_model_whose_workers_run_it(name):
     task = {"model_spec": {"name": name}, "method_name": "x"}
     request = messages.MultiInferenceRequest(tasks=[task, task], input=examples(1))
