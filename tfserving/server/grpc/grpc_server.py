@@ -41,7 +41,7 @@ class GrpcServer:
         api: GrpcApi,
         options: GrpcOptions,
         availability: Callable[[], dict[str, bool]],
-        limits: LimitOptions | None = None,
+        limits: LimitOptions,
     ) -> None:
         self._socket_path = options.socket_path
         self._credentials: grpc.ServerCredentials | None = None
