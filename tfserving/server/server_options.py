@@ -276,7 +276,8 @@ class LimitOptions:
     idle_timeout_in_ms: int = _flag(
         "idle_timeout_in_ms",
         600_000,
-        "Milliseconds after which a connection without requests is closed.",
+        "Milliseconds after which a connection without requests is closed, and after which a gRPC request "
+        "fails whose message has not arrived.",
         own=True,
     )
     head_timeout_in_ms: int = _flag(

@@ -1,5 +1,7 @@
 import contextlib
 import socket
+import threading
+import time
 from unittest import mock
 
 import grpc
@@ -292,3 +294,42 @@ def test_keys_and_certificates_that_grpc_rejects_are_an_error_before_models_load
     text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
     with pytest.raises(ConfigError, match="gRPC rejects the key and certificates"):
         GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict, LimitOptions())
+
+
+HEALTH, REFLECTION = "/grpc.health.v1.Health", "/grpc.reflection.v1alpha.ServerReflection"
+
+
+@pytest.mark.parametrize("path", [f"{HEALTH}/Check", f"{HEALTH}/Watch", f"{REFLECTION}/ServerReflectionInfo"])
+def test_a_stream_that_sends_no_message_ends_after_the_idle_timeout(serve, path, caplog):
+    address = serve(lambda: {"m": True}, LimitOptions(idle_timeout_in_ms=300), health_service=True)
+    wait = threading.Event()
+    with grpc.insecure_channel(address) as channel:
+        stream = channel.stream_stream(path)(iter(lambda: wait.wait(30), True), timeout=30)
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert time.monotonic() - started < 10
+        wait.set()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "--idle_timeout_in_ms" in caught.value.details()
+        assert check(channel, "m") == SERVING
+    assert not caplog.records
+
+
+def test_a_watch_outlives_the_idle_timeout_once_its_message_has_arrived(serve):
+    models = {"m": False}
+    limits = LimitOptions(idle_timeout_in_ms=100)
+    with grpc.insecure_channel(serve(lambda: dict(models), limits, health_service=True)) as channel:
+        stream = watch(channel)
+        assert next(stream).status == NOT_SERVING
+        time.sleep(0.5)
+        models["m"] = True
+        assert next(stream).status == SERVING
+        stream.cancel()
+
+
+def test_a_request_without_a_message_is_invalid(serve, caplog):
+    with grpc.insecure_channel(serve(health_service=True)) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary(f"{HEALTH}/Check")(iter(()), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records
