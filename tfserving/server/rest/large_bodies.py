@@ -7,10 +7,11 @@ large body is parsed at a time; the others wait in the event loop, without a wor
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from tfserving.server.runtime.gc_tuning import pause_collector, resume_collector
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class Turn:
         with self._changing:
             self._begun = True
             if not self._ended:
-                gc.disable()
+                pause_collector()
 
     def end(self) -> None:
         """End the turn; in any thread, and as often as needed."""
@@ -72,5 +73,6 @@ class Turn:
             if self._ended:
                 return
             self._ended = True
-            gc.enable()
+            if self._begun:
+                resume_collector()
         self._loop.call_soon_threadsafe(self._lock.release)

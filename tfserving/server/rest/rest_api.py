@@ -39,9 +39,9 @@ MIN_COMPRESSED_BYTES = 1 << 14
 class RestApi:
     """Handles HTTP requests. Every error is a JSON object with the key "error"."""
 
-    def __init__(self, service: Service, options: RestOptions, limits: LimitOptions | None = None) -> None:
+    def __init__(self, service: Service, options: RestOptions, limits: LimitOptions) -> None:
         self._service = service
-        self._limits = limits or LimitOptions()
+        self._limits = limits
         self._bodies = ArrivingBodies(service, self._limits)
         self._turns = Turns()
         self._options = options
