@@ -25,11 +25,15 @@ CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-model
 
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
 COMMANDS = {
     **{f"bash {script}": ["bash", script, "--help"] for script in (*SCRIPTS, "docker/embedded/build.sh")},
     "python export_saved_model.py": [sys.executable, "export_saved_model.py", "--help"],
     "python tf_rpc_client.py": [sys.executable, "tf_rpc_client.py", "--help"],
-    **{f"tfserving {name}": [sys.executable, "-m", "tfserving", name, "--help"] for name in SUBCOMMANDS},
+    **{
+        f"tfserving {name}": [sys.executable, "-m", "tfserving", *name.split(), "--help"]
+        for name in SUBCOMMANDS
+    },
     **{
         f"python -m {name}": [sys.executable, "-m", name, "--help"]
         for name in ("benchmarks.client", "benchmarks.server", "tests.soak")
@@ -38,6 +42,7 @@ COMMANDS = {
 
 # Words in capitals that are not variables: placeholders, states, status codes.
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
+NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow.
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT"}
