@@ -30,8 +30,9 @@ def _string(text: bytes) -> bytes:
     return encoded + bytes([length]) + text
 
 
-def exchange(connection: ssl.SSLSocket, frames: bytes) -> set[int]:
-    """Send frames; return the kinds of frames received until stream 1 or the connection ends."""
+def exchange(connection: ssl.SSLSocket, frames: bytes, streams: Sequence[int] = (1,)) -> set[int]:
+    """Send frames; return the kinds of frames received until all streams or the connection end."""
+    open_streams = set(streams)
     kinds: set[int] = set()
     try:
         connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + frames)
@@ -42,7 +43,9 @@ def exchange(connection: ssl.SSLSocket, frames: bytes) -> set[int]:
                 kinds.add(kind)
                 received = received[9 + size :]
                 ends = kind in (DATA, HEADERS) and flags & END_STREAM
-                if kind == GOAWAY or (stream == 1 and (ends or kind == RST_STREAM)):
+                if ends or kind == RST_STREAM:
+                    open_streams.discard(stream)
+                if kind == GOAWAY or not open_streams:
                     return kinds
             data = connection.recv(65536)
             if not data:
