@@ -157,15 +157,10 @@ check_server_settings() {
   check_choice ENABLE_MODEL_WARMUP value '' true false
   check_pattern CONTAINER_NAME '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' 'container name' \
     "two or more letters, digits, '_', '.' and '-'; must start with a letter or a digit"
-  check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
-    'no, always, unless-stopped, on-failure, on-failure:N'
+  check_container_settings
   check_bind_address
   check_ports
   check_gpu
-  check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \
-    'an integer with an optional unit b, k, m or g, such as 4g'
-  check_pattern CPUS '^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)?$' 'number of CPUs' \
-    'a decimal number above 0, such as 1.5'
   check_seconds DRAIN_SECONDS
   check_seconds START_TIMEOUT
   check_seconds MODEL_CONFIG_FILE_POLL_WAIT_SECONDS
