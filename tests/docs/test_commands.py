@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,13 +28,17 @@ VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
 # does not replace, run with a fake docker.
 NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update")
 
+# Pages whose commands need a Docker daemon and an image with Envoy.
+NEEDS_ENVOY = ["docs/guide/gateway.md"]
+GATEWAY_IMAGE = "envoyproxy/envoy:v1.40.0"
+
 
 @pytest.mark.tensorflow
 def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
     fake = FakeDocker(tmp_path / "docker")
     copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
     try:
-        run_pages(copy, fake, {})
+        run_pages(copy, fake, {}, NEEDS_ENVOY)
     finally:
         fake.close()
         copy.close()
@@ -43,27 +48,36 @@ def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
 @pytest.mark.docker
 def test_commands_succeed_with_docker(tmp_path: Path) -> None:
     image = base_image()
+    envoy = os.environ.get("TFSERVING_TEST_ENVOY_IMAGE") or GATEWAY_IMAGE
+    skipped = [] if has_image(envoy) else NEEDS_ENVOY
+    if skipped and os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"no image {envoy}, and TFSERVING_REQUIRE_DOCKER=1")
     fake = FakeDocker(tmp_path / "docker")
-    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image})
+    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image, "GATEWAY_IMAGE": envoy})
     try:
         path = f"{fake.bin}:{copy.environment['PATH']}"
-        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)})
+        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)}, skipped)
     finally:
         fake.close()
         copy.close()
         remove_containers_and_images(copy.prefix)
 
 
-def run_pages(copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+def run_pages(
+    copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str], skipped: Sequence[str] = ()
+) -> None:
     """Run the blocks of README.md, then those of the guide.
 
     Args:
         fake_variables: variables that make a block use the fake docker.
+        skipped: pages to skip.
     """
     fake.add_image(f"{copy.prefix}-tfserving-iris")
     run_page(read_page("README.md"), copy, fake, fake_variables)
     shutil.rmtree(copy.root / "models" / "iris")  # the guide exports it again
     for name in guide_pages():
+        if name in skipped:
+            continue
         run_page(read_page(name), copy, fake, fake_variables)
 
 
@@ -158,9 +172,13 @@ def base_image() -> str:
     image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
     if shutil.which("docker") is None or docker("info").returncode != 0:
         skip_or_fail("no Docker daemon responds")
-    if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:
+    if not has_image(image):
         skip_or_fail(f"no image {image}")
     return image
+
+
+def has_image(image: str) -> bool:
+    return docker("image", "inspect", image).returncode == 0 or docker("pull", image).returncode == 0
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -180,6 +198,7 @@ def remove_containers_and_images(prefix: str) -> None:
     containers = docker("ps", "--all", "--quiet", "--filter", f"name=^{prefix}").stdout.split()
     if containers:
         docker("rm", "--force", *containers)
+    docker("network", "rm", f"{prefix}-network")
     images = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{prefix}*").stdout.split()
     if images:
         docker("rmi", "--force", *images)
