@@ -25,7 +25,7 @@ from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
 # Commands that need a GPU, a registry, or a download of gigabytes, and those with names of images that a copy
 # does not replace, run with a fake docker.
-NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update")
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push|rm) |\.sh update")
 
 
 @pytest.mark.tensorflow
@@ -127,7 +127,9 @@ class FakeDocker:
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
         state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}
-        state |= {"images": {"tfserving-iris": image, "tfserving-iris:gpu": image}, "containers": {}}
+        images = {"tfserving-iris": image, "tfserving-iris:gpu": image}
+        images |= {name: {"env": [], "labels": {}} for name in ("prom/prometheus", "grafana/grafana")}
+        state |= {"images": images, "containers": {}}
         (self.world / "state").write_text(json.dumps(state))
         (self.world / "models").write_text("{}")
         (self.world / "server").write_text("works")

@@ -243,7 +243,7 @@ def exists(name: str) -> bool:
     if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
     # Pages about the package omit its name, and those about the embedded server omit `server`.
-    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server")
+    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server", ROOT / "deploy" / "monitoring")
     if any((place / name).exists() for place in places) or in_package(name):
         return True
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
