@@ -227,7 +227,7 @@ def test_files_exist(name: str) -> None:
     folders = r"\.ci|lib|tfserving|tests|docs|deploy|docker|examples|models|wire|server|client|cli|export"
     folders += "|repository"
     pattern = re.compile(
-        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?![\w*])"
+        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?!\.?[\w*])"
     )
     for text in code_in(name):
         text = text.replace("MODELS_DIR/", "models/")
@@ -243,8 +243,8 @@ def exists(name: str) -> bool:
     if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
     # Pages about the package omit its name, and those about the embedded server omit `server`.
-    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server", ROOT / "deploy" / "monitoring")
-    if any((place / name).exists() for place in places) or in_package(name):
+    folders = ("", "tfserving", "tfserving/server", "deploy/monitoring", "deploy/kubernetes")
+    if any((ROOT / folder / name).exists() for folder in folders) or in_package(name):
         return True
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
     return ignored.returncode == 0
