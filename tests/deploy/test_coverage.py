@@ -1,7 +1,9 @@
-"""Every file of deploy/ is rendered with an overlay, or named here with the test that uses it."""
+"""Every file of deploy/ is rendered with an overlay, or a test uses it or checks it with its own tool."""
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,10 @@ import yaml
 from tests.deploy.manifests import KUBERNETES, OVERLAYS
 from tests.deploy.tools import DEPLOY, ROOT, list_deploy_files
 
-# For the files that no overlay renders: the test that uses or checks them, and what it calls them.
-TESTED_BY = {
-    "kubernetes/kserve/inference-service.yaml": ("tests/deploy/manifests.py", "inference-service.yaml"),
+# Files that a test finds by their folder: the test, and what it calls them. Other files are named in a test.
+FOUND_BY_FOLDER = {
     "monitoring/prometheus/*.yml": ("tests/deploy/prometheus.py", 'MONITORING / "prometheus"'),
-    "monitoring/grafana/dashboards/*": ("tests/deploy/test_monitoring.py", "DASHBOARDS"),
-    "monitoring/grafana/datasources/*": ("tests/deploy/test_monitoring.py", '"datasources"'),
-    "monitoring/monitoring.config": ("tests/deploy/test_monitoring.py", "monitoring.config"),
+    "monitoring/grafana/dashboards/*": ("tests/deploy/prometheus.py", '"grafana" / "dashboards"'),
 }
 
 
@@ -33,20 +32,27 @@ def list_rendered(directory: Path) -> set[Path]:
     return found
 
 
+@cache
 def list_all_rendered() -> set[Path]:
     return {path for overlay in OVERLAYS for path in list_rendered(KUBERNETES / "overlays" / overlay)}
 
 
+@cache
+def read_other_tests() -> str:
+    return "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+
+
 @pytest.mark.parametrize("path", list_deploy_files(), ids=str)
 def test_a_test_covers_the_file(path: Path) -> None:
-    is_tested = any(path.match(pattern) for pattern in TESTED_BY)
-    assert is_tested or path in list_all_rendered() or path.name == "README.md", (
-        f"no test covers deploy/{path}; add one, and its name to TESTED_BY"
+    is_found = any(path.match(pattern) for pattern in FOUND_BY_FOLDER)
+    is_named = re.search(rf"(?<![\w.-]){re.escape(path.name)}\b", read_other_tests())
+    assert is_found or is_named or path in list_all_rendered() or path.name == "README.md", (
+        f"no test covers deploy/{path}: use it in a test, or check it there with the tool of its kind"
     )
 
 
-@pytest.mark.parametrize("pattern", TESTED_BY)
-def test_the_pattern_matches_a_file_that_the_test_names(pattern: str) -> None:
-    test, text = TESTED_BY[pattern]
+@pytest.mark.parametrize("pattern", FOUND_BY_FOLDER)
+def test_the_test_of_a_folder_names_it(pattern: str) -> None:
+    test, text = FOUND_BY_FOLDER[pattern]
     assert any(path.match(pattern) for path in list_deploy_files())
     assert text in (ROOT / test).read_text()
