@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
+from tests.deploy.tools import DEPLOY, find_tool, import_tool
 
-from tests.deploy.tools import DEPLOY, find_tool
+yaml = import_tool("yaml", "PyYAML")
 
 KUBERNETES = DEPLOY / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
@@ -109,7 +108,7 @@ def find_schema_errors(manifest: Manifest, version: str) -> list[str]:
 
 
 def _validate(manifest: Manifest, version: str) -> list[str]:
-    validator = pytest.importorskip("kubernetes_validate")
+    validator = import_tool("kubernetes_validate", "kubernetes-validate")
     try:
         validator.validate(manifest, version, strict=True)
     except validator.ValidationError as error:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.deploy.tools import DEPLOY, find_tool, import_tool
 
-from tests.deploy.tools import DEPLOY, find_tool
+yaml = import_tool("yaml", "PyYAML")
 
 MONITORING = DEPLOY / "monitoring"
 RULES = MONITORING / "prometheus"

@@ -7,10 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.deploy.manifests import KUBERNETES, OVERLAYS
-from tests.deploy.tools import DEPLOY, ROOT, list_deploy_files
+from tests.deploy.tools import DEPLOY, ROOT, import_tool, list_deploy_files
+
+yaml = import_tool("yaml", "PyYAML")
 
 # Files that a test finds by their folder: the test, and what it calls them. Other files are named in a test.
 FOUND_BY_FOLDER = {

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.deploy.manifests import (
     CUSTOM_FIELDS,
@@ -26,7 +25,10 @@ from tests.deploy.manifests import (
     load_inference_service,
     select_pods,
 )
+from tests.deploy.tools import import_tool
 from tfserving.server.flags import FLAGS
+
+yaml = import_tool("yaml", "PyYAML")
 
 # Maps whose keys are free.
 FREE_KEYS = re.compile(r"\.(labels|annotations|matchLabels|data|stringData|selector|requests|limits)$")
@@ -163,7 +165,7 @@ def test_a_misspelled_field_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def cache_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
     """kubernetes-validate reads its files again for every manifest."""
-    utils = pytest.importorskip("kubernetes_validate.utils")
+    utils = import_tool("kubernetes_validate.utils", "kubernetes-validate")
     monkeypatch.setattr(utils, "schema_contents", cache(utils.schema_contents))
 
 

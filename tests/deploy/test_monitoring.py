@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.deploy.load import load
 from tests.deploy.prometheus import (
@@ -26,10 +25,12 @@ from tests.deploy.prometheus import (
     read_rules,
     run_prometheus,
 )
-from tests.deploy.tools import find_tool, list_deploy_files, run_tool
+from tests.deploy.tools import find_tool, import_tool, list_deploy_files, run_tool
 from tests.docs.pages import read_page
 from tests.embedded import embedded
 from tests.versioned_model import VersionedModel
+
+yaml = import_tool("yaml", "PyYAML")
 
 RULES_TEST = Path(__file__).parent / "rules.test.yml"
 
@@ -78,9 +79,9 @@ def test_a_misspelled_key_of_the_dashboard_is_found() -> None:
 
 def find_unknown_keys(dashboard: dict[str, Any]) -> list[str]:
     """Read the dashboard with Grafana's own models and write it: what they do not know is lost or differs."""
-    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
-    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
-    pytest.importorskip("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+    models = import_tool("grafana_foundation_sdk.models.dashboard", "grafana-foundation-sdk")
+    encoder = import_tool("grafana_foundation_sdk.cog.encoder", "grafana-foundation-sdk")
+    import_tool("grafana_foundation_sdk.cog.plugins", "grafana-foundation-sdk").register_default_plugins()
     try:
         read = models.Dashboard.from_json(dashboard)
     except (KeyError, TypeError, AttributeError) as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -19,7 +20,15 @@ def skip(reason: str) -> NoReturn:
     """Skip the test, or fail it in CI, where every tool is installed."""
     if os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
         pytest.fail(f"{reason}, and TFSERVING_REQUIRE_DOCKER=1")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def import_tool(name: str, package: str) -> Any:
+    """A module of a package that the tests of deploy/ need, and that is not in requirements.txt."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return skip(f"no module {name} (PyPI: {package})")
 
 
 def find_tool(name: str, package: str) -> str:
