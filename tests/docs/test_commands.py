@@ -26,7 +26,7 @@ from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
 # Commands that need a GPU, a registry, or a download of gigabytes, and those with names of images that a copy
 # does not replace, run with a fake docker.
-NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update")
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push|rm) |\.sh update")
 
 # Pages whose commands need a Docker daemon and an image with Envoy.
 NEEDS_ENVOY = ["docs/guide/gateway.md"]
@@ -36,7 +36,8 @@ GATEWAY_IMAGE = "envoyproxy/envoy:v1.40.0"
 @pytest.mark.tensorflow
 def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
     fake = FakeDocker(tmp_path / "docker")
-    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
+    path = [fake.bin, make_kubectl(tmp_path)]
+    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, path)
     try:
         run_pages(copy, fake, {}, NEEDS_ENVOY)
     finally:
@@ -53,7 +54,8 @@ def test_commands_succeed_with_docker(tmp_path: Path) -> None:
     if skipped and os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
         pytest.fail(f"no image {envoy}, and TFSERVING_REQUIRE_DOCKER=1")
     fake = FakeDocker(tmp_path / "docker")
-    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image, "GATEWAY_IMAGE": envoy})
+    variables = {"TF_SERVING_IMAGE": image, "GATEWAY_IMAGE": envoy}
+    copy = CheckoutCopy(tmp_path, variables, [make_kubectl(tmp_path)])
     try:
         path = f"{fake.bin}:{copy.environment['PATH']}"
         run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)}, skipped)
@@ -85,6 +87,8 @@ def run_page(page: Page, copy: CheckoutCopy, fake: FakeDocker, fake_variables: d
     output = Output("", "")
     for block in page.blocks:
         try:
+            if "kubectl " in block.text and shutil.which("kubectl") is None:
+                continue
             if block.language == "bash" and NEEDS_FAKE_DOCKER.search(block.text):
                 output = copy.run_bash(block.text, {**fake_variables, "ENGINE": "docker"})
                 fake.check_gpu_arguments(block.text)
@@ -141,7 +145,9 @@ class FakeDocker:
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
         state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}
-        state |= {"images": {"tfserving-iris": image, "tfserving-iris:gpu": image}, "containers": {}}
+        images = {"tfserving-iris": image, "tfserving-iris:gpu": image}
+        images |= {name: {"env": [], "labels": {}} for name in ("prom/prometheus", "grafana/grafana")}
+        state |= {"images": images, "containers": {}}
         (self.world / "state").write_text(json.dumps(state))
         (self.world / "models").write_text("{}")
         (self.world / "server").write_text("works")
@@ -165,6 +171,25 @@ class FakeDocker:
         for container in json.loads((self.world / "state").read_text())["containers"].values():
             if container["pid"]:
                 os.kill(container["pid"], signal.SIGKILL)
+
+
+def make_kubectl(directory: Path) -> Path:
+    """A directory with a kubectl that renders what it would apply, and checks the flags of other commands."""
+    real = shutil.which("kubectl")
+    path = directory / "kubectl" / "kubectl"
+    path.parent.mkdir()
+    path.write_text(
+        f"""#!/bin/sh
+case "$1 $2" in
+  "kustomize "*) exec {real} "$@" ;;
+  "apply -k") exec {real} kustomize "$3" ;;
+  "apply --filename") test -f "$3" ;;
+  *) {real} "$@" --help >/dev/null ;;
+esac
+"""
+    )
+    path.chmod(0o755)
+    return path.parent
 
 
 def base_image() -> str:

@@ -244,7 +244,7 @@ def test_files_exist(name: str) -> None:
     folders = r"\.ci|lib|tfserving|tests|docs|deploy|docker|examples|models|wire|server|client|cli|export"
     folders += "|repository"
     pattern = re.compile(
-        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?![\w*])"
+        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?!\.?[\w*])"
     )
     for text in code_in(name):
         text = text.replace("MODELS_DIR/", "models/")
@@ -259,8 +259,9 @@ def exists(name: str) -> bool:
     """Whether the repository has the file, or a place for it that git ignores."""
     if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
-    # Pages about the package omit its name, and those about the embedded server omit `server`.
-    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server")
+    # Pages about the package omit its name, those about the embedded server `server`, those about a folder of
+    # deploy/ its name.
+    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server", *(ROOT / "deploy").iterdir())
     if any((place / name).exists() for place in places) or in_package(name) or in_deploy(name):
         return True
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
