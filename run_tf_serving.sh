@@ -159,12 +159,10 @@ check_server_settings() {
   check_choice ENABLE_MODEL_WARMUP value '' true false
   check_pattern CONTAINER_NAME '^[a-zA-Z0-9][a-zA-Z0-9_.-]+$' 'container name' \
     "two or more letters, digits, '_', '.' and '-'; must start with a letter or a digit"
-  check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
-    'no, always, unless-stopped, on-failure, on-failure:N'
+  check_container_settings
   check_bind_address
   check_ports
   check_gpu
-  check_limits
   check_seconds DRAIN_SECONDS
   check_seconds MAX_CONNECTION_AGE_SECONDS
   check_seconds MAX_CONNECTION_AGE_GRACE_SECONDS

@@ -118,12 +118,16 @@ check_bind_address() {
     '127.0.0.1: this machine only; 0.0.0.0: all networks'
 }
 
+# check_port NAME: drops leading zeros.
+check_port() {
+  { matches "${!1}" '^[0-9]{1,9}$' && ((10#${!1} >= 1 && 10#${!1} <= 65535)); } || reject_value "$1" port 1-65535
+  printf -v "$1" '%d' "$((10#${!1}))"
+}
+
 check_ports() {
   local name
   for name in GRPC_PORT REST_PORT; do
-    { matches "${!name}" '^[0-9]{1,9}$' && ((10#${!name} >= 1 && 10#${!name} <= 65535)); } \
-      || reject_value "$name" port 1-65535
-    printf -v "$name" '%d' "$((10#${!name}))"
+    check_port "$name"
   done
   [[ $GRPC_PORT != "$REST_PORT" ]] || reject "GRPC_PORT and REST_PORT are both $GRPC_PORT; set them to different ports"
 }
@@ -132,6 +136,13 @@ reject_used_port() { # PORT USER
   local name=GRPC_PORT
   [[ $1 == "$GRPC_PORT" ]] || name=REST_PORT
   reject "port $1 is in use by $2; stop it, or set another port: $name=$(($1 < 65000 ? $1 + 100 : $1 - 100))"
+}
+
+# check_container_settings: variables for docker run.
+check_container_settings() {
+  check_pattern RESTART_POLICY '^(no|always|unless-stopped|on-failure(:[0-9]+)?)$' 'restart policy' \
+    'no, always, unless-stopped, on-failure, on-failure:N'
+  check_limits
 }
 
 # check_seconds NAME: empty or a whole number; drops leading zeros.

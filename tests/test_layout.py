@@ -26,7 +26,8 @@ LAYERS = {
     "client": ("repository",),
     "server": ("repository",),
     "export": ("repository",),
-    "cli": ("client", "server", "export"),
+    "gateway": ("errors",),
+    "cli": ("client", "server", "export", "gateway"),
     "__main__": ("cli",),
 }
 

@@ -13,7 +13,7 @@ from tfserving import __version__
 from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show", "clients", "traffic")
 
 
 def python(*argv: str, **options) -> subprocess.CompletedProcess[str]:

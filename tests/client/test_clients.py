@@ -361,12 +361,12 @@ def test_wait_reports_the_last_status_at_its_timeout(client, service):
     service.models["half"] = {4: service.models["half"][1]}
     service.models["half"][4].state = 20
     with pytest.raises(DeadlineError, match="last status: version 4 LOADING"):
-        client.wait_until_available(0.1)
+        client.wait_until_available(0.4)
     with pytest.raises(DeadlineError, match="Could not find any versions of model later"):
-        client.wait_until_available(0.1, "later")
+        client.wait_until_available(0.4, "later")
     service.models["half"][4].state = 30
     with pytest.raises(DeadlineError, match="label"):
-        client.wait_until_available(0.1, label="canary")
+        client.wait_until_available(0.4, label="canary")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ ONLY_GRPC = {"float16", "bfloat16", "uint16", "complex64"}
 @pytest.mark.parametrize(
     "name",
     [
-        *ONLY_GRPC,
+        *sorted(ONLY_GRPC),
         "float32",
         "float64",
         "int8",

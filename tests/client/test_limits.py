@@ -209,7 +209,14 @@ def test_refuses_nested_and_other_encodings(make, encoding):
 
 
 @only_rest
-@pytest.mark.parametrize("body", [b"junk", gzip.compress(STATUS)[:-3], gzip.compress(STATUS) * 2])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"junk", id="not gzip"),
+        pytest.param(gzip.compress(STATUS)[:-3], id="truncated"),
+        pytest.param(gzip.compress(STATUS) * 2, id="two members"),
+    ],
+)
 def test_damaged_gzip_is_a_protocol_error(make, body):
     with serve(http(body, "content-encoding: gzip")) as address:
         with pytest.raises(ProtocolError, match="gzip"):

@@ -23,8 +23,10 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT
 
-PORT = re.compile(r"\b8[5-9][0-9]{2}\b")
-CONTAINER = re.compile(r"(?:(?<=CONTAINER_NAME[= ])|(?<=\.run/)|(?<=logs --tail 20 ))([a-z][\w-]*)")
+GATEWAY_PORTS = {"GATEWAY_PORT": "8443", "METRICS_PORT": "9902"}
+PORT = re.compile(rf"\b(?:8[5-9][0-9]{{2}}|{'|'.join(GATEWAY_PORTS.values())})\b")
+NAMED = ("CONTAINER_NAME[= ]", r"\.run/", "logs --tail 20 ", "STABLE=", "CANARY=")
+CONTAINER = re.compile(rf"(?:{'|'.join(f'(?<={before})' for before in NAMED)})([a-z][\w-]*)")
 BLOCK_TIMEOUT = 600.0  # seconds for one block; none takes a tenth of it
 END = b"\x1e"
 
@@ -60,6 +62,9 @@ class CheckoutCopy:
             "TMPDIR": str(directory / "tmp"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "PIP_NO_BUILD_ISOLATION": "0",  # which turns isolation off: the build downloads nothing
+            "GATEWAY_NAME": f"{self.prefix}-tfserving-gateway",
+            "NETWORK": f"{self.prefix}-network",
+            **{name: self._port(port) for name, port in GATEWAY_PORTS.items()},
             **environment,
         }
         self._shell = self._start_shell()

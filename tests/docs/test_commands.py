@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,15 +26,20 @@ from tests.docs.pages import ROOT, Page, guide_pages, read_page, settings
 VARIES = re.compile(r"docker|embedded|\.venv|log:|waiting")
 # Commands that need a GPU, a registry, or a download of gigabytes, and those with names of images that a copy
 # does not replace, run with a fake docker.
-NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push) |\.sh update|swarm")
+NEEDS_FAKE_DOCKER = re.compile(r"GPU=|-gpu|docker/embedded/build.sh|docker (run|push|rm) |\.sh update|swarm")
+
+# Pages whose commands need a Docker daemon and an image with Envoy.
+NEEDS_ENVOY = ["docs/guide/gateway.md"]
+GATEWAY_IMAGE = "envoyproxy/envoy:v1.40.0"
 
 
 @pytest.mark.tensorflow
 def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
     fake = FakeDocker(tmp_path / "docker")
-    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, [fake.bin])
+    path = [fake.bin, make_kubectl(tmp_path)]
+    copy = CheckoutCopy(tmp_path, {"ENGINE": "embedded", "FAKE_WORLD": str(fake.world)}, path)
     try:
-        run_pages(copy, fake, {})
+        run_pages(copy, fake, {}, NEEDS_ENVOY)
     finally:
         fake.close()
         copy.close()
@@ -43,27 +49,37 @@ def test_commands_succeed_with_the_embedded_server(tmp_path: Path) -> None:
 @pytest.mark.docker
 def test_commands_succeed_with_docker(tmp_path: Path) -> None:
     image = base_image()
+    envoy = os.environ.get("TFSERVING_TEST_ENVOY_IMAGE") or GATEWAY_IMAGE
+    skipped = [] if has_image(envoy) else NEEDS_ENVOY
+    if skipped and os.environ.get("TFSERVING_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"no image {envoy}, and TFSERVING_REQUIRE_DOCKER=1")
     fake = FakeDocker(tmp_path / "docker")
-    copy = CheckoutCopy(tmp_path, {"TF_SERVING_IMAGE": image})
+    variables = {"TF_SERVING_IMAGE": image, "GATEWAY_IMAGE": envoy}
+    copy = CheckoutCopy(tmp_path, variables, [make_kubectl(tmp_path)])
     try:
         path = f"{fake.bin}:{copy.environment['PATH']}"
-        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)})
+        run_pages(copy, fake, {"PATH": path, "FAKE_WORLD": str(fake.world)}, skipped)
     finally:
         fake.close()
         copy.close()
         remove_containers_and_images(copy.prefix)
 
 
-def run_pages(copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str]) -> None:
+def run_pages(
+    copy: CheckoutCopy, fake: FakeDocker, fake_variables: dict[str, str], skipped: Sequence[str] = ()
+) -> None:
     """Run the blocks of README.md, then those of the guide.
 
     Args:
         fake_variables: variables that make a block use the fake docker.
+        skipped: pages to skip.
     """
     fake.add_image(f"{copy.prefix}-tfserving-iris")
     run_page(read_page("README.md"), copy, fake, fake_variables)
     shutil.rmtree(copy.root / "models" / "iris")  # the guide exports it again
     for name in guide_pages():
+        if name in skipped:
+            continue
         run_page(read_page(name), copy, fake, fake_variables)
 
 
@@ -71,6 +87,8 @@ def run_page(page: Page, copy: CheckoutCopy, fake: FakeDocker, fake_variables: d
     output = Output("", "")
     for block in page.blocks:
         try:
+            if "kubectl " in block.text and shutil.which("kubectl") is None:
+                continue
             if block.language == "bash" and NEEDS_FAKE_DOCKER.search(block.text):
                 output = copy.run_bash(block.text, {**fake_variables, "ENGINE": "docker"})
                 fake.check_gpu_arguments(block.text)
@@ -127,7 +145,9 @@ class FakeDocker:
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
         state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}
-        state |= {"images": {"tfserving-iris": image, "tfserving-iris:gpu": image}, "containers": {}}
+        images = {"tfserving-iris": image, "tfserving-iris:gpu": image}
+        images |= {name: {"env": [], "labels": {}} for name in ("prom/prometheus", "grafana/grafana")}
+        state |= {"images": images, "containers": {}}
         (self.world / "state").write_text(json.dumps(state))
         (self.world / "models").write_text("{}")
         (self.world / "server").write_text("works")
@@ -153,14 +173,37 @@ class FakeDocker:
                 os.kill(container["pid"], signal.SIGKILL)
 
 
+def make_kubectl(directory: Path) -> Path:
+    """A directory with a kubectl that renders what it would apply, and checks the flags of other commands."""
+    real = shutil.which("kubectl")
+    path = directory / "kubectl" / "kubectl"
+    path.parent.mkdir()
+    path.write_text(
+        f"""#!/bin/sh
+case "$1 $2" in
+  "kustomize "*) exec {real} "$@" ;;
+  "apply -k") exec {real} kustomize "$3" ;;
+  "apply --filename") test -f "$3" ;;
+  *) {real} "$@" --help >/dev/null ;;
+esac
+"""
+    )
+    path.chmod(0o755)
+    return path.parent
+
+
 def base_image() -> str:
     """The base image. Skips the test if no Docker daemon responds or the image is not available."""
     image = os.environ.get("TFSERVING_TEST_IMAGE") or settings()["TF_SERVING_IMAGE"]
     if shutil.which("docker") is None or docker("info").returncode != 0:
         skip_or_fail("no Docker daemon responds")
-    if docker("image", "inspect", image).returncode != 0 and docker("pull", image).returncode != 0:
+    if not has_image(image):
         skip_or_fail(f"no image {image}")
     return image
+
+
+def has_image(image: str) -> bool:
+    return docker("image", "inspect", image).returncode == 0 or docker("pull", image).returncode == 0
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -180,6 +223,7 @@ def remove_containers_and_images(prefix: str) -> None:
     containers = docker("ps", "--all", "--quiet", "--filter", f"name=^{prefix}").stdout.split()
     if containers:
         docker("rm", "--force", *containers)
+    docker("network", "rm", f"{prefix}-network")
     images = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{prefix}*").stdout.split()
     if images:
         docker("rmi", "--force", *images)

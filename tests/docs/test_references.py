@@ -24,16 +24,17 @@ TROUBLESHOOTING_PAGES = [name for name in PAGES if name.startswith("docs/guide/t
 CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-models.")]
 
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
-DEPLOYMENT_SCRIPTS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").rglob("*.sh")))
+OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
 COMMANDS = {
-    **{
-        f"bash {script}": ["bash", script, "--help"]
-        for script in (*SCRIPTS, *DEPLOYMENT_SCRIPTS, "docker/embedded/build.sh")
-    },
+    **{f"bash {script}": ["bash", script, "--help"] for script in (*SCRIPTS, *OTHER_SCRIPTS)},
     "python export_saved_model.py": [sys.executable, "export_saved_model.py", "--help"],
     "python tf_rpc_client.py": [sys.executable, "tf_rpc_client.py", "--help"],
-    **{f"tfserving {name}": [sys.executable, "-m", "tfserving", name, "--help"] for name in SUBCOMMANDS},
+    **{
+        f"tfserving {name}": [sys.executable, "-m", "tfserving", *name.split(), "--help"]
+        for name in SUBCOMMANDS
+    },
     **{
         f"python -m {name}": [sys.executable, "-m", name, "--help"]
         for name in ("benchmarks.client", "benchmarks.server", "tests.soak")
@@ -42,9 +43,10 @@ COMMANDS = {
 
 # Words in capitals that are not variables: placeholders, states, status codes.
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
+NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
-# Of CUDA and TensorFlow.
-FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT"}
+# Of CUDA and TensorFlow, and of certificates.
+FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}
 # In tf_rpc_client.py, for users to edit.
 EDITABLE_CONSTANTS = {"RPC_ADDRESS", "REST_ADDRESS"}
 FOREIGN_FLAGS = {
@@ -77,7 +79,7 @@ FOREIGN_MESSAGES = (
 def variables() -> set[str]:
     """All variables that a script, the image or a test reads from the environment."""
     scripts = [*ROOT.glob("*.sh"), *(ROOT / "lib").glob("*.sh"), *(ROOT / "docker").rglob("*.sh")]
-    scripts += [ROOT / ".ci" / "run", *(ROOT / name for name in DEPLOYMENT_SCRIPTS)]
+    scripts += [*(ROOT / "deploy").rglob("*.sh"), ROOT / ".ci" / "run"]
     found = {name for path in scripts for name in re.findall(r'^: "\$\{([A-Z_]+):=', path.read_text(), re.M)}
     found |= image_variables().keys()
     tests = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
@@ -188,6 +190,17 @@ def test_every_variable_of_a_script_is_listed_for_it(name: str) -> None:
         assert own == needed, script
 
 
+@pytest.mark.parametrize("name", ["docs/guide/gateway.md", "docs/guide/gateway.zh.md"])
+def test_the_table_of_the_gateway_matches_its_script(name: str) -> None:
+    rows = {key: cells[0] for key, cells in read_page(name).table_with("`GATEWAY_NAME`").items()}
+    text = (ROOT / "deploy" / "gateway" / "gateway.sh").read_text()
+    defaults = dict(re.findall(r'^: "\$\{([A-Z_]+):=(.*?)\}"', text, re.M))
+    assert {variable for key in rows for variable in re.findall(r"`([A-Z_]+)`", key)} == defaults.keys()
+    for variable, default in defaults.items():
+        if default:
+            assert rows[f"`{variable}`"] == f"`{default}`", variable
+
+
 def uses(script: str, variable: str) -> bool:
     return f"${{{variable}:=" in (ROOT / script).read_text()
 
@@ -231,7 +244,7 @@ def test_files_exist(name: str) -> None:
     folders = r"\.ci|lib|tfserving|tests|docs|deploy|docker|examples|models|wire|server|client|cli|export"
     folders += "|repository"
     pattern = re.compile(
-        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?![\w*])"
+        rf"(?<![\w/.$:{{-])((?:{folders})/[\w./-]*|[\w./-]+\.(?:sh|py|md|toml|txt|config|proto|pb))(?!\.?[\w*])"
     )
     for text in code_in(name):
         text = text.replace("MODELS_DIR/", "models/")
@@ -246,12 +259,17 @@ def exists(name: str) -> bool:
     """Whether the repository has the file, or a place for it that git ignores."""
     if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
         return True
-    # Pages about the package omit its name, and those about the embedded server omit `server`.
-    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server")
-    if any((place / name).exists() for place in places) or in_package(name):
+    # Pages about the package omit its name, those about the embedded server `server`, those about a folder of
+    # deploy/ its name.
+    places = (ROOT, ROOT / "tfserving", ROOT / "tfserving" / "server", *(ROOT / "deploy").iterdir())
+    if any((place / name).exists() for place in places) or in_package(name) or in_deploy(name):
         return True
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
     return ignored.returncode == 0
+
+
+def in_deploy(name: str) -> bool:
+    return "/" not in name and any((ROOT / "deploy").rglob(name))
 
 
 def in_package(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import struct
@@ -87,6 +88,47 @@ PREDICT_REQUESTS = _predict_requests()
 
 # Method path and serialized request of each RPC except HandleReloadConfigRequest.
 CALLS = [(services.PREDICT.path, data) for data in PREDICT_REQUESTS] + _other_calls()
+
+
+@functools.cache
+def amplifying_calls() -> list[tuple[str, bytes]]:
+    """Return method path and serialized request of RPCs that cost much for their size."""
+    calls = []
+    for dtype, size, values in (
+        (DType.DT_INT8, 2**31 - 1, {"int_val": [1]}),
+        (DType.DT_FLOAT, 2**29 - 1, {"float_val": [1.0]}),
+        (DType.DT_STRING, 2**28 - 1, {"string_val": [b"a"]}),
+        (DType.DT_FLOAT, 2**22, {}),
+    ):
+        request = messages.PredictRequest(model_spec={"name": "half_plus_two"})
+        tensor = {"dtype": dtype, "tensor_shape": {"dim": [{"size": size}]}, **values}
+        request.inputs["x"].CopyFrom(messages.TensorProto(**tensor))
+        calls.append((services.PREDICT.path, request.SerializeToString()))
+    spec = b"\x0a\x0f\x0a\x0dhalf_plus_two"
+    tensor_of_fields = delimited(
+        0x12, b"\x0a\x01x" + delimited(0x12, b"\x08\x01" + b"\x2d\0\0\0\0" * 1_000_000)
+    )
+    calls += [
+        (services.PREDICT.path, spec + tensor_of_fields),
+        (services.PREDICT.path, spec + b"\x12\0" * 2_000_000),
+        (services.MULTI_INFERENCE.path, b"\x0a\0" * 2_000_000),
+    ]
+    for path in (services.CLASSIFY.path, services.REGRESS.path):
+        for example in (b"\x0a\0", b"\x0a\x02\x0a\0", b"\x0a\x04\x0a\x02\x0a\0"):
+            examples = delimited(0x12, delimited(0x0A, example * (4_000_000 // len(example))))
+            calls.append((path, spec + examples))
+    return calls
+
+
+def delimited(tag: int, content: bytes) -> bytes:
+    """Encode a field of protobuf that has a length; `tag` is its one byte."""
+    size = bytearray()
+    rest = len(content)
+    while rest > 127:
+        size.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes((tag, *size, rest)) + content
+
 
 PREDICT_RESPONSES = [
     predict.encode_response(
@@ -203,6 +245,22 @@ HTTP_REQUESTS = [
     f"{_PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     + b"%x\r\n%s\r\n0\r\n\r\n" % (len(_BODY), _BODY),
 ]
+
+
+@functools.cache
+def amplifying_http_requests() -> list[bytes]:
+    """Return HTTP requests with compressed bodies that are up to 1,000 times as large, and slow to parse."""
+    bodies = (
+        b'{"instances":[' + b"[]," * (64_000_000 // 3) + b"1]}",
+        b'{"instances":[' + b'"",' * 1_000_000 + b"1",
+        b'{"instances":[' + b"[]," * 750_000 + b"1]}",
+        b'{"instances":[[' + b"0," * 10_000_000 + b"1]]}",
+        b'{"instances":' + b"[" * 30_000_000,
+        b'{"x":NaN,"instances":' + b'"' * 60_000_000,
+        b" " * 200_000_000,
+    )
+    return [_http_request(_PREDICT, gzip.compress(body, 1), "Content-Encoding: gzip") for body in bodies]
+
 
 HTTP_TOKENS = [
     *(

@@ -1,8 +1,8 @@
 """Runs Hypothesis for a given time instead of a given number of examples.
 
-TFSERVING_FUZZ_SECONDS is the time of all tests together (default: 60), TFSERVING_FUZZ_SEED the first seed
-(default: a random one). A test runs round after round, each with the next seed. A failure prints the seed of
-its round; a run that starts with this seed fails in its first round.
+TFSERVING_FUZZ_SECONDS is the time of all selected tests together (default: 60), TFSERVING_FUZZ_SEED the
+first seed (default: a random one). A test runs round after round, each with the next seed. A failure prints
+the seed of its round; a run that starts with this seed fails in its first round.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from hypothesis.strategies import SearchStrategy
 SECONDS = float(os.environ.get("TFSERVING_FUZZ_SECONDS") or 60)
 SEED = int(os.environ.get("TFSERVING_FUZZ_SEED") or random.randrange(10**9))
 
-# The number of tests that share the time.
-TESTS = 12
-
 _ROUND = settings(
     max_examples=200,
     deadline=None,
@@ -32,18 +29,24 @@ _ROUND = settings(
 )
 
 
-def fuzz(
-    strategy: SearchStrategy[Any], check: Callable[[Any], None], seconds: float = SECONDS / TESTS
-) -> None:
-    """Check examples of the strategy for some seconds, and for at least one round."""
-    end = time.monotonic() + seconds
+def run(strategy: SearchStrategy[Any], check: Callable[[Any], None], seconds: float) -> None:
+    """Check examples of the strategy for some seconds, and for at least one round; print their number."""
+    began = time.monotonic()
     number = SEED
+    examples = 0
+
+    def count_and_check(example: Any) -> None:
+        nonlocal examples
+        examples += 1
+        check(example)
+
     while True:
         try:
-            seed(number)(_ROUND(given(strategy)(lambda example: check(example))))()
+            seed(number)(_ROUND(given(strategy)(lambda example: count_and_check(example))))()
         except BaseException:
             print(f"failed in the round with TFSERVING_FUZZ_SEED={number}")
             raise
+        if time.monotonic() > began + seconds:
+            break
         number += 1
-        if time.monotonic() > end:
-            return
+    print(f"{examples:,} examples in {time.monotonic() - began:.0f} s, seeds {SEED} to {number}")

@@ -13,7 +13,6 @@ from google.protobuf import text_format
 from hypothesis import strategies as st
 
 from tests.fuzz import corpus
-from tests.fuzz.fuzzing import fuzz
 from tests.fuzz.mutations import mutated
 from tfserving.errors import InvalidInputError, NotFoundError, ProtocolError, TfServingError, UnsupportedError
 from tfserving.repository import config
@@ -64,7 +63,7 @@ def decode_request(data):
     ],
     ids=["request", "response"],
 )
-def test_decodes_predict_messages_like_protobuf(kind, decode, valid):
+def test_decodes_predict_messages_like_protobuf(fuzz, kind, decode, valid):
     def check(data):
         predict.peek_model(data)
         value, error = value_or_error(decode, data)
@@ -110,7 +109,7 @@ def read_predict_body(body, signature):
     return request.format, request.signature, request.read(signature)
 
 
-def test_both_parsers_of_predict_bodies_return_the_same_arrays_or_error():
+def test_both_parsers_of_predict_bodies_return_the_same_arrays_or_error(fuzz):
     def check(example):
         body, signature = example
         with mock.patch("tfserving.server.rest.predict_request.LARGE_BYTES", 0):
@@ -147,7 +146,7 @@ def nested_values(draw):
     return value
 
 
-def test_responses_parse_as_the_same_arrays():
+def test_responses_parse_as_the_same_arrays(fuzz):
     def check(example):
         values, dtype = example
         body = b'{"inputs": {"x": %s}}' % json.dumps(values).encode()
@@ -170,7 +169,7 @@ def test_responses_parse_as_the_same_arrays():
     )
 
 
-def test_parses_or_rejects_bodies_with_examples():
+def test_parses_or_rejects_bodies_with_examples(fuzz):
     def check(body):
         value, error = value_or_error(example_json.parse_examples, body)
         if error is not None:
@@ -181,7 +180,7 @@ def test_parses_or_rejects_bodies_with_examples():
     fuzz(mutated(corpus.EXAMPLE_BODIES, corpus.JSON_TOKENS), check)
 
 
-def test_inflates_or_rejects_compressed_bodies():
+def test_inflates_or_rejects_compressed_bodies(fuzz):
     limit = 1000
     valid = [gzip.compress(b"x" * 500, mtime=0), zlib.compress(corpus.BODIES[0]), gzip.compress(b"y" * 10**6)]
 
@@ -194,7 +193,7 @@ def test_inflates_or_rejects_compressed_bodies():
     fuzz(st.tuples(mutated(valid), st.sampled_from(["gzip", "deflate", "", "br", "GZip "])), check)
 
 
-def test_parses_or_rejects_paths():
+def test_parses_or_rejects_paths(fuzz):
     valid = [data.split(b" ")[1] for data in corpus.HTTP_REQUESTS]
 
     def check(example):
@@ -211,7 +210,7 @@ def test_parses_or_rejects_paths():
     fuzz(st.tuples(st.sampled_from(["GET", "POST", "PUT"]), mutated(valid, corpus.HTTP_TOKENS)), check)
 
 
-def test_parses_or_rejects_configurations():
+def test_parses_or_rejects_configurations(fuzz):
     valid = [
         text_format.MessageToString(messages.ReloadConfigRequest.FromString(data).config).encode()
         for data in corpus.RELOADS
@@ -236,7 +235,7 @@ def test_parses_or_rejects_configurations():
     fuzz(mutated([*corpus.RELOADS, *valid], corpus.JSON_TOKENS), check)
 
 
-def test_parses_or_rejects_json():
+def test_parses_or_rejects_json(fuzz):
     def check(body):
         value, error = value_or_error(parse_body, body)
         assert error is None or isinstance(error, InvalidInputError)

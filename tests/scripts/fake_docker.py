@@ -187,7 +187,7 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
         fail("docker: Error response from daemon: driver failed programming external connectivity.", 125)
     if state["run"] == "dies":
         container["status"] = "restarting"
-    else:
+    elif "tfserving.mode" in image["labels"]:
         port = options.given["--publish"][1].split(":")[-2]
         container["pid"] = start_server(port)
     save(state)
@@ -300,6 +300,11 @@ def main(arguments: list[str]) -> None:
             run(state, rest)
         case ["rm", name] | ["rm", "--force", name]:
             remove(state, name)
+        case ["rm", "--force", *names]:
+            for name in names:
+                remove(state, name)
+        case ["network", "create" | "rm", _]:
+            pass
         case ["stop", name]:
             stop(state, name)
         case ["stop", "--time", _, name]:

@@ -26,11 +26,16 @@ from tfserving.wire.model_spec import ModelSpec
 class Apis:
     """A running server with both APIs."""
 
-    def __init__(self, loader, manager, channel, port):
+    def __init__(self, loader, manager, channel, grpc_port, port):
         self.loader = loader
         self.manager = manager
+        self.grpc_port = grpc_port
         self.rest = Running(port)
         self._channel = channel
+
+    def start_call(self, method, request, timeout=30):
+        """A future for the response to a serialized request."""
+        return self._channel.unary_unary(method.path).future(request, timeout=timeout)
 
     def call(self, method, request, timeout=30):
         """The response to a request, serialized or not; None if the call failed."""
@@ -42,24 +47,30 @@ class Apis:
 
 
 @contextmanager
-def serve(in_loop, observers=(), page=None, models=("m",), loader=None):
+def serve(in_loop, observers=(), page=None, models=("m",), loader=None, limits=None):
     """Serves version 3 of the models until the end of the block."""
     loader = loader or FakeLoader()
+    limits = limits or LimitOptions()
     manager = ServableManager(loader)
     manager.start()
     for model in models:
         manager.aspire(model, {3: Path(f"/models/{model}/3")})
     manager.wait_until_available(models)
-    workers = WorkerPools(4, lambda name: name in models)
+    workers = WorkerPools(4, lambda name: name in models, limits)
     service = Service(manager, workers)
 
     async def start():
-        server = grpc.aio.server(options=parse_channel_arguments("", LimitOptions()))
-        GrpcApi(service, observers=observers).add_to(server)
+        server = grpc.aio.server(options=parse_channel_arguments("", limits))
+        GrpcApi(service, limits, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         runner = make_rest_runner(
-            service, RestOptions(), shutdown_timeout=0.1, observers=observers, page=page
+            service,
+            RestOptions(),
+            shutdown_timeout=0.1,
+            limits=limits,
+            observers=observers,
+            page=page,
         )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -67,7 +78,7 @@ def serve(in_loop, observers=(), page=None, models=("m",), loader=None):
 
     server, port, runner = in_loop(start())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Apis(loader, manager, channel, runner.addresses[0][1])
+        yield Apis(loader, manager, channel, port, runner.addresses[0][1])
     in_loop(server.stop(0))
     in_loop(runner.cleanup())
     manager.stop()

@@ -16,7 +16,7 @@ from aiohttp import web
 from tfserving.errors import NotFoundError
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.rest.rest_server import make_rest_runner
-from tfserving.server.server_options import RestOptions
+from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
@@ -140,7 +140,9 @@ def serve(service, options=None, limits=None):
     ports = []
 
     async def main():
-        runner = make_rest_runner(service, options or RestOptions(), limits=limits, shutdown_timeout=0.1)
+        runner = make_rest_runner(
+            service, options or RestOptions(), limits=limits or LimitOptions(), shutdown_timeout=0.1
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])

@@ -10,6 +10,7 @@ from tfserving.server import example_inference
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
 from tfserving.server.request_context import RequestContext
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages
@@ -40,7 +41,7 @@ def servable(manager, loader):
 
 @pytest.fixture
 def service(manager):
-    return Service(manager, WorkerPools(1, lambda name: True))
+    return Service(manager, WorkerPools(1, lambda name: True, LimitOptions()))
 
 
 def classify(service, request):
@@ -215,7 +216,7 @@ def test_multi_inference_finishes_with_a_version_that_is_unloading(
 
 def test_predict_reports_an_unknown_method_name_as_internal(manager, servable):
     servable.signatures["odd"] = replace(servable.signatures["serving_default"], method_name="odd")
-    strict = Service(manager, WorkerPools(1, lambda name: True), check_method_names=True)
+    strict = Service(manager, WorkerPools(1, lambda name: True, LimitOptions()), check_method_names=True)
     inputs = {"x": np.ones(1, np.float32)}
     with pytest.raises(TfServingError, match="has method name 'odd'") as caught:
         strict.predict(RequestContext(), ModelSpec("m", signature="odd"), lambda _: inputs)
@@ -223,7 +224,7 @@ def test_predict_reports_an_unknown_method_name_as_internal(manager, servable):
 
 
 def test_method_names_are_checked_if_enabled(manager):
-    strict = Service(manager, WorkerPools(1, lambda name: True), check_method_names=True)
+    strict = Service(manager, WorkerPools(1, lambda name: True, LimitOptions()), check_method_names=True)
     classification = request(messages.ClassificationRequest, "misnamed", 1)
     regression = request(messages.RegressionRequest, "regress", 1)
     with pytest.raises(TfServingError, match="method name 'tensorflow/serving/regress'") as caught:
@@ -231,5 +232,5 @@ def test_method_names_are_checked_if_enabled(manager):
     assert caught.value.code == "INVALID_ARGUMENT"
     assert regress(strict, regression).result.regressions[0].value == 3.0
     # without the check the outputs alone decide
-    lenient = Service(manager, WorkerPools(1, lambda name: True))
+    lenient = Service(manager, WorkerPools(1, lambda name: True, LimitOptions()))
     assert classify(lenient, classification).result.classifications

@@ -9,6 +9,7 @@ from tfserving.errors import FailedPreconditionError, InvalidInputError, NotFoun
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.futures import CompletedFuture
 from tfserving.server.request_context import RequestContext
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire.model_spec import ModelSpec
@@ -20,7 +21,7 @@ def service():
     manager.start()
     manager.aspire("m", {2: Path("/models/m/2"), 3: Path("/models/m/3")}, {"stable": 2})
     manager.wait_until_available(["m"])
-    workers = WorkerPools(4, lambda name: name == "m")
+    workers = WorkerPools(4, lambda name: name == "m", LimitOptions())
     yield Service(manager, workers)
     workers.shut_down()
     manager.stop()

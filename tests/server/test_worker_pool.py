@@ -17,7 +17,7 @@ def run():
 
     def run(body):
         async def main():
-            pools = WorkerPools(4, lambda name: name in "ab")
+            pools = WorkerPools(4, lambda name: name in "ab", LimitOptions())
             try:
                 return await asyncio.wait_for(body(pools), 30)
             finally:
@@ -186,7 +186,7 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
 
 def test_work_runs_with_a_limit_of_0_threads():
     async def main():
-        pools = WorkerPools(0, lambda name: True)
+        pools = WorkerPools(0, lambda name: True, LimitOptions())
         assert await asyncio.wait_for(pools.run("a", 0, CompletedFuture, 1), 30) == 1
         pools.shut_down()
 

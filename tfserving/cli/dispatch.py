@@ -19,6 +19,8 @@ _COMMANDS = {
     "select": ("select", "print the versions that the version policies of a models.config select"),
     "versions": ("list_versions", "print the versions of a model on disk"),
     "show": ("show", "print the signatures of a SavedModel"),
+    "clients": ("clients", "create, list and revoke the tokens of the gateway's clients"),
+    "traffic": ("traffic", "print and set the shares of the gateway's groups of servers"),
 }
 
 

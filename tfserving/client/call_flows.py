@@ -66,7 +66,7 @@ class CallFlows:
         codec: writes requests and reads responses.
         address: for error messages.
         model: the default model.
-        timeout: default timeout in seconds; None for no limit.
+        timeout: default timeout in seconds, already checked; None for no limit.
         retry: when to retry.
         clock: monotonic time in seconds.
         rng: random numbers in [0, 1), for the jitter of pauses.
@@ -242,8 +242,10 @@ class CallFlows:
         return None
 
     def _deadline(self, timeout: Timeout) -> float | None:
-        seconds = self._timeout if timeout is UNSET else timeout
-        check_timeout(seconds)
+        seconds = self._timeout
+        if timeout is not UNSET:
+            check_timeout(timeout)
+            seconds = timeout
         return None if seconds is None else self._clock() + float(seconds)
 
     def _fetch_signatures(self, spec: ModelSpec, deadline: float | None) -> Flow[CachedSignatures]:

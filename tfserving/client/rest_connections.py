@@ -52,31 +52,33 @@ def _time_left(limit: float | None = None) -> float | None:
     return left if limit is None else min(left, limit)
 
 
-class _Socket(socket.socket):
+class _Reads:
+    """Ends reads at the deadline of this thread's call.
+
+    A mixin: Python does not let a TLS connection have a class derived from `_Socket` (TypeError: object
+    layout differs). So it must have no slots either.
+    """
+
     __slots__ = ()
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self: Any, *args: Any) -> bytes:
         self.settimeout(_time_left())
-        return super().recv(*args)
+        return super().recv(*args)  # type: ignore[misc,no-any-return]
 
-    def recv_into(self, *args: Any) -> int:
+    def recv_into(self: Any, *args: Any) -> int:
         self.settimeout(_time_left())
-        return super().recv_into(*args)
+        return super().recv_into(*args)  # type: ignore[misc,no-any-return]
+
+
+class _Socket(_Reads, socket.socket):
+    __slots__ = ()
 
     def sendall(self, *args: Any) -> None:
         self.settimeout(_time_left())
         super().sendall(*args)
 
 
-class _TlsSocket(ssl.SSLSocket):
-    def recv(self, *args: Any) -> bytes:
-        self.settimeout(_time_left())
-        return super().recv(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        self.settimeout(_time_left())
-        return super().recv_into(*args)
-
+class _TlsSocket(_Reads, ssl.SSLSocket):
     def send(self, *args: Any) -> int:  # sendall calls it
         self.settimeout(_time_left())
         return super().send(*args)

@@ -133,10 +133,10 @@ class Server:
         service = Service(manager, self._workers, check_method_names=options.inference.check_method_names)
         grpc_api = GrpcApi(
             service,
+            limits,
             reload=self._core.reload,
             tensor_content=options.grpc.tensor_content,
             observers=observability.observers,
-            limits=limits,
         )
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability, limits)
         self._ssl_config_file = options.grpc.ssl_config_file

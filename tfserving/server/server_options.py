@@ -276,7 +276,8 @@ class LimitOptions:
     idle_timeout_in_ms: int = _flag(
         "idle_timeout_in_ms",
         600_000,
-        "Milliseconds after which a connection without requests is closed.",
+        "Milliseconds after which a connection without requests is closed, and after which a gRPC request "
+        "fails whose message has not arrived.",
         own=True,
     )
     head_timeout_in_ms: int = _flag(
@@ -312,8 +313,8 @@ class LimitOptions:
     max_message_fields: int = _flag(
         "grpc_max_message_fields",
         1_000_000,
-        "Number of fields, such as examples, in a gRPC message of more than 256 KiB; does not apply to "
-        "Predict.",
+        "Number of fields, such as examples, in a gRPC message of more than 256 KiB. Four strings count as "
+        "one; the numbers of a tensor are one.",
         own=True,
     )
     max_filled_bytes: int = _flag(

@@ -31,12 +31,10 @@ class WorkerPools:
         limits: bound the work of each model that waits or runs.
     """
 
-    def __init__(
-        self, max_threads: int, is_known: Callable[[str], bool], limits: LimitOptions | None = None
-    ) -> None:
+    def __init__(self, max_threads: int, is_known: Callable[[str], bool], limits: LimitOptions) -> None:
         self._max_threads = max(1, max_threads)
         self._is_known = is_known
-        self._limits = limits or LimitOptions()
+        self._limits = limits
         self._pools: dict[str, _WorkerPool] = {}
 
     def run(

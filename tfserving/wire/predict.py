@@ -132,8 +132,15 @@ def encode_response(spec: ModelSpec, outputs: Mapping[str, Array], *, tensor_con
     return _joined(parts)
 
 
-def decode_request(data: bytes) -> PredictCall:
+def _parse(kind: Any, data: bytes) -> Any:
+    return kind.FromString(data)
+
+
+def decode_request(data: bytes, parse: Callable[[Any, bytes], Any] = _parse) -> PredictCall:
     """Decode a serialized `PredictRequest`, up to the conversion of tensors in `PredictCall.read`.
+
+    Args:
+        parse: parses a message of the given class, if protobuf has to.
 
     Raises:
         ProtocolError: the bytes are not a PredictRequest.
@@ -147,6 +154,7 @@ def decode_request(data: bytes) -> PredictCall:
         lambda message: PredictCall(
             ModelSpec.from_message(message.model_spec), dict(message.inputs), tuple(message.output_filter)
         ),
+        parse,
     )
 
 
@@ -265,9 +273,11 @@ def _check_size(size: int) -> None:
         )
 
 
-def _parsed(kind: Any, data: bytes, read: Callable[[Any], T]) -> T:
+def _parsed(
+    kind: Any, data: bytes, read: Callable[[Any], T], parse: Callable[[Any, bytes], Any] = _parse
+) -> T:
     try:
-        return read(kind.FromString(data))
+        return read(parse(kind, data))
     # UnicodeDecodeError: protobuf 4 checks strings only when they are read
     except (messages.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(

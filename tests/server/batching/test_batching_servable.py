@@ -15,6 +15,7 @@ from tfserving.server.core.manager import ServableManager
 from tfserving.server.core.servable_state import State
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire.dtypes import DType
@@ -293,7 +294,7 @@ def serving(model, max_batch_size, workers):
     manager.start()
     manager.aspire("m", {1: Path("/models/m/1")})
     manager.wait_until_available(["m"])
-    pools = WorkerPools(workers, lambda name: name == "m")
+    pools = WorkerPools(workers, lambda name: name == "m", LimitOptions())
     return manager, pools, Service(manager, pools), servable
 
 

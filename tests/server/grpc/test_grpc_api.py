@@ -15,6 +15,7 @@ from tests.server.fake_loader import FakeLoader
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.futures import then
 from tfserving.server.grpc.grpc_api import GrpcApi, _first_task
+from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import messages, predict, services
@@ -39,7 +40,7 @@ def channel(reloaded, found, in_loop):
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
     manager.wait_until_available(["m"])
-    workers = WorkerPools(4, lambda name: name == "m")
+    workers = WorkerPools(4, lambda name: name == "m", LimitOptions())
 
     def reload(config, timeout):
         if any(model.name == "nowhere" for model in config.models):
@@ -51,7 +52,7 @@ def channel(reloaded, found, in_loop):
 
     async def start():
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-        GrpcApi(Service(manager, workers), reload=reload).add_to(server)
+        GrpcApi(Service(manager, workers), LimitOptions(), reload=reload).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port
@@ -231,6 +232,19 @@ def test_a_large_message_of_tiny_fields_does_not_delay_another_caller(channel, m
     assert longest < 1
 
 
+@pytest.mark.parametrize("field", ["inputs", "strings"])
+def test_a_predict_has_a_limited_number_of_inputs_and_strings(channel, field):
+    if field == "inputs":
+        body = b"\x12\0" * 2_000_000
+    else:
+        tensor = messages.TensorProto(string_val=[b""] * 5_000_000)
+        body = messages.PredictRequest(inputs={"x": tensor}).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        call(channel, services.PREDICT, body)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--grpc_max_message_fields" in caught.value.details()
+
+
 @pytest.mark.parametrize("name", ["m", "m" * 200])
 def test_a_task_names_the_model_whose_workers_run_it(name):
     task = {"model_spec": {"name": name}, "method_name": "x"}
@@ -240,7 +254,7 @@ def test_a_task_names_the_model_whose_workers_run_it(name):
 
 def test_a_reload_ends_with_its_caller(in_loop, eventually):
     pending = Future()
-    api = GrpcApi(None, reload=lambda config, timeout: pending)
+    api = GrpcApi(None, LimitOptions(), reload=lambda config, timeout: pending)
 
     async def start():
         server = grpc.aio.server()

@@ -1,5 +1,7 @@
 import contextlib
 import socket
+import threading
+import time
 from unittest import mock
 
 import grpc
@@ -38,11 +40,11 @@ def serve(in_loop):
     """Starts a server; returns its address."""
     with contextlib.ExitStack() as stack:
 
-        def start(availability=dict, **options):
+        def start(availability=dict, limits=None, **options):
             port = stack.enter_context(free_port())
 
             async def run():
-                server = GrpcServer(NoApi(), GrpcOptions(**options), availability)
+                server = GrpcServer(NoApi(), GrpcOptions(**options), availability, limits or LimitOptions())
                 await server.start(port)
                 return server
 
@@ -113,7 +115,7 @@ def test_watch_sends_changes_after_another_watcher_has_left(serve):
 
 def test_stop_ends_the_streams_of_watchers_and_does_not_wait_for_them(in_loop):
     async def run(port):
-        server = GrpcServer(NoApi(), GrpcOptions(health_service=True), lambda: {"m": True})
+        server = GrpcServer(NoApi(), GrpcOptions(health_service=True), lambda: {"m": True}, LimitOptions())
         await server.start(port)
         async with grpc.aio.insecure_channel(port.address) as channel:
             stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"))
@@ -191,7 +193,7 @@ def test_a_port_in_use_is_an_error(in_loop):
 
         async def run():
             port = BoundPort("127.0.0.1", number, "port", (other.dup(),))
-            await GrpcServer(NoApi(), GrpcOptions(), dict).start(port)
+            await GrpcServer(NoApi(), GrpcOptions(), dict, LimitOptions()).start(port)
 
         with pytest.raises(UnavailableError, match=f"cannot open the gRPC API at 127.0.0.1:{number}"):
             in_loop(run())
@@ -246,7 +248,7 @@ def test_tls_requires_a_client_certificate_only_if_configured(serve, tmp_path):
 def test_an_invalid_ssl_config_is_an_error(tmp_path, text, message):
     path = str(tmp_path / "missing") if text is None else ssl_config(tmp_path, text)
     with pytest.raises(ConfigError, match=f"--ssl_config_file={path}: .*{message}"):
-        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=path), dict)
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=path), dict, LimitOptions())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_an_invalid_ssl_config_is_an_error(tmp_path, text, message):
 )
 def test_invalid_channel_arguments_are_an_error(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        GrpcServer(NoApi(), GrpcOptions(channel_arguments=arguments), dict)
+        GrpcServer(NoApi(), GrpcOptions(channel_arguments=arguments), dict, LimitOptions())
 
 
 def test_channel_arguments_become_integers_if_possible():
@@ -276,7 +278,7 @@ def test_a_path_in_the_ssl_config_is_an_error_before_models_load(tmp_path, field
     text = " ".join(f"{name}: {quoted(value)}" for name, value in values.items())
     message = f"{field} is not PEM text .*give the contents of the PEM file, not its path"
     with pytest.raises(ConfigError, match=message):
-        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict)
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict, LimitOptions())
 
 
 def broken_pairs():
@@ -291,4 +293,43 @@ def broken_pairs():
 def test_keys_and_certificates_that_grpc_rejects_are_an_error_before_models_load(tmp_path, key, cert):
     text = f"server_key: {quoted(key)} server_cert: {quoted(cert)}"
     with pytest.raises(ConfigError, match="gRPC rejects the key and certificates"):
-        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict)
+        GrpcServer(NoApi(), GrpcOptions(ssl_config_file=ssl_config(tmp_path, text)), dict, LimitOptions())
+
+
+HEALTH, REFLECTION = "/grpc.health.v1.Health", "/grpc.reflection.v1alpha.ServerReflection"
+
+
+@pytest.mark.parametrize("path", [f"{HEALTH}/Check", f"{HEALTH}/Watch", f"{REFLECTION}/ServerReflectionInfo"])
+def test_a_stream_that_sends_no_message_ends_after_the_idle_timeout(serve, path, caplog):
+    address = serve(lambda: {"m": True}, LimitOptions(idle_timeout_in_ms=300), health_service=True)
+    wait = threading.Event()
+    with grpc.insecure_channel(address) as channel:
+        stream = channel.stream_stream(path)(iter(lambda: wait.wait(30), True), timeout=30)
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert time.monotonic() - started < 10
+        wait.set()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "--idle_timeout_in_ms" in caught.value.details()
+        assert check(channel, "m") == SERVING
+    assert not caplog.records
+
+
+def test_a_watch_outlives_the_idle_timeout_once_its_message_has_arrived(serve):
+    models = {"m": False}
+    limits = LimitOptions(idle_timeout_in_ms=100)
+    with grpc.insecure_channel(serve(lambda: dict(models), limits, health_service=True)) as channel:
+        stream = watch(channel)
+        assert next(stream).status == NOT_SERVING
+        time.sleep(0.5)
+        models["m"] = True
+        assert next(stream).status == SERVING
+        stream.cancel()
+
+
+def test_a_request_without_a_message_is_invalid(serve, caplog):
+    with grpc.insecure_channel(serve(health_service=True)) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary(f"{HEALTH}/Check")(iter(()), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records

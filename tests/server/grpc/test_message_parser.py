@@ -46,12 +46,31 @@ def models():
     return request
 
 
-@pytest.mark.parametrize("make", [many_small, one_large_of_each_kind, with_context, models])
+def values_of_each_form():
+    request = messages.PredictRequest(model_spec={"name": "m"}, output_filter=["y"] * SLICE_BYTES)
+    for name, size in (("short", 3), ("long", 200)):
+        request.inputs[name].string_val.extend([b"s" * size] * 5000)
+        request.inputs[name].dtype = 7
+    request.inputs["numbers"].float_val.extend([0.5] * SLICE_BYTES)
+    return request
+
+
+MAKERS = [many_small, one_large_of_each_kind, with_context, models, values_of_each_form]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_large_message_is_parsed_as_protobuf_does(make):
     request = make()
     data = request.SerializeToString()
     assert len(data) > SLICE_BYTES
     assert parse(type(request), data, ENOUGH) == request
+
+
+def test_unpacked_numbers_are_parsed_as_protobuf_does():
+    unpacked = b"\x2d\0\0\0\x3f" * SLICE_BYTES + b"\x2d\0\0"
+    assert len(parse(messages.TensorProto, unpacked[:-3], ENOUGH).float_val) == SLICE_BYTES
+    with pytest.raises(InvalidInputError):
+        parse(messages.TensorProto, unpacked, ENOUGH)
 
 
 def test_later_values_and_map_entries_replace_earlier_ones():
@@ -85,6 +104,13 @@ def test_rejects_more_fields_than_the_limit_before_they_are_parsed():
     data = many_small().SerializeToString()
     with pytest.raises(ExhaustedError, match=r"more than 1000 fields \(--grpc_max_message_fields\)"):
         parse(messages.ClassificationRequest, data, 1000)
+
+
+def test_four_strings_count_as_one_field():
+    data = messages.TensorProto(string_val=[b""] * 400_000).SerializeToString()
+    assert len(parse(messages.TensorProto, data, 100_000).string_val) == 400_000
+    with pytest.raises(ExhaustedError):
+        parse(messages.TensorProto, data + b"\x42\0", 100_000)
 
 
 def test_a_large_message_does_not_stop_other_threads():

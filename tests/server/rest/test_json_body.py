@@ -243,6 +243,7 @@ def test_decompresses_gzip(encoding):
         (gzip.compress(b"abc")[:-3], "truncated"),
         (gzip.compress(b"abc") + b"x", "followed by other data"),
     ],
+    ids=["text", "zlib", "empty", "cut off", "followed by a byte"],
 )
 def test_rejects_a_body_that_is_not_gzip(body, message):
     with pytest.raises(InvalidInputError, match=message):

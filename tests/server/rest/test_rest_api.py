@@ -500,6 +500,6 @@ def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_err
         content_length=None,
         transport=transport,
     )
-    api = rest_api.RestApi(FakeService(), RestOptions())
+    api = rest_api.RestApi(FakeService(), RestOptions(), LimitOptions())
     with RequestContext(REST) as context:
         assert asyncio.run(api.handle(context, request)).status == status

@@ -23,7 +23,7 @@ from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import example_inference
 from tfserving.server.core.servable import Inputs
 from tfserving.server.futures import CompletedFuture, then
-from tfserving.server.grpc.message_parser import SLICE_BYTES, parse
+from tfserving.server.grpc.message_parser import SLICE_BYTES, parse, parse_slices
 from tfserving.server.request_context import GRPC, Observer, RequestContext
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import METADATA_FIELD, Prediction, Service
@@ -54,26 +54,25 @@ class GrpcApi:
 
     Args:
         service: serves the requests.
+        limits: bound what requests can occupy.
         reload: starts to apply a new configuration within the given number of seconds, and returns a future
             that is done when its new models are available; None rejects ReloadConfig.
         tensor_content: whether responses have values in `tensor_content` rather than in repeated fields.
         observers: are notified of every request.
-        limits: bound what requests can occupy.
     """
 
     def __init__(
         self,
         service: Service,
+        limits: LimitOptions,
         *,
         reload: Callable[[ServerConfig, float], Future[None]] | None = None,
         tensor_content: bool = False,
         observers: Sequence[Observer] = (),
-        limits: LimitOptions | None = None,
     ) -> None:
         self._service = service
         self._reload_config = reload
         self._tensor_content = tensor_content
-        limits = limits or LimitOptions()
         self._max_fields = limits.max_message_fields
         self._fill_limit = FillLimit(limits.max_filled_bytes, "--max_filled_bytes")
         # One thread: it applies one configuration after another.
@@ -108,10 +107,12 @@ class GrpcApi:
 
     def _run_predict(self, context: RequestContext, data: bytes) -> Future[bytes]:
         try:
-            request = predict.decode_request(data)
-        except ProtocolError as error:
+            request = predict.decode_request(data, self._parse_predict)
+        except TfServingError as error:
             context.requested_spec = ModelSpec(predict.peek_model(data))
-            raise InvalidInputError(str(error)) from error
+            if isinstance(error, ProtocolError):
+                raise InvalidInputError(str(error)) from error
+            raise
 
         def read(signature: Signature) -> Inputs:
             try:
@@ -120,6 +121,9 @@ class GrpcApi:
                 raise InvalidInputError(str(error)) from error
 
         return then(self._service.predict(context, request.spec, read, request.outputs), self._encode)
+
+    def _parse_predict(self, kind: Any, data: bytes) -> Any:
+        return parse_slices(kind, data, self._max_fields)
 
     def _encode(self, prediction: Prediction) -> bytes:
         return predict.encode_response(

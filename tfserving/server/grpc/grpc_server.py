@@ -15,6 +15,7 @@ from tfserving.server.grpc import grpc_health
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
 from tfserving.server.grpc.grpc_workarounds import create_server, warm_up_transport
+from tfserving.server.grpc.request_timeout import RequestTimeout
 from tfserving.server.ports import BoundPort
 from tfserving.server.server_options import GrpcOptions, LimitOptions
 from tfserving.wire import messages, services
@@ -41,15 +42,17 @@ class GrpcServer:
         api: GrpcApi,
         options: GrpcOptions,
         availability: Callable[[], dict[str, bool]],
-        limits: LimitOptions | None = None,
+        limits: LimitOptions,
     ) -> None:
         self._socket_path = options.socket_path
         self._credentials: grpc.ServerCredentials | None = None
         self.verifies_clients = False
         if options.ssl_config_file:
             self._credentials, self.verifies_clients = _read_ssl_config(options.ssl_config_file)
+        timeout = limits.idle_timeout_in_ms / 1e3
         self._server = create_server(
-            parse_channel_arguments(options.channel_arguments, limits or LimitOptions())
+            parse_channel_arguments(options.channel_arguments, limits),
+            RequestTimeout(timeout) if timeout > 0 else None,
         )
         api.add_to(self._server)
         self._health = HealthService(availability)

@@ -17,13 +17,27 @@ import grpc
 import grpc.aio
 from grpc._cython import cygrpc
 
+from tfserving.server.grpc.request_timeout import RequestTimeout
 
-def create_server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """A `grpc.aio.server` for services whose methods are registered (`add_registered_method_handlers`)."""
+
+def create_server(
+    options: Sequence[tuple[str, Any]], request_timeout: RequestTimeout | None = None
+) -> grpc.aio.Server:
+    """A `grpc.aio.server` for services whose methods are registered (`add_registered_method_handlers`).
+
+    Args:
+        request_timeout: applies to all methods; None for none.
+    """
     _CYGRPC_LOG.addFilter(_is_worth_logging)
     original = cygrpc.AioServer
+
+    def create(*args: Any) -> Any:
+        server = _RegisteredMethodsServer(*args)
+        server.request_timeout = request_timeout
+        return server
+
     # grpc.aio.Server has no parameter for the class that it wraps
-    cygrpc.AioServer = _RegisteredMethodsServer
+    cygrpc.AioServer = create
     try:
         return grpc.aio.server(options=options)
     finally:
@@ -57,11 +71,19 @@ _NO_SIZE_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 # asyncio keeps only weak references to tasks
 _rejections: set[asyncio.Task[None]] = set()
 
-_RegisteredMethodsServer: type = cygrpc.AioServer
-# Older versions of grpcio do not register methods: their loop has to receive every request.
-if hasattr(cygrpc.AioServer, "_request_registered_call"):
 
-    class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc,no-redef]
+class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc]
+    request_timeout: RequestTimeout | None = None
+
+    def add_registered_method_handlers(self, handlers: dict[str, Any]) -> None:
+        """Add handlers with the timeout; they take precedence over those that are added otherwise."""
+        if self.request_timeout is not None:
+            handlers = {path: self.request_timeout.limit(each) for path, each in handlers.items()}
+        super().add_registered_method_handlers(handlers)
+
+    # Older versions of grpcio do not register methods: their loop has to receive every request.
+    if hasattr(cygrpc.AioServer, "_request_registered_call"):
+
         async def _request_call(self) -> None:
             """Reject every request for a method that is not registered; never returns."""
             while True:

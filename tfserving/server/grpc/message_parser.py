@@ -18,12 +18,15 @@ from tfserving.errors import ExhaustedError, InvalidInputError
 # Bytes that are parsed without a break: up to 16 ms for the smallest fields.
 SLICE_BYTES = 1 << 18
 
+# A string or number takes less memory than a message.
+_VALUES_PER_FIELD = 4
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
 
 class _Field(NamedTuple):
-    """Where a field is: its tag begins at `start`, its content at `content`."""
+    """Where a field is, or several short ones: the tag begins at `start`, the content at `content`."""
 
     number: int
     wire_type: int
@@ -45,13 +48,18 @@ def parse(kind: Any, data: bytes, max_fields: int) -> Any:
         ExhaustedError: the message has more than `max_fields` fields.
     """
     try:
-        if len(data) <= SLICE_BYTES:
-            return kind.FromString(data)
-        message = kind()
-        _Slicer(max_fields).merge(message, memoryview(data))
-        return message
+        return parse_slices(kind, data, max_fields)
     except DecodeError as error:
         raise InvalidInputError(f"the request is not a {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def parse_slices(kind: Any, data: bytes, max_fields: int) -> Any:
+    """Parse a message as `parse` does, but raise protobuf's DecodeError for bytes that are not one."""
+    if len(data) <= SLICE_BYTES:
+        return kind.FromString(data)
+    message = kind()
+    _Slicer(max_fields).merge(message, memoryview(data))
+    return message
 
 
 class _Slicer:
@@ -59,13 +67,13 @@ class _Slicer:
 
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
-        self._count = 0
+        self._values = 0
 
     def merge(self, message: Any, data: memoryview) -> None:
         """Merge a serialized message; a field that is larger than a slice is merged field by field."""
         known = message.DESCRIPTOR.fields_by_number
         merged = 0
-        for field in self._fields(data):
+        for field in self._fields(data, known):
             descriptor = known.get(field.number)
             if _is_large_message(field, descriptor):
                 _merge_slice(message, data[merged : field.start])
@@ -90,8 +98,9 @@ class _Slicer:
         """Merge an entry of a map: its value replaces that of an earlier entry with the same key."""
         entry: Any = GetMessageClass(descriptor)()
         values = []
-        for field in self._fields(data):
-            if _is_large_message(field, descriptor.fields_by_number.get(field.number)):
+        known = descriptor.fields_by_number
+        for field in self._fields(data, known):
+            if _is_large_message(field, known.get(field.number)):
                 values.append(data[field.content : field.end])
             else:
                 _merge_slice(entry, data[field.start : field.end])
@@ -102,21 +111,55 @@ class _Slicer:
         for value in values:
             self.merge(target[entry.key], value)
 
-    def _fields(self, data: memoryview) -> Iterator[_Field]:
+    def _fields(self, data: memoryview, known: Any) -> Iterator[_Field]:
+        """The fields of a message; short ones with the same tag are yielded together, up to a slice.
+
+        Args:
+            known: the message's descriptors of fields by number.
+        """
         end = 0
         while end < len(data):
-            self._count += 1
-            if self._count > self._max_fields:
-                raise ExhaustedError(
-                    f"the message has more than {self._max_fields} fields (--grpc_max_message_fields); send "
-                    "fewer examples in a request"
-                )
             start = end
             tag, content = _read_varint(data, start)
-            content, end = _find_end(data, tag & 7, content)
+            count, end = _skip_short_fields(data, start, tag)
+            if not count:
+                count = 1
+                content, end = _find_end(data, tag & 7, content)
+            self._count(count, known.get(tag >> 3))
             if end > len(data):
                 raise DecodeError("a field is truncated")
             yield _Field(tag >> 3, tag & 7, start, content, end)
+
+    def _count(self, fields: int, descriptor: Any) -> None:
+        is_value = descriptor is not None and descriptor.message_type is None
+        self._values += fields * (1 if is_value else _VALUES_PER_FIELD)
+        if self._values > _VALUES_PER_FIELD * self._max_fields:
+            raise ExhaustedError(
+                f"the message has more than {self._max_fields} fields (--grpc_max_message_fields); send "
+                "fewer examples or strings in a request"
+            )
+
+
+def _skip_short_fields(data: memoryview, position: int, tag: int) -> tuple[int, int]:
+    """The number of short fields with a tag from `position` on, and the position behind them.
+
+    Takes a tenth of the time of the general code. A short field has a tag and a length of one byte each, or
+    four bytes.
+    """
+    count = 0
+    end = min(len(data), position + SLICE_BYTES)
+    if tag < 128 and tag & 7 == _BYTES:
+        while position + 1 < end and data[position] == tag:
+            size = data[position + 1]
+            if size > 127 or position + 2 + size > end:
+                break
+            position += 2 + size
+            count += 1
+    elif tag < 128 and tag & 7 == _FIXED32:
+        while position + 5 <= end and data[position] == tag:
+            position += 5
+            count += 1
+    return count, position
 
 
 def _is_large_message(field: _Field, descriptor: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tfserving.errors import DeadlineError, ExhaustedError
+from tfserving.errors import DeadlineError, ExhaustedError, InvalidInputError
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.wire.model_spec import ModelSpec
@@ -32,19 +32,27 @@ class ArrivingBodies:
 
 
 class ArrivingBody:
-    """One body; `add` is called with the size of each piece of it."""
+    """One body; `add` is called with the size of each piece of it.
+
+    Attributes:
+        size: bytes that have arrived.
+    """
+
+    __slots__ = ("_bodies", "_counted", "_request", "_spec", "_timer", "size")
 
     def __init__(self, bodies: ArrivingBodies, request: web.BaseRequest, spec: ModelSpec) -> None:
         self._bodies = bodies
         self._request = request
         self._spec = spec
-        self._size = 0
+        self.size = 0
         self._counted = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> ArrivingBody:
-        if (self._request.content_length or 0) > PORTION_BYTES:
+        length = self._request.content_length or 0
+        if length > PORTION_BYTES:
             self._bodies.service.check_served(self._spec)
+        self._check_size(length)
         if not self._request.content.is_eof():
             self._start_timer()
         return self
@@ -65,17 +73,19 @@ class ArrivingBody:
         """Count a piece.
 
         Raises:
+            InvalidInputError: the body is larger than --rest_api_max_body_bytes.
             NotFoundError: the model or the version is not served, so the rest is not worth reading.
             ExhaustedError: the bodies that arrive or wait have too many bytes.
         """
-        self._size += size
-        if self._size - self._counted < PORTION_BYTES:
+        self.size += size
+        self._check_size(self.size)
+        if self.size - self._counted < PORTION_BYTES:
             return
         bodies = self._bodies
         if not self._counted:
             bodies.service.check_served(self._spec)
-        bodies.bytes += self._size - self._counted
-        self._counted = self._size
+        bodies.bytes += self.size - self._counted
+        self._counted = self.size
         limit = bodies.limits.max_queued_bytes
         if bodies.bytes > limit and bodies.bytes > self._counted:
             raise ExhaustedError(
@@ -83,6 +93,13 @@ class ArrivingBody:
                 f"--max_queued_bytes={limit}; retry later, or raise the limit"
             )
         self._start_timer()
+
+    def _check_size(self, size: int) -> None:
+        limit = self._bodies.limits.max_body_bytes
+        if size > limit:
+            raise InvalidInputError(
+                f"the body has more than {limit} bytes (--rest_api_max_body_bytes); send a smaller request"
+            )
 
     def _start_timer(self) -> None:
         timeout = self._bodies.limits.body_timeout_in_ms
@@ -98,7 +115,7 @@ class ArrivingBody:
         connection.fail_body(
             self._request.content,
             DeadlineError(
-                f"the body arrives too slowly: {self._size} bytes so far, and fewer than {PORTION_BYTES} "
+                f"the body arrives too slowly: {self.size} bytes so far, and fewer than {PORTION_BYTES} "
                 f"in the last {self._bodies.limits.body_timeout_in_ms} ms (--rest_api_body_timeout_in_ms)"
             ),
         )

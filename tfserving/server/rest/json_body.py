@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ class FlatArray:
 
     shape: tuple[int, ...]
     values: list[Any]
-    types: frozenset[type]
+    types: set[type]
 
 
 class RepeatedKeys(dict[str, Any]):
@@ -71,15 +71,15 @@ def parse_body(body: bytes, max_values: int = LimitOptions.max_json_values) -> A
             counted before any is created.
     """
     text = body.removeprefix(b"\xef\xbb\xbf")
-    if not text[:64].strip() and not text.strip():
-        raise InvalidInputError("the body is empty; send a JSON object")
     _check_number_of_values(text, max_values)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
+        if not text.strip():
+            raise InvalidInputError("the body is empty; send a JSON object") from None
         return _parse_by_rules(text)
-    members = _count_members(value)
-    if _has_more_colons(text, members):
+    # most requests have one colon, so no key occurs twice
+    if _has_more_colons(text, 1) and _has_more_colons(text, members := _count_members(value)):
         plain = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
         if _count_outside_strings(plain, {b":": 1}) > members:
             return _parse_by_rules(text)
@@ -105,7 +105,7 @@ def flatten(value: Any, path_of: PathFormatter) -> FlatArray:
             raise InvalidInputError(
                 f"{path_of(())} has lists nested {MAX_RANK + _depth(level)} deep; the maximum is {MAX_RANK}"
             )
-        if len(types) > 1 or len(_distinct(len, level)) > 1:
+        if len(level) > 1 and (len(types) > 1 or len(_distinct(len, level)) > 1):
             raise _not_rectangular(level, tuple(shape), path_of)
         shape.append(len(level[0]))
         joined: list[Any] = []
@@ -125,21 +125,19 @@ def _depth(level: Any) -> int:
     return depth
 
 
-def in_pieces(values: list[T]) -> Iterator[list[T]]:
+def in_pieces(values: list[T]) -> Iterable[list[T]]:
     """The elements of a list, PIECE_VALUES at a time."""
     if len(values) <= PIECE_VALUES:
-        yield values
-    else:
-        for start in range(0, len(values), PIECE_VALUES):
-            yield values[start : start + PIECE_VALUES]
+        return (values,)
+    return (values[start : start + PIECE_VALUES] for start in range(0, len(values), PIECE_VALUES))
 
 
-def _distinct(function: Callable[[Any], T], values: list[Any]) -> frozenset[T]:
+def _distinct(function: Callable[[Any], T], values: list[Any]) -> set[T]:
     """The different results of a function for the elements of a list."""
     results: set[T] = set()
     for piece in in_pieces(values):
         results.update(map(function, piece))
-    return frozenset(results)
+    return results
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
@@ -213,11 +211,12 @@ def _has_more_colons(text: bytes, count: int) -> bool:
 # How much a character outside of strings adds to the number of values: a list or an object takes several
 # times the memory of another value.
 _VALUES_OF = {b",": 1, b":": 1, b"[": 4, b"{": 4}
+_MAX_VALUES_OF_BYTE = max(_VALUES_OF.values())
 
 
 def _check_number_of_values(text: bytes, max_values: int) -> None:
     """Count at most `max_values` values, at first as if there were no strings, which is faster."""
-    if len(text) * max(_VALUES_OF.values()) <= max_values:
+    if len(text) * _MAX_VALUES_OF_BYTE <= max_values:
         return
     count = 0
     for start in range(0, len(text), _PIECE_BYTES):

@@ -7,10 +7,11 @@ large body is parsed at a time; the others wait in the event loop, without a wor
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from tfserving.server.runtime.gc_tuning import pause_collector, resume_collector
 
 T = TypeVar("T")
 
@@ -25,11 +26,12 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._no_turn = Turn(None)
 
     def for_body(self, size: int, *, is_gzip: bool) -> Turn:
         """The turn of a body of `size` bytes."""
         is_large = size * (_MAX_GZIP_RATIO if is_gzip else 1) >= LARGE_BYTES
-        return Turn(self._lock if is_large else None)
+        return Turn(self._lock) if is_large else self._no_turn
 
 
 class Turn:
@@ -56,16 +58,21 @@ class Turn:
 
     def begin(self) -> None:
         """Begin to parse: until `end`, the garbage collector does not examine what the parser creates."""
+        if self._lock is None:
+            return
         with self._changing:
             self._begun = True
-            if self._lock is not None and not self._ended:
-                gc.disable()
+            if not self._ended:
+                pause_collector()
 
     def end(self) -> None:
         """End the turn; in any thread, and as often as needed."""
+        if self._lock is None:
+            return
         with self._changing:
-            if self._lock is None or self._ended:
+            if self._ended:
                 return
             self._ended = True
-            gc.enable()
+            if self._begun:
+                resume_collector()
         self._loop.call_soon_threadsafe(self._lock.release)

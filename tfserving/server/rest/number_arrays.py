@@ -71,7 +71,7 @@ class NumberArray:
             level = orjson.loads(text)
             for _ in self.shape[1:]:
                 level = list(itertools.chain.from_iterable(level))
-            yield FlatArray((len(level),), level, frozenset(map(type, level)))
+            yield FlatArray((len(level),), level, set(map(type, level)))
 
 
 # Types of simdjson's buffers, in the order to try: a number with a decimal point is neither "i" nor "u".

@@ -44,6 +44,9 @@ class Format(enum.Enum):
     COLUMN = "inputs"
 
 
+_FORMATS = {form.value: form for form in Format}
+
+
 @dataclass
 class PredictBody:
     """A predict request whose signature has not been looked up.
@@ -93,19 +96,20 @@ def parse_predict(body: bytes, max_values: int = LimitOptions.max_json_values) -
     if request is None:
         request = parse_body(body, max_values)
     signature = signature_name(request)
-    formats = [form for form in Format if form.value in request]
-    if len(formats) != 1:
-        count = "both" if formats else "neither"
+    keys = _FORMATS.keys() & request.keys()
+    if len(keys) != 1:
+        count = "both" if keys else "neither"
         raise InvalidInputError(
             "the request must have exactly one of 'instances' (row format) and 'inputs' (column format); "
             f"it has {count}"
         )
-    value = request[formats[0].value]
+    (key,) = keys
+    form, value = _FORMATS[key], request[key]
     is_list = isinstance(value, NumberArray) or (isinstance(value, list) and value)
-    if formats[0] is Format.ROW and not is_list:
+    if form is Format.ROW and not is_list:
         kind = "an empty list" if isinstance(value, list) else _describe(value)
         raise InvalidInputError(f"'instances' is {kind}; send a list of at least one instance")
-    return PredictBody(signature, formats[0], value)
+    return PredictBody(signature, form, value)
 
 
 def signature_name(request: Any) -> str:

@@ -135,12 +135,10 @@ def _encode_array(array: Array) -> bytes:
     if array.dtype == object:
         return orjson.dumps(array.tolist())
     text = _dumps(array if array.ndim else array[()])
-    if array.dtype.kind != "f":
+    # orjson writes null for each number that is not finite
+    if array.dtype.kind != "f" or b"null" not in text:
         return text
     non_finite = array[~np.isfinite(array)]
-    if not non_finite.size:
-        return text
-    # orjson writes null for each of them
     pieces = text.split(b"null")
     tokens = [
         b"NaN" if value != value else b"Infinity" if value > 0 else b"-Infinity"

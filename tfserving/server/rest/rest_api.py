@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from tfserving.server import example_inference
 from tfserving.server.futures import then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
-from tfserving.server.rest.arriving_bodies import ArrivingBodies, ArrivingBody
+from tfserving.server.rest.arriving_bodies import PORTION_BYTES, ArrivingBodies, ArrivingBody
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
 from tfserving.server.rest.large_bodies import Turn, Turns
@@ -39,9 +39,9 @@ MIN_COMPRESSED_BYTES = 1 << 14
 class RestApi:
     """Handles HTTP requests. Every error is a JSON object with the key "error"."""
 
-    def __init__(self, service: Service, options: RestOptions, limits: LimitOptions | None = None) -> None:
+    def __init__(self, service: Service, options: RestOptions, limits: LimitOptions) -> None:
         self._service = service
-        self._limits = limits or LimitOptions()
+        self._limits = limits
         self._bodies = ArrivingBodies(service, self._limits)
         self._turns = Turns()
         self._options = options
@@ -79,8 +79,8 @@ class RestApi:
             return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
         with self._bodies.receive(request, call.spec) as arriving:
-            body = await _read_body(request, self._limits.max_body_bytes, arriving.add)
-            context.request_bytes = sum(map(len, body))
+            body = await _read_body(request, arriving)
+            context.request_bytes = arriving.size
             return await self._infer(context, request, call, body, arriving)
 
     async def _infer(
@@ -130,7 +130,7 @@ class RestApi:
         max_values = self._limits.max_json_values
         if call.method is RestMethod.PREDICT:
             parsed = predict_request.parse_predict(body, max_values)
-            spec = replace(call.spec, signature=parsed.signature)
+            spec = replace(call.spec, signature=parsed.signature) if parsed.signature else call.spec
 
             def encode(prediction: Prediction) -> bytes:
                 return responses.encode_predictions(prediction.outputs, parsed.format)
@@ -175,31 +175,20 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     )
 
 
-async def _read_body(request: web.BaseRequest, limit: int, add: Callable[[int], None]) -> list[bytes]:
+async def _read_body(request: web.BaseRequest, arriving: ArrivingBody) -> list[bytes]:
     """Reads the body in chunks: joining large ones would block the event loop.
 
-    Args:
-        limit: maximum bytes of the body.
-        add: is called with the size of each chunk.
-
     Raises:
-        InvalidInputError: the body is incomplete, or has more than `limit` bytes.
+        InvalidInputError: the body is incomplete.
+        TfServingError: see ArrivingBody.add.
     """
-    size = int(request.headers.get("Content-Length", 0))
-
-    def check_size() -> None:
-        if size > limit:
-            raise InvalidInputError(
-                f"the body has more than {limit} bytes (--rest_api_max_body_bytes); send a smaller request"
-            )
-
-    check_size()
+    content = request.content
 
     async def read_piece() -> bytes:
         # readany() joins what has arrived, readchunk() does not; but HTTP chunks may be tiny
         if request.headers.get("Transfer-Encoding"):
-            return await request.content.readany()
-        return (await request.content.readchunk())[0]
+            return await content.readany()
+        return (await content.readchunk())[0]
 
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -207,12 +196,12 @@ async def _read_body(request: web.BaseRequest, limit: int, add: Callable[[int], 
             # aiohttp must not count it as the response
             request.writer.output_size = 0
         chunks = []
-        size = 0
-        while not request.content.at_eof():
+        if content.is_eof() and content.total_bytes <= PORTION_BYTES:
+            chunks.append(content.read_nowait())
+            arriving.add(len(chunks[0]))
+        while not content.at_eof():
             chunks.append(await read_piece())
-            size += len(chunks[-1])
-            check_size()
-            add(len(chunks[-1]))
+            arriving.add(len(chunks[-1]))
         return chunks
     except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and request.transport is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from tfserving.errors import InvalidInputError, NotFoundError
@@ -64,6 +65,7 @@ def parse_path(raw_path: str) -> str:
     return path
 
 
+@lru_cache(128)
 def parse_request_line(method: str, raw_path: str) -> RestCall:
     """Parse the method and the path of a request.
 

@@ -43,7 +43,7 @@ def make_rest_runner(
     options: RestOptions,
     *,
     shutdown_timeout: float,
-    limits: LimitOptions | None = None,
+    limits: LimitOptions,
     observers: Sequence[Observer] = (),
     page: Page | None = None,
 ) -> web.BaseRunner:
@@ -55,7 +55,6 @@ def make_rest_runner(
         observers: are notified of every request.
         page: is served beside the API, and not observed.
     """
-    limits = limits or LimitOptions()
     handle = RestApi(service, options, limits).handle
     return web.ServerRunner(
         _Server(instrument(handle, observers, page), limits),

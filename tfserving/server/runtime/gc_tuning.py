@@ -13,6 +13,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_pauses_lock = threading.Lock()
+_pauses = 0
+
+
+def pause_collector() -> None:
+    """Turns the collector off until `resume_collector` has been called as often; in any thread."""
+    global _pauses
+    with _pauses_lock:
+        _pauses += 1
+        gc.disable()
+
+
+def resume_collector() -> None:
+    """Ends one pause; the collector is on again when none is left."""
+    global _pauses
+    with _pauses_lock:
+        _pauses -= 1
+        if not _pauses:
+            gc.enable()
+
 
 @contextmanager
 def freeze_objects() -> Iterator[None]:
@@ -20,12 +40,12 @@ def freeze_objects() -> Iterator[None]:
 
     The collector is off during the block, which makes an import of TensorFlow a third faster.
     """
-    gc.disable()
+    pause_collector()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        resume_collector()
 
 
 class DelayedCollector:

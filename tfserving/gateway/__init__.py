@@ -1,0 +1,1 @@
+"""The files that a gateway of deploy/gateway reads at run time."""
