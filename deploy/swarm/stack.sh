@@ -5,7 +5,8 @@
 # Usage: bash deploy/swarm/stack.sh up [--env-file FILE] [--dry-run] [-- SERVER_FLAG...]
 #        bash deploy/swarm/stack.sh update [stable|canary] [--env-file FILE] [--dry-run]
 #        bash deploy/swarm/stack.sh rollback [stable|canary] [--env-file FILE] [--dry-run]
-#        bash deploy/swarm/stack.sh status|down|logs [stable|canary] [--follow] [--env-file FILE]
+#        bash deploy/swarm/stack.sh logs [stable|canary|gateway|prometheus] [--follow] [--env-file FILE]
+#        bash deploy/swarm/stack.sh status|down [--env-file FILE] [--dry-run]
 #
 #   up          create the stack, or change it to the present variables; images and numbers of replicas that are not
 #               set stay as they are
@@ -32,11 +33,17 @@ ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
 : "${STACK:=}"                            # the name of the stack; empty: tfserving
 : "${IMAGE_NAME:=}"                       # the image of the servers; empty: as running, or tfserving-MODEL_NAME
 : "${CANARY_IMAGE:=}"                     # the image of the group canary; empty: as running, or IMAGE_NAME
-: "${MODEL_NAME:=}"                       # the model, for the default of IMAGE_NAME
+: "${MODEL_NAME:=}"                       # the model that gateways check, and the default of IMAGE_NAME
 : "${REPLICAS:=}"                         # the number of servers of the group stable; empty: as running, or 2
 : "${CANARY_REPLICAS:=}"                  # the number of servers of the group canary; empty: as running, or 0
 : "${MODELS_DIR:=}"                       # serve the models of this directory of each node; empty: those of the image
 : "${GPUS:=}"                             # 1: a GPU for each server; empty: none
+: "${GATEWAY_DIR:=}"                      # start two gateways with the files of this directory; empty: none
+: "${TLS_DIR:=}"                          # their tls.crt, tls.key, client-ca.crt; empty: GATEWAY_DIR/../gateway-tls
+: "${GATEWAY_PORT:=}"                     # their port on two nodes; empty: only in the network of the stack
+: "${GATEWAY_IMAGE:=}"                    # the image with Envoy; empty: envoyproxy/envoy:v1.40.0
+: "${MONITORING:=}"                       # 1: metrics and Prometheus; empty: none
+: "${PROMETHEUS_IMAGE:=}"                 # the image with Prometheus; empty: prom/prometheus:v2.53.5
 : "${MEMORY:=}"                           # memory limit of each server, such as 4g; empty: none
 : "${CPUS:=}"                             # CPU limit of each server, such as 1.5; empty: none
 : "${HEALTHCHECK_INTERVAL:=}"             # seconds between two health checks; empty: 2
@@ -45,6 +52,7 @@ ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
 : "${MAX_CONNECTION_AGE_SECONDS:=}"       # seconds after which a gRPC connection is closed; 0: never; empty: 300
 : "${MAX_CONNECTION_AGE_GRACE_SECONDS:=}" # seconds that calls on it may take to finish; empty: no limit
 : "${UPDATE_MONITOR:=}"                   # seconds for which a new server must stay up; empty: 10
+: "${RUN_DIR:=}"                          # the directory of generated files
 : "${START_TIMEOUT:=}"                    # seconds until all replicas must be healthy
 
 # shellcheck source=lib/common.sh
@@ -61,6 +69,7 @@ GROUP=stable
 DRY_RUN=''
 FOLLOW=''
 SERVER_FLAGS=()
+OLD_TASKS='' # the IDs of the tasks from before the command
 
 set_defaults() {
   setting STACK tfserving
@@ -69,6 +78,12 @@ set_defaults() {
   setting CANARY_REPLICAS ''
   setting GPUS ''
   setting UPDATE_MONITOR 10
+  setting GATEWAY_DIR ''
+  setting TLS_DIR ''
+  setting GATEWAY_PORT ''
+  setting GATEWAY_IMAGE envoyproxy/envoy:v1.40.0
+  setting MONITORING ''
+  setting PROMETHEUS_IMAGE prom/prometheus:v2.53.5
   # The defaults differ from those of a single container.
   is_set HEALTHCHECK_INTERVAL || HEALTHCHECK_INTERVAL=2
   is_set HEALTHCHECK_START_PERIOD || HEALTHCHECK_START_PERIOD=60
@@ -84,7 +99,7 @@ parse_arguments() {
         [[ -z $ACTION ]] || reject "$ACTION and $1 are mutually exclusive; use one of them"
         ACTION=$1
         ;;
-      stable | canary)
+      stable | canary | gateway | prometheus)
         [[ -z $group ]] || reject "$group and $1 are mutually exclusive; use one of them"
         group=$1
         ;;
@@ -108,9 +123,9 @@ parse_arguments() {
   [[ -n $ACTION ]] || reject "the action is missing; use one of up, update, rollback, status, down, logs"
   [[ -z $FOLLOW || $ACTION == logs ]] || reject "--follow is an option of logs only; omit it"
   [[ ${#SERVER_FLAGS[@]} -eq 0 || $ACTION == up ]] || reject "$ACTION takes no server flags; use up"
-  case $ACTION in
-    update | rollback | logs) ;;
-    *) [[ -z $group ]] || reject "$ACTION takes no group; omit $group" ;;
+  case $ACTION:$group in
+    logs:* | update:stable | update:canary | rollback:stable | rollback:canary) ;;
+    *) [[ -z $group ]] || reject "$ACTION does not take $group; omit it" ;;
   esac
   case $ACTION in
     status | logs) [[ -z $DRY_RUN ]] || reject "$ACTION does not support --dry-run; omit it" ;;
@@ -130,7 +145,8 @@ check_count() { # NAME
 
 check_settings() {
   check_variables
-  check_pattern STACK '^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,30}[a-zA-Z0-9])?$' 'stack name' "up to 32 letters, digits, '_' and '-'"
+  check_pattern STACK '^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,30}[a-zA-Z0-9])?$' 'stack name' \
+    "up to 32 letters, digits, '_' and '-'"
   check_model_name
   set_image_name
   check_image_reference IMAGE_NAME
@@ -147,8 +163,29 @@ check_settings() {
   check_seconds UPDATE_MONITOR
   check_seconds START_TIMEOUT
   check_server_flags
+  check_gateway
+  check_choice MONITORING value '' 1
+  check_image_reference PROMETHEUS_IMAGE
   ! is_set MODELS_DIR || [[ $MODELS_DIR == /* ]] \
     || reject "MODELS_DIR=$(quoted "$MODELS_DIR") is not an absolute path; it is a path on every node"
+}
+
+check_gateway() {
+  check_image_reference GATEWAY_IMAGE
+  if [[ -z $GATEWAY_DIR ]]; then
+    [[ -z $GATEWAY_PORT ]] || log "note: GATEWAY_PORT has no effect without GATEWAY_DIR"
+    return
+  fi
+  [[ -z $GATEWAY_PORT ]] || check_port GATEWAY_PORT
+  [[ $GATEWAY_DIR == /* ]] \
+    || reject "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") is not an absolute path; it is a path on every node"
+  : "${TLS_DIR:=${GATEWAY_DIR%/*}/gateway-tls}"
+  [[ $TLS_DIR == /* ]] || reject "TLS_DIR=$(quoted "$TLS_DIR") is not an absolute path; it is a path on every node"
+  [[ $ACTION == up && -z $DRY_RUN ]] || return 0
+  [[ -f $GATEWAY_DIR/routes.json ]] || reject "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") has no routes.json; create it:" \
+    "cp -R $(quoted "$ROOT/deploy/gateway/dynamic") $(quoted "$GATEWAY_DIR")"
+  [[ -f $TLS_DIR/tls.crt && -f $TLS_DIR/tls.key ]] \
+    || reject "TLS_DIR=$(quoted "$TLS_DIR") has no tls.crt or no tls.key; put the gateways' certificate there"
 }
 
 require_manager() {
@@ -156,7 +193,8 @@ require_manager() {
   probe_docker || fail "$REASON; $DOCKER_FIX"
   state=$(query_docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}')
   [[ $state == 'active true' ]] \
-    || fail "this machine is not a Swarm manager ($state); create a Swarm with docker swarm init, or run this on a manager"
+    || fail "this machine is not a Swarm manager ($state); create a Swarm with docker swarm init, or run this on a" \
+      "manager"
 }
 
 service() { printf '%s_%s' "$STACK" "$1"; } # GROUP
@@ -166,7 +204,8 @@ inspect_service() { query_docker service inspect --format "$2" "$(service "$1")"
 
 require_service() {
   inspect_service "$GROUP" '{{.ID}}' >/dev/null \
-    || fail "there is no service $(service "$GROUP"); create the stack with $(script_command deploy/swarm/stack.sh STACK) up"
+    || fail "there is no service $(service "$GROUP"); create the stack with" \
+      "$(script_command deploy/swarm/stack.sh STACK) up"
 }
 
 # keep_running_settings: what the user does not set stays as it is in a running stack.
@@ -199,13 +238,49 @@ resolve_mode() {
   printf always
 }
 
+# write_bootstrap: writes envoy.yaml with the name of the model.
+write_bootstrap() {
+  [[ -z $DRY_RUN ]] || return 0
+  create_run_dir
+  sed "s|/v1/models/digits |/v1/models/$MODEL_NAME |" "$ROOT/deploy/gateway/envoy.yaml" >"$BOOTSTRAP" \
+    || fail "cannot write $(quoted "$BOOTSTRAP")"
+}
+
+checksum() { cat -- "$@" | cksum | cut -d ' ' -f 1; }
+
+# add_gateway: adds the gateways to COMMAND and FILES.
+add_gateway() {
+  local user checksum
+  BOOTSTRAP=$RUN_DIR/$STACK-gateway.yaml
+  write_bootstrap
+  # The owner of the files can read them, even as root without capabilities.
+  user=$(find -H "$GATEWAY_DIR" -prune -printf '%U:%G' 2>/dev/null) || user=101:101
+  COMMAND+=("GATEWAY_DIR=$GATEWAY_DIR" "TLS_DIR=$TLS_DIR" "GATEWAY_IMAGE=$GATEWAY_IMAGE" "GATEWAY_USER=$user")
+  checksum=$(checksum "$ROOT/deploy/gateway/envoy.yaml" - <<<"$MODEL_NAME")
+  COMMAND+=("GATEWAY_BOOTSTRAP=$BOOTSTRAP" "GATEWAY_CHECKSUM=$checksum")
+  FILES+=(gateway.yml)
+  [[ -z $GATEWAY_PORT ]] || COMMAND+=("GATEWAY_PORT=$GATEWAY_PORT")
+  [[ -z $GATEWAY_PORT ]] || FILES+=(gateway_port.yml)
+}
+
+# add_monitoring: adds Prometheus to COMMAND and FILES, and the metrics of the servers to SERVER_FLAGS.
+add_monitoring() {
+  COMMAND+=("PROMETHEUS_IMAGE=$PROMETHEUS_IMAGE")
+  COMMAND+=("MONITORING_CHECKSUM=$(checksum "$ROOT"/deploy/monitoring/{monitoring.config,prometheus/*.yml})")
+  FILES+=(monitoring.yml)
+  SERVER_FLAGS=(--monitoring_config_file=/etc/tfserving/monitoring.config ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"})
+}
+
 # set_deploy_command: sets COMMAND.
 set_deploy_command() {
-  local name flags=''
+  local name flags='' FILES=(stack.yml)
+  COMMAND=(env)
+  [[ -z $GATEWAY_DIR ]] || add_gateway
+  [[ -z $MONITORING ]] || add_monitoring
   for name in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do
     flags+="${flags:+ }$(quoted "$name")"
   done
-  COMMAND=(env "STACK=$STACK" "IMAGE_NAME=$IMAGE_NAME" "CANARY_IMAGE=$CANARY_IMAGE" "REPLICAS=$REPLICAS")
+  COMMAND+=("STACK=$STACK" "IMAGE_NAME=$IMAGE_NAME" "CANARY_IMAGE=$CANARY_IMAGE" "REPLICAS=$REPLICAS")
   COMMAND+=("CANARY_REPLICAS=$CANARY_REPLICAS" "SERVER_FLAGS=$flags" "MEMORY=${MEMORY:-0}" "CPUS=${CPUS:-0}")
   for name in HEALTHCHECK_INTERVAL HEALTHCHECK_START_PERIOD DRAIN_SECONDS MAX_CONNECTION_AGE_SECONDS \
     MAX_CONNECTION_AGE_GRACE_SECONDS UPDATE_MONITOR; do
@@ -214,19 +289,26 @@ set_deploy_command() {
   # After the drain, tensorflow_model_server exits within 10 ms, and the embedded server takes up to 10 s.
   COMMAND+=("STOP_SECONDS=$((DRAIN_SECONDS + 15))")
   ! is_set MODELS_DIR || COMMAND+=("MODELS_DIR=$MODELS_DIR")
+  ! is_set MODELS_DIR || FILES+=(models.yml)
+  [[ -z $GPUS ]] || FILES+=(gpus.yml)
   COMMAND+=(docker stack deploy --with-registry-auth --resolve-image "$(resolve_mode "$IMAGE_NAME" "$CANARY_IMAGE")")
-  COMMAND+=(--compose-file "$DIRECTORY/stack.yml")
-  ! is_set MODELS_DIR || COMMAND+=(--compose-file "$DIRECTORY/models.yml")
-  [[ -z $GPUS ]] || COMMAND+=(--compose-file "$DIRECTORY/gpus.yml")
+  for name in "${FILES[@]}"; do
+    COMMAND+=(--compose-file "$DIRECTORY/$name")
+  done
   COMMAND+=("$STACK")
 }
 
-# run_command: runs COMMAND, or prints it in a dry run.
+# run_command GROUP...: runs COMMAND, which changes these groups, or prints it in a dry run.
 run_command() {
+  local group
   if [[ -n $DRY_RUN ]]; then
     print_command "${COMMAND[@]}"
     exit
   fi
+  for group; do
+    # a service that does not exist yet has none
+    OLD_TASKS+=" $(query_docker service ps --quiet --no-trunc "$(service "$group")" 2>/dev/null | tr '\n' ' ')" || true
+  done
   "${COMMAND[@]}" >/dev/null || fail "docker failed with exit code $?; its output is above"
 }
 
@@ -297,27 +379,37 @@ report_rollback() { # GROUP START
   fail "$1: the update failed and was rolled back after $((SECONDS - $2)) s; all servers run $IMAGE"
 }
 
-# report_failures GROUP...: prints why servers failed, with the end of the log of the latest.
+# report_failures GROUP...: prints why servers that the command started failed, with the end of the log of the latest.
 report_failures() {
-  local group failed id
+  local group failed id line format='{{.ID}}|{{.Name}} {{.Image}}: {{.CurrentState}} {{.Error}}'
   for group; do
-    failed=$(query_docker service ps --no-trunc --format '{{.ID}}|{{.Name}} {{.Image}}: {{.CurrentState}} {{.Error}}' \
-      "$(service "$group")" 2>/dev/null | grep -E '\|.*(Failed|Rejected|Pending|non-zero exit|unhealthy)' | head -n 3) || true
+    failed=''
+    while IFS= read -r line; do
+      [[ " $OLD_TASKS " == *" ${line%%|*} "* ]] || failed+="${failed:+$'\n'}$line"
+    done < <(query_docker service ps --no-trunc --format "$format" "$(service "$group")" 2>/dev/null \
+      | grep -E '\|.*(Failed|Rejected|Pending|non-zero exit|unhealthy)')
     [[ -n $failed ]] || continue
+    failed=$(head -n 3 <<<"$failed")
     printf '%s\n' "$failed" | sed 's/^[^|]*|/  /' >&2
     id=${failed%%|*}
-    [[ $failed != *': Pending '* ]] || continue # it has no log
+    ! matches "${failed%%$'\n'*}" ': (Pending|Rejected) ' || continue # it has no log
     log "the end of its log:"
     docker_within 10 service logs --raw --tail 20 "$id" >&2 2>&1 || true
   done
 }
 
 up() {
+  local others=()
   [[ -n $DRY_RUN ]] || require_manager
   keep_running_settings
   set_deploy_command
-  run_command
-  wait_until_converged stable canary
+  run_command stable canary gateway prometheus
+  [[ -z $GATEWAY_DIR ]] || others+=(gateway)
+  [[ -z $MONITORING ]] || others+=(prometheus)
+  wait_until_converged stable canary ${others[@]+"${others[@]}"}
+  [[ -z $GATEWAY_DIR ]] \
+    || log "clients connect to gateway:8443 in the network $STACK-servers${GATEWAY_PORT:+," \
+      "and to port $GATEWAY_PORT of the nodes of the gateways} (gRPC and REST over TLS)"
   log "clients in the network $STACK-servers connect to stable:8500 (gRPC) and stable:8501 (REST)"
 }
 
@@ -333,7 +425,7 @@ update() {
   [[ $(resolve_mode "$image") == always ]] || COMMAND+=(--no-resolve-image)
   [[ -z $replicas ]] || COMMAND+=(--replicas "$replicas")
   COMMAND+=("$(service "$GROUP")")
-  run_command
+  run_command "$GROUP"
   wait_until_converged "$GROUP"
 }
 
@@ -343,7 +435,7 @@ rollback() {
   [[ -n $DRY_RUN || -n $(inspect_service "$GROUP" '{{if .PreviousSpec}}yes{{end}}') ]] \
     || fail "$GROUP has no earlier state: it was not updated, or the last update was rolled back"
   COMMAND=(docker service rollback --detach "$(service "$GROUP")")
-  run_command
+  run_command "$GROUP"
   wait_until_converged "$GROUP"
 }
 
@@ -352,7 +444,8 @@ status() {
   local UPDATE WANTED IMAGE RUNNING OTHERS
   require_manager
   GROUP=stable require_service
-  for group in stable canary; do
+  for group in stable canary gateway prometheus; do
+    inspect_service "$group" '' >/dev/null || continue
     read_state "$group"
     update=$(inspect_service "$group" '{{if .UpdateStatus}}{{.UpdateStatus.Message}}{{end}}')
     printf '%s: %s of %s replicas run %s%s\n' "$group" "$RUNNING" "$WANTED" "$IMAGE" "${update:+ ($update)}"
@@ -374,8 +467,9 @@ down() {
   # The network goes when the last server has stopped; only then can a stack of the same name be created.
   deadline=$((SECONDS + DRAIN_SECONDS + 30))
   while [[ -n $(query_docker network ls --quiet --filter "label=com.docker.stack.namespace=$STACK") ]]; do
-    ((SECONDS <= deadline)) || fail "the network $STACK-servers is still in use; disconnect its containers and remove it" \
-      "with docker network rm $STACK-servers"
+    ((SECONDS <= deadline)) \
+      || fail "the network $STACK-servers is still in use; disconnect its containers and remove it:" \
+        "docker network rm $STACK-servers"
     sleep 0.5
   done
   log "removed $STACK"

@@ -1,6 +1,6 @@
 """Callers of a model server inside a container network; tests read what they report.
 
-python -m tests.integration.callers ADDRESS MODEL
+python -m tests.integration.callers ADDRESS MODEL [CA TOKEN_FILE]
 
 Eight threads share a `TfRpcClient` with its defaults, and eight tasks an `AsyncTfRpcClient`. The model
 computes y = x / 2 + version. Twice a second, they print a line of JSON: the calls by version, the slowest
@@ -18,16 +18,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfserving.client import AsyncTfRpcClient, TfRpcClient
+from tfserving.client import AsyncTfRpcClient, TfRpcClient, Tls
 from tfserving.wire.dtypes import Array, Arrays
 
 CALLERS = 8
 VERSIONS = (1, 2)
-PAUSE = 0.02  # seconds between two calls of a caller, so that other processes get time as well
+PAUSE = 0.1  # seconds between two calls of a caller, so that starting servers get time as well
 ESTABLISHED = "01"  # in /proc/net/tcp
 
 
@@ -67,7 +69,7 @@ class Calls:
             }
 
 
-def call_in_threads(address: str, model: str, calls: Calls, stopped: threading.Event) -> None:
+def call_in_threads(make_client: Callable[[], TfRpcClient], calls: Calls, stopped: threading.Event) -> None:
     """Call from `CALLERS` threads until stopped."""
 
     def run() -> None:
@@ -79,7 +81,7 @@ def call_in_threads(address: str, model: str, calls: Calls, stopped: threading.E
                 calls.add_failure(error)
             stopped.wait(PAUSE)
 
-    with TfRpcClient(address, model) as client:
+    with make_client() as client:
         threads = [threading.Thread(target=run) for _ in range(CALLERS)]
         for thread in threads:
             thread.start()
@@ -87,7 +89,9 @@ def call_in_threads(address: str, model: str, calls: Calls, stopped: threading.E
             thread.join()
 
 
-async def call_in_tasks(address: str, model: str, calls: Calls, stopped: threading.Event) -> None:
+async def call_in_tasks(
+    make_client: Callable[[], AsyncTfRpcClient], calls: Calls, stopped: threading.Event
+) -> None:
     """Call from `CALLERS` tasks until stopped."""
 
     async def run() -> None:
@@ -99,7 +103,7 @@ async def call_in_tasks(address: str, model: str, calls: Calls, stopped: threadi
                 calls.add_failure(error)
             await asyncio.sleep(PAUSE)
 
-    async with AsyncTfRpcClient(address, model) as client:
+    async with make_client() as client:
         await asyncio.gather(*(run() for _ in range(CALLERS)))
 
 
@@ -116,16 +120,23 @@ def connected_servers(port: int) -> list[str]:
     return sorted(found)
 
 
-def main(address: str, model: str) -> None:
+def main(address: str, model: str, ca: str | None = None, token_file: str | None = None) -> None:
     """Call until SIGTERM."""
     port = int(address.rpartition(":")[2])
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
+    options: dict[str, Any] = {"tls": Tls(ca=ca)} if ca else {}
+    if token_file:
+        options["metadata"] = {"authorization": f"Bearer {Path(token_file).read_text().strip()}"}
     blocking, asynchronous = Calls(), Calls()
-    threads = [
-        threading.Thread(target=call_in_threads, args=(address, model, blocking, stopped)),
-        threading.Thread(target=lambda: asyncio.run(call_in_tasks(address, model, asynchronous, stopped))),
-    ]
+
+    def run_tasks() -> None:
+        asyncio.run(call_in_tasks(lambda: AsyncTfRpcClient(address, model, **options), asynchronous, stopped))
+
+    def run_threads() -> None:
+        call_in_threads(lambda: TfRpcClient(address, model, **options), blocking, stopped)
+
+    threads = [threading.Thread(target=run_threads), threading.Thread(target=run_tasks)]
     for thread in threads:
         thread.start()
 

@@ -1,15 +1,18 @@
 """deploy/swarm/stack.sh on a real Swarm, while clients with their defaults call the servers.
 
-The tests change one stack, in the order of this file. Each checks that no call fails while it does so, and
-leaves two replicas of version 1.
+The clients call the servers directly and through two gateways. The tests change one stack, in the order of
+this file. Each checks that no call fails while it does so, and leaves two replicas of version 1.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import ROOT, Docker, skip
+from tests.server.certificates import certificate
+from tfserving.gateway.client_tokens import add_token
 
 pytestmark = pytest.mark.docker
 
@@ -27,13 +32,13 @@ NEW_SERVER_SECONDS = 30.0  # within which clients use a server that was added
 class Stack:
     """The script with the settings of the test."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **settings: str) -> None:
         self.name = name
-        self._environment = {
+        self._environment = settings | {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/root"),
             "STACK": name,
-            "UPDATE_MONITOR": "2",
+            "UPDATE_MONITOR": "1",
             "DRAIN_SECONDS": "1",
             "HEALTHCHECK_INTERVAL": "1",
             "START_TIMEOUT": f"{DEADLINE:.0f}",
@@ -56,39 +61,51 @@ class Stack:
 
 
 class Callers:
-    """The container of callers.py."""
+    """The containers of callers.py: callers of the servers, and callers of the gateways."""
 
-    def __init__(self, docker: Docker, name: str) -> None:
+    def __init__(self, docker: Docker, names: dict[str, str]) -> None:
         self._docker = docker
-        self._name = name
+        self.names = names
 
-    def report(self) -> dict[str, Any]:
+    def report(self, kind: str = "direct") -> dict[str, Any]:
         deadline = time.monotonic() + DEADLINE
-        while not (line := self._docker("logs", "--tail", "1", self._name)):
+        while not (line := self._docker("logs", "--tail", "1", self.names[kind])):
             assert time.monotonic() < deadline, f"no report within {DEADLINE} s"
             time.sleep(0.2)
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def clients(self) -> dict[str, dict[str, Any]]:
+        """What each client of each container reports."""
+        return {
+            f"{kind}, {name}": client
+            for kind in self.names
+            for name, client in self.report(kind)["clients"].items()
+        }
+
     def calls(self, version: int) -> list[int]:
         """The number of calls that each client has made to a version."""
-        return [client["versions"].get(str(version), 0) for client in self.report()["clients"].values()]
+        return [client["versions"].get(str(version), 0) for client in self.clients().values()]
 
-    def wait_until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = DEADLINE) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
         deadline = time.monotonic() + seconds
-        while not condition(self.report()):
-            assert time.monotonic() < deadline, f"not within {seconds} s: {self.report()}"
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {self.clients()}"
             time.sleep(0.2)
 
+    def wait_until_connected(self, servers: int, kind: str = "direct") -> None:
+        """Waits until the callers of one kind have connections to this many servers."""
+        self.wait_until(lambda: len(self.report(kind)["servers"]) == servers, NEW_SERVER_SECONDS)
+
     def wait_until_they_call(self) -> None:
-        self.wait_until(lambda report: all(client["versions"] for client in report["clients"].values()))
+        self.wait_until(lambda: all(client["versions"] for client in self.clients().values()))
 
     def wait_until_all_call(self, version: int) -> None:
         """Waits until all further calls go to a version."""
         deadline = time.monotonic() + DEADLINE
         others: list[int] = []
         while (now := self.calls(3 - version)) != others:
-            assert time.monotonic() < deadline, f"another version still gets calls: {self.report()}"
+            assert time.monotonic() < deadline, f"another version still gets calls: {self.clients()}"
             others = now
             self.check(version)
 
@@ -96,9 +113,9 @@ class Callers:
         """Waits until each client has called the version 50 times more; no call has failed."""
         before = self.calls(version)
         self.wait_until(
-            lambda report: all(now >= old + 50 for now, old in zip(self.calls(version), before, strict=True))
+            lambda: all(now >= old + 50 for now, old in zip(self.calls(version), before, strict=True))
         )
-        for name, client in self.report()["clients"].items():
+        for name, client in self.clients().items():
             assert client["failed"] == 0, f"{name}: {client}"
 
 
@@ -143,15 +160,36 @@ def image(build: Callable[[int], str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def stack(docker: Docker, swarm: None, image: str) -> Iterator[Stack]:
-    """Two replicas of version 1."""
-    running = Stack(docker.prefix)
-    try:
-        assert "stable: 2 of 2 replicas run" in running("up", IMAGE_NAME=image)
-        yield running
-    finally:
-        docker.remove(f"{docker.prefix}-callers")
-        running.run("down")
+def envoy_image(docker: Docker) -> str:
+    """TFSERVING_TEST_ENVOY_IMAGE, else the default of the script."""
+    return os.environ.get("TFSERVING_TEST_ENVOY_IMAGE") or pull_default(docker, "GATEWAY_IMAGE")
+
+
+@pytest.fixture(scope="module")
+def prometheus_image(docker: Docker, client_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with the Prometheus of this machine, else the default of the script."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        return pull_default(docker, "PROMETHEUS_IMAGE")
+    context = tmp_path_factory.mktemp("prometheus")
+    shutil.copy(binary, context)
+    (context / "Dockerfile").write_text(
+        f"FROM {client_image}\nCOPY prometheus /bin/\n"
+        # the official image has this directory, which the user of the stack owns
+        'RUN mkdir /prometheus && chown 65534:65534 /prometheus\nENTRYPOINT ["/bin/prometheus"]\n'
+    )
+    image = docker.name("image")
+    docker("build", "--tag", image, context)
+    return image
+
+
+def pull_default(docker: Docker, variable: str) -> str:
+    script = (ROOT / "deploy/swarm/stack.sh").read_text()
+    (image,) = re.findall(rf"^  setting {variable} (.+)$", script, re.M)
+    pull = docker.run("pull", "--quiet", image, timeout=600)
+    if pull.returncode != 0:
+        skip(f"no image {image}: {pull.stderr.strip()}")
+    return str(image)
 
 
 @pytest.fixture(scope="module")
@@ -164,23 +202,72 @@ def client_image(docker: Docker, base_image: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def callers(docker: Docker, stack: Stack, client_image: str) -> Callers:
-    """Callers of the group stable, which know only its name."""
-    name = f"{docker.prefix}-callers"
-    docker(
-        *("run", "--detach", "--name", name, "--network", f"{stack.name}-servers", "--entrypoint", "python3"),
-        *("--volume", f"{ROOT}:/checkout:ro", "--workdir", "/checkout", "--env", "PYTHONPATH=/checkout"),
-        *(client_image, "-m", "tests.integration.callers", "stable:8500", "half"),
+def gateway_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directories gateway and gateway-tls, and a token."""
+    directory = tmp_path_factory.mktemp("gateway-files")
+    shutil.copytree(ROOT / "deploy/gateway/dynamic", directory / "gateway")
+    (directory / "token").write_text(add_token(directory / "gateway", "callers")[1])
+    (directory / "gateway-tls").mkdir()
+    for name, text in zip(("tls.crt", "tls.key"), certificate("gateway"), strict=True):
+        (directory / "gateway-tls" / name).write_text(text)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def stack(
+    docker: Docker,
+    swarm: None,
+    image: str,
+    envoy_image: str,
+    prometheus_image: str,
+    gateway_files: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """Two replicas of version 1 behind two gateways, and Prometheus."""
+    running = Stack(
+        docker.prefix,
+        MODEL_NAME="half",
+        GATEWAY_DIR=str(gateway_files / "gateway"),
+        GATEWAY_IMAGE=envoy_image,
+        MONITORING="1",
+        PROMETHEUS_IMAGE=prometheus_image,
+        RUN_DIR=str(tmp_path_factory.mktemp("run")),
     )
-    found = Callers(docker, name)
+    try:
+        started = running("up", IMAGE_NAME=image)
+        assert "stable: 2 of 2 replicas run" in started
+        assert "gateway: 2 of 2 replicas run" in started
+        assert "prometheus: 1 of 1 replicas run" in started
+        yield running
+    finally:
+        docker.remove(*(f"{docker.prefix}-{kind}-callers" for kind in ("direct", "gateway")))
+        running.run("down")
+        docker.run("volume", "rm", f"{docker.prefix}_prometheus")
+
+
+@pytest.fixture(scope="module")
+def callers(docker: Docker, stack: Stack, client_image: str, gateway_files: Path) -> Callers:
+    """Callers that know only the names stable and gateway."""
+    names = {kind: f"{docker.prefix}-{kind}-callers" for kind in ("direct", "gateway")}
+    arguments = {
+        "direct": ["stable:8500", "half"],
+        "gateway": ["gateway:8443", "half", "/gateway/gateway-tls/tls.crt", "/gateway/token"],
+    }
+    for kind, name in names.items():
+        docker(
+            *("run", "--detach", "--name", name, "--network", f"{stack.name}-servers"),
+            *("--volume", f"{ROOT}:/checkout:ro", "--volume", f"{gateway_files}:/gateway:ro"),
+            *("--workdir", "/checkout", "--env", "PYTHONPATH=/checkout", "--entrypoint", "python3"),
+            *(client_image, "-m", "tests.integration.callers", *arguments[kind]),
+        )
+    found = Callers(docker, names)
     found.wait_until_they_call()
     return found
 
 
-def task_containers(docker: Docker, stack: Stack) -> list[str]:
-    return docker(
-        "ps", "--quiet", "--filter", f"label=com.docker.swarm.service.name={stack.name}_stable"
-    ).split()
+def task_containers(docker: Docker, stack: Stack, service: str = "stable") -> list[str]:
+    label = f"com.docker.swarm.service.name={stack.name}_{service}"
+    return docker("ps", "--quiet", "--filter", f"label={label}").split()
 
 
 def test_runs_without_privileges(docker: Docker, stack: Stack) -> None:
@@ -201,15 +288,15 @@ def test_status_reports_the_replicas(stack: Stack, image: str) -> None:
 
 def test_new_replicas_get_calls_within_30_seconds(stack: Stack, callers: Callers) -> None:
     callers.check(version=1)
-    assert len(callers.report()["servers"]) == 2
+    callers.wait_until_connected(servers=2)
     assert "stable: 3 of 3 replicas run" in stack("up", REPLICAS="3")
-    callers.wait_until(lambda report: len(report["servers"]) == 3, NEW_SERVER_SECONDS)
+    callers.wait_until_connected(servers=3)
     callers.check(version=1)
 
 
 def test_no_call_fails_when_replicas_are_removed(stack: Stack, callers: Callers) -> None:
     assert "stable: 2 of 2 replicas run" in stack("up", REPLICAS="2")
-    callers.wait_until(lambda report: len(report["servers"]) == 2)
+    callers.wait_until_connected(servers=2)
     callers.check(version=1)
 
 
@@ -217,11 +304,31 @@ def test_no_call_fails_when_a_replica_is_killed(docker: Docker, stack: Stack, ca
     killed = task_containers(docker, stack)[0]
     docker("kill", "--signal", "KILL", killed)
     callers.check(version=1)
-    callers.wait_until(
-        lambda _: stack.run("status").returncode == 0 and killed not in task_containers(docker, stack)
-    )
-    callers.wait_until(lambda report: len(report["servers"]) == 2, NEW_SERVER_SECONDS)
+    callers.wait_until(lambda: stack.run("status").returncode == 0)
+    callers.wait_until_connected(servers=2)
     callers.check(version=1)
+
+
+def test_no_call_fails_when_a_gateway_is_killed(docker: Docker, stack: Stack, callers: Callers) -> None:
+    callers.wait_until_connected(servers=2, kind="gateway")
+    docker("kill", "--signal", "KILL", task_containers(docker, stack, "gateway")[0])
+    callers.check(version=1)
+    callers.wait_until(lambda: len(task_containers(docker, stack, "gateway")) == 2)
+    callers.wait_until_connected(servers=2, kind="gateway")
+    callers.check(version=1)
+
+
+def test_prometheus_scrapes_servers_and_gateways(docker: Docker, stack: Stack, callers: Callers) -> None:
+    query = urllib.parse.quote("count by (job) (up == 1)")
+    url = f"http://prometheus:9090/api/v1/query?query={query}"
+    script = f"from urllib import request; print(request.urlopen({url!r}, timeout=10).read().decode())"
+
+    def are_scraped() -> bool:
+        found = json.loads(docker("exec", callers.names["direct"], "python3", "-c", script))
+        jobs = {one["metric"]["job"]: int(one["value"][1]) for one in found["data"]["result"]}
+        return jobs == {"prometheus": 1, "serving": 2, "gateway": 2}
+
+    callers.wait_until(are_scraped)
 
 
 def test_no_call_fails_when_a_broken_image_is_rolled_back(

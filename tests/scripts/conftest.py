@@ -76,7 +76,7 @@ class Checkout:
             made.mkdir(parents=True)
         for name in (*SCRIPTS, "Dockerfile"):
             shutil.copy(ROOT / name, self.root)
-        for name in ("lib", "docker", "deploy/swarm"):
+        for name in ("lib", "docker", "deploy/swarm", "deploy/gateway", "deploy/monitoring"):
             shutil.copytree(ROOT / name, self.root / name)
         self._add_package()
         docker = binaries / "docker"

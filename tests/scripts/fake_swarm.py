@@ -29,6 +29,8 @@ def handle(state: dict[str, Any], arguments: list[str]) -> bool:
                 del services[name]
         case ["service", "inspect", "--format", template, name]:
             print(_fill(template, _find(services, name)))
+        case ["service", "ps", "--quiet", "--no-trunc", name]:
+            _list_tasks(name, _find(services, name), ["--format", "{{.ID}}"])
         case ["service", "ps", "--no-trunc", *options, name]:
             _list_tasks(name, _find(services, name), options)
         case ["service", "update", "--detach", *options, name]:
@@ -59,12 +61,16 @@ def _deploy(services: dict[str, Service], stack: str) -> None:
             "replicas": int(os.environ[f"{prefix}REPLICAS"]),
             "update": "",
         }
+    for group, image, replicas in (("gateway", "GATEWAY_IMAGE", 2), ("prometheus", "PROMETHEUS_IMAGE", 1)):
+        if image in os.environ:
+            services[f"{stack}_{group}"] = {"image": os.environ[image], "replicas": replicas, "update": ""}
 
 
 def _update(service: Service, options: list[str]) -> None:
     given = dict(itertools.pairwise(options))
     if "broken" in given["--image"]:
-        service.update(update="rollback_completed", failed=given["--image"])
+        service["update"] = "rollback_completed"
+        service.setdefault("failures", []).insert(0, given["--image"])
         service.pop("previous", None)
         return
     service["previous"] = {"image": service["image"], "replicas": service["replicas"]}
@@ -89,13 +95,23 @@ def _fill(template: str, service: Service) -> str:
 
 def _list_tasks(name: str, service: Service, options: list[str]) -> None:
     template = options[options.index("--format") + 1]
-    tasks = [(service["image"], "Running 2 minutes ago", "")] * service["replicas"]
-    if "desired-state=running" not in options and "failed" in service:
-        tasks.insert(0, (service["failed"], "Failed 9 seconds ago", '"task: non-zero exit (2)"'))
-    for number, (image, state, error) in enumerate(tasks, 1):
-        values = {"ID": f"task{number}", "Name": f"{name}.{number}", "Image": image, "Node": "node-1"}
-        values |= {"CurrentState": state, "Error": error}
-        line = template
-        for key, value in values.items():
-            line = line.replace(f"{{{{.{key}}}}}", value)
+    tasks = [
+        {"ID": f"running{number}", "Image": service["image"], "CurrentState": "Running 2 minutes ago"}
+        for number in range(service["replicas"])
+    ]
+    if "desired-state=running" not in options:
+        failures = service.get("failures", [])
+        tasks += [
+            {
+                "ID": f"failed{len(failures) - number}",
+                "Image": image,
+                "CurrentState": "Failed 9 seconds ago",
+                "Error": '"task: non-zero exit (2)"',
+            }
+            for number, image in enumerate(failures)
+        ]
+    for task in tasks:
+        line = template.replace("{{.Name}}", f"{name}.1").replace("{{.Node}}", "node-1")
+        for key in ("ID", "Image", "CurrentState", "Error"):
+            line = line.replace(f"{{{{.{key}}}}}", task.get(key, ""))
         print(line.strip())

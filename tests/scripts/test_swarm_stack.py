@@ -39,7 +39,9 @@ class TestUp:
         assert checkout.calls() == []
 
     def test_sets_every_variable_of_the_stack_files(self, checkout: Any) -> None:
-        command = checkout.run(SCRIPT, "up", "--dry-run", GPUS="1", MODELS_DIR="/srv/models").command
+        variables = {"GPUS": "1", "MODELS_DIR": "/srv/models", "GATEWAY_DIR": "/srv/gateway"}
+        variables |= {"GATEWAY_PORT": "8443", "MONITORING": "1"}
+        command = checkout.run(SCRIPT, "up", "--dry-run", **variables).command
         folder = ROOT / "deploy" / "swarm"
         assert {folder / name for name in files_of(command)} == set(folder.glob("*.yml"))
         used = {name for path in folder.glob("*.yml") for name in VARIABLE.findall(path.read_text())}
@@ -50,6 +52,34 @@ class TestUp:
         command = checkout.run(SCRIPT, "up", "--dry-run", "--", *flags).command
         expected = "--enable_batching '--grpc_channel_arguments=a b=1'"
         assert environment_of(command)["SERVER_FLAGS"] == expected
+
+    def test_gateways_get_the_files_and_the_model(self, checkout: Any, tmp_path: Any) -> None:
+        for name in ("gateway/routes.json", "gateway-tls/tls.crt", "gateway-tls/tls.key"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        variables = {"GATEWAY_DIR": f"{tmp_path}/gateway", "MODEL_NAME": "iris", "STACK": "ranking"}
+        result = checkout.run(SCRIPT, "up", **variables)
+        assert result.code == 0, result.err
+        assert "gateway: 2 of 2 replicas run envoyproxy/envoy" in result.err
+        bootstrap = (checkout.root / ".run" / "ranking-gateway.yaml").read_text()
+        assert "path: /v1/models/iris " in bootstrap
+        command = checkout.run(SCRIPT, "up", "--dry-run", **variables).command
+        found = environment_of(command)
+        owner = tmp_path.stat()
+        assert found["GATEWAY_USER"] == f"{owner.st_uid}:{owner.st_gid}"
+        assert found["TLS_DIR"] == f"{tmp_path}/gateway-tls"
+        assert files_of(command) == ["stack.yml", "gateway.yml"]
+        other = checkout.run(SCRIPT, "up", "--dry-run", **{**variables, "MODEL_NAME": "digits"}).command
+        assert environment_of(other)["GATEWAY_CHECKSUM"] != found["GATEWAY_CHECKSUM"]
+
+    def test_notes_a_port_without_gateways(self, checkout: Any) -> None:
+        err = checkout.run(SCRIPT, "up", "--dry-run", GATEWAY_PORT="8443").err
+        assert "note: GATEWAY_PORT has no effect without GATEWAY_DIR" in err
+
+    def test_monitoring_turns_on_metrics(self, checkout: Any) -> None:
+        command = checkout.run(SCRIPT, "up", "--dry-run", "--", "--enable_batching", MONITORING="1").command
+        flags = "--monitoring_config_file=/etc/tfserving/monitoring.config --enable_batching"
+        assert environment_of(command)["SERVER_FLAGS"] == flags
 
     def test_reads_variables_from_a_file(self, checkout: Any) -> None:
         file = checkout.tmp / "stack.env"
@@ -119,6 +149,12 @@ class TestUpdate:
         assert "what the servers logged" in result.err
         assert "error: stable: the update failed and was rolled back after" in result.err
 
+    def test_reports_only_failures_of_the_present_update(self, running: Any) -> None:
+        running.run(SCRIPT, "update", IMAGE_NAME="digits:broken-1")
+        err = running.run(SCRIPT, "update", IMAGE_NAME="digits:broken-2").err
+        assert "digits:broken-2: Failed" in err
+        assert "digits:broken-1: Failed" not in err
+
     def test_status_prints_the_servers(self, running: Any) -> None:
         result = running.run(SCRIPT, "status")
         assert result.code == 0
@@ -144,7 +180,8 @@ class TestRejects:
             ([], "the action is missing; use one of up, update, rollback, status, down, logs"),
             (["up", "down"], "up and down are mutually exclusive; use one of them"),
             (["update", "stable", "canary"], "stable and canary are mutually exclusive; use one of them"),
-            (["up", "stable"], "up takes no group; omit stable"),
+            (["up", "stable"], "up does not take stable; omit it"),
+            (["update", "gateway"], "update does not take gateway; omit it"),
             (["status", "--dry-run"], "status does not support --dry-run; omit it"),
             (["up", "--follow"], "--follow is an option of logs only; omit it"),
             (["update", "--", "--enable_batching"], "update takes no server flags; use up"),
@@ -170,11 +207,31 @@ class TestRejects:
             ),
             ({"IMAGE_NAME": "A"}, "IMAGE_NAME=A is not a valid image reference"),
             ({"DRAIN_SECONDS": "x"}, "DRAIN_SECONDS=x is not a valid number of seconds"),
+            (
+                {"GATEWAY_DIR": "gateway"},
+                "GATEWAY_DIR=gateway is not an absolute path; it is a path on every",
+            ),
+            ({"GATEWAY_DIR": "/g", "TLS_DIR": "t"}, "TLS_DIR=t is not an absolute path"),
+            ({"GATEWAY_DIR": "/g", "GATEWAY_PORT": "0"}, "GATEWAY_PORT=0 is not a valid port (1-65535)"),
+            ({"MONITORING": "yes"}, "MONITORING=yes is not a valid value (1)"),
             ({"UPDATE_MONITOR": "1s"}, "UPDATE_MONITOR=1s is not a valid number of seconds"),
         ],
     )
     def test_invalid_variables(self, checkout: Any, variables: dict[str, str], message: str) -> None:
         assert message in checkout.run(SCRIPT, "up", "--dry-run", **variables).rejection
+
+    def test_a_gateway_without_its_files(self, checkout: Any, tmp_path: Any) -> None:
+        directory = tmp_path / "gateway"
+        assert (
+            f"GATEWAY_DIR={directory} has no routes.json; create it: cp -R"
+            in checkout.run(SCRIPT, "up", GATEWAY_DIR=str(directory)).rejection
+        )
+        directory.mkdir()
+        (directory / "routes.json").touch()
+        assert (
+            f"TLS_DIR={tmp_path}/gateway-tls has no tls.crt or no tls.key"
+            in checkout.run(SCRIPT, "up", GATEWAY_DIR=str(directory)).rejection
+        )
 
     @pytest.mark.parametrize("state", ["inactive false", "active false"])
     def test_a_machine_that_is_not_a_manager(self, checkout: Any, state: str) -> None:
