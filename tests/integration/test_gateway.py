@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -236,6 +237,17 @@ def bearer(token):
     return {"authorization": f"Bearer {token}"}
 
 
+def mark_log(running):
+    """The number of lines of the access log, once it contains all requests so far. Envoy buffers lines."""
+    path = f"/mark/{uuid.uuid4()}"
+    send_rest(running, "GET", path)
+    deadline = time.monotonic() + 30
+    while not [line for line in (lines := running.access_log()) if line["path"] == path]:
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.02)
+    return len(lines)
+
+
 def wait_for_log(running, count, since):
     """The lines of the access log after the first `since`, once there are `count`."""
     deadline = time.monotonic() + 30
@@ -314,7 +326,7 @@ def test_clients_call_through_the_gateway(running, token, connect_client):
 
 
 def test_the_log_has_a_line_of_json_for_each_request(recording, token):
-    running, since = recording.gateway, len(recording.gateway.access_log())
+    running, since = recording.gateway, mark_log(recording.gateway)
     send_rest(running, "POST", PREDICT, {**bearer(token), "x-client-id": "forged"}, BODY)
     call_grpc(running, services.GET_MODEL_STATUS.path, token)
     send_rest(running, "GET", f"{STATUS}?access_token=secret", bearer(token))
@@ -370,7 +382,7 @@ def sign(claims, secret, **header):
 
 
 def test_nothing_answers_without_a_token(recording):
-    running, since = recording.gateway, len(recording.gateway.access_log())
+    running, since = recording.gateway, mark_log(recording.gateway)
     for path in PATHS:
         assert send_all_methods(running, path) == {401}
         assert call_grpc(running, path)[0] == grpc.StatusCode.UNAUTHENTICATED
@@ -449,7 +461,7 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls" / "client-ca.crt").write_text(chain)
     running, _ = start("client_certificates")
-    since = len(running.access_log())
+    since = mark_log(running)
     identity = {"certificate": tmp_path / "client.crt", "key": tmp_path / "client.key"}
     for connect_client in (rpc, rest):
         with connect_client(running, None, identity=identity) as client:
