@@ -242,9 +242,11 @@ def mark_log(running):
     path = f"/mark/{uuid.uuid4()}"
     send_rest(running, "GET", path)
     deadline = time.monotonic() + 30
-    while not [line for line in (lines := running.access_log()) if line["path"] == path]:
+    lines = running.access_log()
+    while path not in [line["path"] for line in lines]:
         assert time.monotonic() < deadline, lines
         time.sleep(0.02)
+        lines = running.access_log()
     return len(lines)
 
 
