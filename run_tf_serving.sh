@@ -22,6 +22,11 @@
 #   --dry-run   check the settings and print the command, but do not run it
 #   -- ...      flags for tensorflow_model_server, --NAME=VALUE; they override those of this script
 #
+# REPLICAS=N starts N servers, GPU=0,1 REPLICAS_PER_GPU=N starts N for each GPU: CONTAINER_NAME-1 and so on, on every
+# second port from GRPC_PORT and REST_PORT. It prints their gRPC addresses as one list for a client. All commands then
+# apply to all of these servers; CONTAINER_NAME=NAME-2 is one of them. update and rollback replace one container after
+# another on its ports and GPU.
+#
 # Returns when every model has an AVAILABLE version. If a model fails to load, or that takes longer than START_TIMEOUT,
 # it prints the server's log and leaves nothing running.
 [ -n "${BASH_VERSION:-}" ] || { echo "$0: error: this script needs bash; run bash $0" >&2 && exit 2; }
@@ -45,6 +50,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${REST_PORT:=}"                           # the port for REST
 : "${GPU:=}"                                 # an index, a UUID or a list; empty: no GPU (docker), every GPU (embedded)
 : "${GPU_MEMORY_FRACTION:=}"                 # share to use, such as 0.5; empty: all (docker), as needed (embedded)
+: "${REPLICAS_PER_GPU:=}"                    # servers for each GPU of the list GPU; empty: one server for all of them
+: "${REPLICAS:=}"                            # without GPU: the number of servers; empty: one
 : "${ENABLE_MODEL_WARMUP:=}"                 # true or false; empty: the server's default, true
 : "${BATCHING_PARAMETERS_FILE:=}"            # enables batching with these parameters
 : "${MONITORING_CONFIG_FILE:=}"              # enables Prometheus metrics with this config
@@ -83,6 +90,10 @@ source "$ROOT/lib/start.sh"
 source "$ROOT/lib/inspect.sh"
 # shellcheck source=lib/update.sh
 source "$ROOT/lib/update.sh"
+# shellcheck source=lib/replicas.sh
+source "$ROOT/lib/replicas.sh"
+# shellcheck source=lib/update_replicas.sh
+source "$ROOT/lib/update_replicas.sh"
 
 ACTION=run
 DRY_RUN=''
@@ -163,6 +174,7 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
+  check_replicas
   check_seconds DRAIN_SECONDS
   check_seconds MAX_CONNECTION_AGE_SECONDS
   check_seconds MAX_CONNECTION_AGE_GRACE_SECONDS
@@ -274,7 +286,8 @@ require_server() {
     return 1
   fi
   [[ -z $FOUND ]] || return 0
-  others=$(docker_list_servers && embedded_list_servers)
+  others=''
+  [[ -n $REPLICA ]] || others=$(docker_list_servers && embedded_list_servers)
   log "$CONTAINER_NAME is not running${others:+; set CONTAINER_NAME to one of $(tr '\n' ' ' <<<"$others")}"
   [[ $ENGINE == docker || -z $FOUND_EXITED ]] \
     || log "its process $FOUND_EXITED has exited; its log: $(embedded_log_command)"
@@ -286,12 +299,25 @@ log_interrupted_stop() {
     "another stop ends the drain immediately"
 }
 
+trap_interrupted_stop() {
+  trap 'log_interrupted_stop; exit 130' INT
+  trap 'log_interrupted_stop; exit 143' TERM HUP
+}
+
 stop() {
+  if has_replicas; then
+    trap_interrupted_stop
+    for_all_replicas stop_server
+  else
+    stop_server
+  fi
+}
+
+stop_server() {
   require_server || return 0
   [[ $ENGINE != docker ]] || ! docker_is_draining \
     || log "note: $CONTAINER_NAME is draining already; this stop ends the drain, and requests in flight fail"
-  trap 'log_interrupted_stop; exit 130' INT
-  trap 'log_interrupted_stop; exit 143' TERM HUP
+  trap_interrupted_stop
   "${ENGINE}_stop"
   [[ $ENGINE != docker ]] || remove_previous
   log "stopped $CONTAINER_NAME"

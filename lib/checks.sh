@@ -31,7 +31,7 @@ source "$ROOT/docker/server_config.sh"
 # Names that other tools use, and those of our variables that have their meaning.
 SIMILAR_VARIABLES='MODEL:MODEL_NAME MODEL_BASE_PATH:MODELS_DIR MODELS:MODELS_DIR MODEL_CONFIG_FILE:MODELS_CONFIG
   CONTAINER:CONTAINER_NAME IMAGE:IMAGE_NAME PORT:GRPC_PORT,REST_PORT REST_API_PORT:REST_PORT HTTP_PORT:REST_PORT
-  GPUS:GPU GPU_ID:GPU TIMEOUT:START_TIMEOUT'
+  GPUS:GPU GPU_ID:GPU REPLICA:REPLICAS TIMEOUT:START_TIMEOUT'
 
 # warn_about_similar_variables: warns about variables in the environment that have almost the name of a setting. The
 # scripts that this one runs do not repeat it.

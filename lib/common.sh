@@ -12,7 +12,8 @@ source "$ROOT/lib/settings.sh"
 source "$ROOT/lib/checks.sh"
 
 # Messages go to stderr, results to stdout.
-log() { printf '%s: %s\n' "${SCRIPT##*/}" "$*" >&2; }
+# A script sets LOG_PREFIX where messages of several servers mix.
+log() { printf '%s: %s%s\n' "${SCRIPT##*/}" "${LOG_PREFIX:-}" "$*" >&2; }
 
 # reject MESSAGE: the input is not valid, or not valid here.
 reject() {

@@ -7,6 +7,7 @@
 # shellcheck source=lib/docker.sh
 source "$ROOT/lib/docker.sh"
 
+OWN_NAMES=''         # more containers that a restart stops, with a space after each
 CONFIG_PATH=''       # the path of a mounted models.config in the container
 CONTAINER_ID=''      # the container that this script created
 KEEP_CONTAINER=''    # not empty: CONTAINER_ID is an older container, which is kept if it fails
@@ -184,8 +185,8 @@ docker_prepare() {
       "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command IMAGE_NAME)"
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
-    # A restart stops its own container first.
-    [[ -z $names || $names == "$CONTAINER_NAME" ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
+    # A restart stops its own containers first.
+    [[ -z $names || " $CONTAINER_NAME $OWN_NAMES" == *" $names "* ]] || reject_used_port "$port" "container ${names%%$'\n'*}"
   done
 }
 

@@ -2,6 +2,35 @@
 # What run_tf_serving.sh reports about servers: status, list and logs.
 
 logs() {
+  local name code=0
+  if ! has_replicas; then
+    print_logs
+  elif [[ -z $FOLLOW ]]; then
+    for name in $(list_replicas); do
+      (with_replica "$name" print_logs) | prefix_lines "$name" || code=1
+    done
+    return "$code"
+  else
+    for name in $(list_replicas); do
+      (with_replica "$name" print_logs) > >(prefix_lines "$name") &
+    done
+    # Background processes ignore Ctrl-C.
+    trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    wait
+  fi
+}
+
+# prefix_lines NAME: copies lines as soon as they arrive. Some versions of awk and sed wait for more.
+prefix_lines() {
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    printf '%s | %s\n' "$1" "$line"
+  done
+}
+
+print_logs() {
   find_server
   if [[ -z $FOUND && $ENGINE != docker && $(remembered ENGINE) == embedded && -r $(embedded_file log) ]]; then
     ENGINE=embedded # the log of a server that has stopped
@@ -17,7 +46,7 @@ list() {
   printf "$line" NAME ENGINE GRPC REST STATE
   [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$line" "$name" embedded "$grpc" "$rest" "$state"
+    printf "$line" "$name" embedded "$grpc" "$rest" "$state$(name_set "$name")"
   done
   [[ $ENGINE != embedded ]] || return 0
   if ! probe_docker; then
@@ -26,8 +55,14 @@ list() {
   fi
   docker_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$line" "$name" docker "$grpc" "$rest" "$state"
+    printf "$line" "$name" docker "$grpc" "$rest" "$state$(name_set "$name")"
   done
+}
+
+# name_set NAME: prints which set the server NAME is a replica of, if any.
+name_set() {
+  local CONTAINER_NAME=${1%-*}
+  ! list_replicas | grep -qxF -- "$1" || printf ', replica of %s' "$CONTAINER_NAME"
 }
 
 # read_config_file: sets CONFIG_ERROR to why the server cannot use its config file, and CONFIG_ON_DISK to the text of
@@ -59,6 +94,16 @@ compare_config() {
 }
 
 status() {
+  if ! has_replicas; then
+    print_status
+    return
+  fi
+  printf '%s: %s servers, gRPC %s, REST %s\n' "$CONTAINER_NAME" "$(list_replicas | grep -c '')" \
+    "$(list_addresses GRPC)" "$(list_addresses REST)"
+  for_each_replica print_status
+}
+
+print_status() {
   local host port model states found='' response=0 code=0 POLLS='' CONFIG_ERROR CONFIG_ON_DISK POLLED_CONFIG=''
   require_server || return 1
   if [[ $FOUND == stopped ]]; then

@@ -55,6 +55,8 @@ setting RUN_DIR "$ROOT/.run"
 
 setting GPU ''
 setting GPU_MEMORY_FRACTION ''
+setting REPLICAS ''
+setting REPLICAS_PER_GPU ''
 setting MODEL_CONFIG_FILE_POLL_WAIT_SECONDS ''
 setting ENABLE_MODEL_WARMUP ''
 setting BATCHING_PARAMETERS_FILE ''

@@ -25,6 +25,14 @@ check_name_is_free() {
   esac
 }
 
+# check_names_are_free NAME...: these, and those of the replicas that were started as CONTAINER_NAME.
+check_names_are_free() {
+  local name
+  for name in "$@" $(list_replicas); do
+    CONTAINER_NAME=$name check_name_is_free
+  done
+}
+
 check_ports_are_free() {
   local port
   for port in "$GRPC_PORT" "$REST_PORT"; do
@@ -32,10 +40,12 @@ check_ports_are_free() {
   done
 }
 
-# abort_start EXIT_CODE: leaves nothing running.
+# abort_start EXIT_CODE: leaves nothing running. Another signal does not interrupt it.
 abort_start() {
-  trap - EXIT INT TERM HUP
+  trap - EXIT
+  trap '' INT TERM HUP
   "${ENGINE}_discard"
+  [[ -z $REPLACED ]] || restore_replaced
   release_lock
   exit "$1"
 }
@@ -46,9 +56,11 @@ trap_abort() {
   trap 'abort_start 143' TERM HUP
 }
 
-# wait_until_available: returns when every model has an AVAILABLE version; prints the server's log and exits if
-# that fails.
-wait_until_available() {
+wait_until_available() { has_available_models || abort_start 1; }
+
+# has_available_models: waits until every model has an AVAILABLE version; prints the server's log and returns 1 if that
+# fails.
+has_available_models() {
   local deadline=$((SECONDS + START_TIMEOUT)) address pending logged='' names='' failure='' left
   local failed='' loads_checked=''
   local models=() RESPONSE_TIMEOUT=$RESPONSE_TIMEOUT
@@ -77,7 +89,7 @@ wait_until_available() {
   "${ENGINE}_log" >&2 || true
   [[ -z $failed ]] || failure="$failed; export the version again or remove it"
   log "error: $failure; its log is above"
-  abort_start 1
+  return 1
 }
 
 # check_loads: sets `failed` to a load that failed according to the server's log, and `failure` if that is still so
@@ -93,21 +105,35 @@ check_loads() {
 restart() { run; }
 
 run() {
-  local address stop_first=''
   resolve_engine
   check_models
   log_notes
+  if [[ -n $(count_replicas) ]]; then
+    start_replicas
+  else
+    start_server
+  fi
+}
+
+# prepare_command: checks what needs the engine, and sets COMMAND.
+prepare_command() {
+  [[ -n $DRY_RUN ]] || "${ENGINE}_prepare"
+  "${ENGINE}_command" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
+}
+
+# start_server: starts one server.
+start_server() {
+  local address stop_first=''
   if [[ -z $DRY_RUN ]]; then
     lock_name
     [[ $ACTION != restart ]] || "${ENGINE}_find"
     if [[ $ACTION == restart && $FOUND == running ]]; then
       stop_first=yes
     else
-      check_name_is_free
+      check_names_are_free "$CONTAINER_NAME"
     fi
-    "${ENGINE}_prepare"
   fi
-  "${ENGINE}_command" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
+  prepare_command
   if [[ -n $DRY_RUN ]]; then
     print_command "${COMMAND[@]}"
     return
@@ -121,11 +147,13 @@ run() {
   trap_abort
   "${ENGINE}_start"
   wait_until_available
-  trap - EXIT INT TERM HUP
+  protect_switch
+  rm -f -- "$(replicas_file)" # of servers that do not run any more
   remember_settings ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}
   release_lock
   address=$(client_address "$BIND_ADDRESS")
   log "serving: gRPC $(host_port "$address" "$GRPC_PORT")," \
     "REST http://$(host_port "$address" "$REST_PORT")/v1/models/…"
-  log "log: $("${ENGINE}_log_command"); models: $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) status"
+  [[ -n $REPLICA ]] || log "log: $("${ENGINE}_log_command"); models:" \
+    "$(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) status"
 }

@@ -1,11 +1,29 @@
 # shellcheck shell=bash
 # Updating a container without downtime, and rolling back, on one machine. Both containers serve during the switch, on
-# different ports. NAME-previous, stopped, is what rollback returns to.
+# different ports. NAME-previous, stopped, is what rollback returns to. update_replicas.sh does the same for replicas.
 
-# update: starts a container with the remembered settings and IMAGE_NAME on free ports, then stops the old one.
 update() {
-  local name=$CONTAINER_NAME old new
   require_docker_engine
+  if has_replicas; then
+    update_replicas
+  else
+    update_server
+  fi
+}
+
+rollback() {
+  require_docker_engine
+  CONTAINER_NAME=${CONTAINER_NAME%-previous}
+  if has_replicas; then
+    roll_back_replicas
+  else
+    roll_back_server
+  fi
+}
+
+# update_server: starts a container with the remembered settings and IMAGE_NAME on free ports, then stops the old one.
+update_server() {
+  local name=$CONTAINER_NAME old new
   lock_name
   docker_find
   [[ $FOUND == running ]] \
@@ -37,11 +55,9 @@ update() {
   log "roll back with $(script_command run_tf_serving.sh CONTAINER_NAME RUN_DIR) rollback"
 }
 
-# rollback: starts NAME-previous again, then stops NAME. Another rollback undoes it.
-rollback() {
-  local name=${CONTAINER_NAME%-previous} current previous
-  require_docker_engine
-  CONTAINER_NAME=$name
+# roll_back_server: starts NAME-previous again, then stops NAME. Another rollback undoes it.
+roll_back_server() {
+  local name=$CONTAINER_NAME current previous
   lock_name
   docker_find
   current=''

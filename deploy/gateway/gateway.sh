@@ -31,7 +31,7 @@ ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
 : "${BIND_ADDRESS:=}"                          # the address to listen on
 : "${GATEWAY_DIR:=}"                           # what changes at run time; empty: gateway in the checkout
 : "${TLS_DIR:=}"                               # tls.crt, tls.key, client-ca.crt; empty: GATEWAY_DIR/../gateway-tls
-: "${AUTHENTICATION:=token}"                   # token or certificate: how clients of a new GATEWAY_DIR authenticate
+: "${AUTHENTICATION:=token}"                   # token or certificate: how clients authenticate
 : "${NETWORK:=tfserving}"                      # the docker network of the gateway and the servers
 : "${STABLE:=}"                                # containers to connect as servers of the group stable
 : "${CANARY:=}"                                # containers to connect as servers of the group canary
@@ -112,8 +112,8 @@ container_user() {
 check_tls_files() {
   local file
   for file in tls.crt tls.key; do
-    [[ -f $TLS_DIR/$file ]] || reject "TLS_DIR=$(quoted "$TLS_DIR") has no $file; put the gateway's certificate there," \
-      "or for a test create one: $(self_signed_command)"
+    [[ -f $TLS_DIR/$file ]] || reject "TLS_DIR=$(quoted "$TLS_DIR") has no $file; put the gateway's" \
+      "certificate there, or for a test create one: $(self_signed_command)"
   done
   [[ $AUTHENTICATION != certificate || -f $TLS_DIR/client-ca.crt ]] \
     || reject "TLS_DIR=$(quoted "$TLS_DIR") has no client-ca.crt, the authority of client certificates; put it there," \
@@ -134,9 +134,28 @@ create_gateway_dir() {
   (umask 077 && mkdir -p -- "$staging" && cp -- "$DIRECTORY"/dynamic/* "$staging") \
     || fail "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") cannot be created; set GATEWAY_DIR to another directory"
   [[ $AUTHENTICATION == token ]] || (umask 077 && cp -- "$DIRECTORY"/client_certificates/* "$staging")
-  [[ $(id -u) -ne 0 ]] || chown -R "$(container_user)" "$staging" "$TLS_DIR"
+  [[ $(id -u) -ne 0 ]] || chown -R "$(container_user)" "$staging"
   mv -- "$staging" "$GATEWAY_DIR"
   log "created $GATEWAY_DIR; clients authenticate with a $AUTHENTICATION"
+}
+
+# check_authentication: the files of an existing directory decide.
+check_authentication() {
+  local found=token
+  [[ -e $GATEWAY_DIR ]] || return 0
+  [[ -r $GATEWAY_DIR/authentication.json ]] || reject "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") has no readable" \
+    "authentication.json; remove the directory, or set GATEWAY_DIR to another one"
+  ! grep -q mtls_authenticated "$GATEWAY_DIR/authentication.json" || found=certificate
+  [[ $AUTHENTICATION == "$found" ]] || reject "AUTHENTICATION=$AUTHENTICATION, but clients of" \
+    "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") authenticate with a $found; set AUTHENTICATION=$found, or GATEWAY_DIR to" \
+    "another directory"
+}
+
+# own_tls_files: root has no privileges in the container, so its files get the container's user.
+own_tls_files() {
+  [[ $(id -u) -eq 0 && $(stat -c %u:%g "$TLS_DIR/tls.key") != "$(container_user)" ]] || return 0
+  chown "$(container_user)" "$TLS_DIR" "$TLS_DIR"/*
+  log "$TLS_DIR belongs to user $(container_user) now, as which Envoy runs"
 }
 
 # write_bootstrap: envoy.yaml with the name of the model.
@@ -168,16 +187,21 @@ gateway_command() {
   COMMAND+=(--file-flush-interval-msec 1000)
 }
 
-# connect_servers GROUP CONTAINER...: gives containers the name GROUP in the network.
+# connect_servers GROUP CONTAINER...: gives containers the name GROUP in the network. A container that has it stays
+# connected: disconnecting it would break its requests.
 connect_servers() {
   local group=$1 container networks
   # shellcheck disable=SC2016 # variables of the template
-  local format='{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}'
+  local format='{{range $name, $network := .NetworkSettings.Networks}}{{println}}{{$name}}:,'
+  # shellcheck disable=SC2016
+  format+='{{range $network.Aliases}}{{.}},{{end}}{{end}}'
   shift
   for container; do
     networks=$(query_docker container inspect --format "$format" "$container" 2>/dev/null) \
       || reject "container $container does not exist; start it with run_tf_serving.sh"
-    [[ " $networks" != *" $NETWORK "* ]] || query_docker network disconnect "$NETWORK" "$container" >/dev/null
+    networks=$(grep "^$NETWORK:," <<<"$networks" || true)
+    [[ $networks != *",$group,"* ]] || continue
+    [[ -z $networks ]] || query_docker network disconnect "$NETWORK" "$container" >/dev/null
     query_docker network connect --alias "$group" "$NETWORK" "$container" \
       || fail "container $container cannot be connected to network $NETWORK; docker's output is above"
     log "$container is a server of the group $group"
@@ -235,6 +259,7 @@ discard_gateway() {
 }
 
 up() {
+  check_authentication
   check_tls_files
   BOOTSTRAP=$RUN_DIR/$GATEWAY_NAME.yaml
   if [[ -n $DRY_RUN ]]; then
@@ -250,6 +275,7 @@ up() {
     *) reject "$GATEWAY_NAME is running already; to restart it, stop it first: bash deploy/gateway/gateway.sh down" ;;
   esac
   create_gateway_dir
+  own_tls_files
   write_bootstrap
   query_docker network inspect "$NETWORK" >/dev/null 2>&1 || query_docker network create "$NETWORK" >/dev/null \
     || fail "network $NETWORK cannot be created; docker's output is above"
@@ -290,8 +316,8 @@ status() {
     [[ $weight == 0 || $healthy -gt 0 ]] || code=1
   done
   rejected=$(count_rejected "$metrics")
-  [[ $rejected -eq 0 ]] || log "warning: the gateway has rejected $rejected changes of files since its start; its log:" \
-    "bash deploy/gateway/gateway.sh logs"
+  [[ $rejected -eq 0 ]] || log "warning: the gateway has rejected $rejected changes of files since its start;" \
+    "its log: bash deploy/gateway/gateway.sh logs"
   return "$code"
 }
 

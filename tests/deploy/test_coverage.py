@@ -17,6 +17,7 @@ yaml = import_tool("yaml", "PyYAML")
 FOUND_BY_FOLDER = {
     "monitoring/prometheus/*.yml": ("tests/deploy/prometheus.py", 'MONITORING / "prometheus"'),
     "monitoring/grafana/dashboards/*": ("tests/deploy/prometheus.py", '"grafana" / "dashboards"'),
+    "gateway/client_certificates/*": ("tests/integration/test_gateway.py", "client_certificates"),
 }
 
 

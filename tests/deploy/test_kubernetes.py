@@ -23,9 +23,11 @@ from tests.deploy.manifests import (
     list_image_variables,
     load,
     load_inference_service,
+    port_names,
     select_pods,
 )
-from tests.deploy.tools import import_tool
+from tests.deploy.prometheus import RULES
+from tests.deploy.tools import DEPLOY, import_tool
 from tfserving.server.flags import FLAGS
 
 yaml = import_tool("yaml", "PyYAML")
@@ -99,6 +101,22 @@ def test_rollouts_never_remove_a_server_first(overlay: str) -> None:
             assert workload["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
+def test_only_gateways_and_prometheus_may_connect_behind_a_gateway() -> None:
+    (policy,) = (
+        each
+        for each in load("gateway")
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "server"
+    )
+    callers = {
+        peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: {
+            port["port"] for port in rule["ports"]
+        }
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+    }
+    assert callers == {"gateway": {"grpc", "rest"}, "prometheus": {"rest"}}
+
+
 def test_the_canary_differs_from_stable_only_in_name_number_and_image() -> None:
     stable, canary = (
         yaml.safe_dump(next(each for each in load("canary") if names(each) == ("Deployment", name)))
@@ -111,6 +129,42 @@ def test_the_canary_differs_from_stable_only_in_name_number_and_image() -> None:
 
 def names(manifest: Manifest) -> tuple[str, str]:
     return manifest["kind"], manifest["metadata"]["name"]
+
+
+def test_prometheus_finds_servers_and_gateways() -> None:
+    services = {each["metadata"]["name"]: each for each in load("gateway") if each["kind"] == "Service"}
+    jobs = yaml.safe_load((RULES / "prometheus.yml").read_text())["scrape_configs"]
+    found = 0
+    for job in jobs:
+        for discovery in job.get("dns_sd_configs", []):
+            for name in discovery["names"]:
+                spec = services[name]["spec"]
+                assert spec["clusterIP"] == "None", name
+                assert discovery["port"] in {port["port"] for port in spec["ports"]}, name
+                found += 1
+    assert found == 3
+
+
+def test_gateways_have_the_files_and_ports_of_their_configuration() -> None:
+    manifests = load("gateway")
+    (gateway,) = select_pods({"app.kubernetes.io/component": "gateway"}, manifests)
+    assert set(port_names(gateway).values()) == {8443, 9902}
+    for port in port_names(gateway).values():
+        assert f"address: 0.0.0.0, port_value: {port}" in (DEPLOY / "gateway" / "envoy.yaml").read_text()
+    content = {names(each): each["data"] for each in manifests if each["kind"] in ("ConfigMap", "Secret")}
+    mounts = {mount["name"]: mount for mount in gateway["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["dynamic"]["mountPath"] == "/etc/envoy/dynamic"
+    assert mounts["tls"]["mountPath"] == "/etc/envoy/tls"
+    dynamic = {**content["ConfigMap", "gateway-dynamic"], **content["Secret", "gateway-clients"]}
+    texts = [(DEPLOY / "gateway" / "envoy.yaml").read_text(), *dynamic.values()]
+    files = {file for text in texts for file in re.findall(r"/etc/envoy/dynamic/([\w.]+)", text)}
+    assert files == dynamic.keys()
+
+
+def test_changes_of_the_gateways_dynamic_files_do_not_restart_them() -> None:
+    kinds = {names(each) for each in load("gateway")}
+    assert ("ConfigMap", "gateway-dynamic") in kinds
+    assert ("Secret", "gateway-clients") in kinds
 
 
 def test_the_volume_replaces_the_models_of_the_image() -> None:
@@ -185,22 +239,30 @@ POD = ("spec", "template", "spec")
 @pytest.mark.parametrize(
     ("overlay", "kind", "name", "path"),
     [
-        ("monitoring", "Service", "stable", ("spec", "selector")),
-        ("canary", "Service", "canary", ("spec", "ports", "0", "targetPort")),
-        ("monitoring", "PodDisruptionBudget", "stable", ("spec", "selector", "matchLabels")),
-        ("canary", "HorizontalPodAutoscaler", "stable", ("spec", "scaleTargetRef", "name")),
-        ("monitoring", "NetworkPolicy", "server", ("spec", "podSelector", "matchLabels")),
-        ("monitoring", "NetworkPolicy", "server", ("spec", "ingress", "0", "ports", "0", "port")),
-        ("monitoring", "NetworkPolicy", "prometheus", ("spec", "egress", "0", "ports", "0", "port")),
-        ("monitoring", "Deployment", "stable", ("spec", "selector", "matchLabels")),
-        ("monitoring", "Deployment", "stable", ("spec", "template", "metadata", "labels")),
-        ("monitoring", "Deployment", "stable", (*CONTAINER, "livenessProbe", "tcpSocket", "port")),
+        ("gateway", "Service", "stable", ("spec", "selector")),
+        ("gateway", "Service", "canary", ("spec", "ports", "0", "targetPort")),
+        ("gateway", "Service", "gateway", ("spec", "ports", "1", "targetPort")),
+        ("gateway", "Service", "gateway-public", ("spec", "selector")),
+        ("gateway", "PodDisruptionBudget", "stable", ("spec", "selector", "matchLabels")),
+        ("gateway", "PodDisruptionBudget", "gateway", ("spec", "selector", "matchLabels")),
+        ("gateway", "HorizontalPodAutoscaler", "stable", ("spec", "scaleTargetRef", "name")),
+        ("gateway", "NetworkPolicy", "server", ("spec", "podSelector", "matchLabels")),
+        ("gateway", "NetworkPolicy", "server", ("spec", "ingress", "0", "ports", "0", "port")),
+        ("gateway", "NetworkPolicy", "gateway", ("spec", "egress", "0", "ports", "0", "port")),
+        ("gateway", "NetworkPolicy", "prometheus", ("spec", "egress", "1", "ports", "0", "port")),
+        ("gateway", "Deployment", "stable", ("spec", "selector", "matchLabels")),
+        ("gateway", "Deployment", "stable", ("spec", "template", "metadata", "labels")),
+        ("gateway", "Deployment", "stable", (*CONTAINER, "livenessProbe", "tcpSocket", "port")),
+        ("gateway", "Deployment", "gateway", (*CONTAINER, "readinessProbe", "httpGet", "port")),
+        ("gateway", "Deployment", "gateway", (*CONTAINER, "volumeMounts", "0", "name")),
+        ("gateway", "Deployment", "gateway", (*POD, "volumes", "0", "configMap", "name")),
         (
-            "monitoring",
+            "gateway",
             "Deployment",
-            "prometheus",
-            (*POD, "volumes", "1", "persistentVolumeClaim", "claimName"),
+            "gateway",
+            (*POD, "volumes", "1", "projected", "sources", "1", "secret", "name"),
         ),
+        ("gateway", "Deployment", "prometheus", (*POD, "volumes", "1", "persistentVolumeClaim", "claimName")),
         ("canary", "GRPCRoute", "serving", ("spec", "rules", "0", "backendRefs", "1", "name")),
         ("canary", "GRPCRoute", "serving", ("spec", "parentRefs", "0", "sectionName")),
         ("canary", "HTTPRoute", "serving", ("spec", "hostnames", "0")),

@@ -7,7 +7,9 @@ output.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -79,8 +81,10 @@ class CheckoutCopy:
 
     def to_documented(self, text: str) -> str:
         """Replace ports, names and places of this copy by those of the documentation."""
-        for documented, local in [*self._places.items(), *self._ports.items()]:
+        for documented, local in self._places.items():
             text = text.replace(local, documented)
+        for documented, local in self._ports.items():
+            text = re.sub(rf"(?<![\w.]){local}\b", documented, text)  # not in the digits of a number
         return text.replace(f"{self.prefix}-", "").replace(f"{self.root}/", "")
 
     def run_bash(self, text: str, variables: dict[str, str] | None = None) -> Output:
@@ -192,11 +196,13 @@ class CheckoutCopy:
         return shell
 
     def _port(self, port: str) -> str:
-        if port not in self._ports:
-            taken = set(self._ports.values())
-            while port not in self._ports:
-                with socket.create_server(("127.0.0.1", 0)) as free:
-                    number = str(free.getsockname()[1])
-                if number not in taken:
-                    self._ports[port] = number
+        """A free port for each; those of a documented ten follow each other, since replicas count up."""
+        while port not in self._ports:
+            first = random.randrange(10000, 32000, 10)
+            if str(first) in self._ports.values():
+                continue
+            with contextlib.suppress(OSError):
+                for number in range(first, first + 10):
+                    socket.create_server(("127.0.0.1", number)).close()
+                self._ports |= {f"{port[:-1]}{digit}": f"{first + digit}" for digit in range(10)}
         return self._ports[port]

@@ -162,9 +162,10 @@ class FakeDocker:
     def check_gpu_arguments(self, text: str) -> None:
         """Check that each command of the block passed its GPU to docker, unless it was a dry run."""
         calls = [json.loads(line) for line in (self.world / "calls").read_text().splitlines()]
-        for gpu, rest in re.findall(r"^GPU=(\S+)(.*)", text, re.M):
-            given = [call for call in calls if call[0] == "run" and f'"device={gpu}"' in call]
-            assert given or "--dry-run" in rest, f"no docker run with GPU {gpu} among {calls}"
+        for gpus, rest in re.findall(r"^GPU=(\S+)(.*)", text, re.M):
+            for gpu in gpus.split(",") if "REPLICAS_PER_GPU" in rest else [gpus]:
+                given = [call for call in calls if call[0] == "run" and f'"device={gpu}"' in call]
+                assert given or "--dry-run" in rest, f"no docker run with GPU {gpu} among {calls}"
 
     def close(self) -> None:
         """Stop the processes that stand for its containers."""

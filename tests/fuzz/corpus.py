@@ -221,7 +221,8 @@ JSON_TOKENS = [
 ]
 
 
-def _http_request(line: str, body: bytes = b"", *headers: str) -> bytes:
+def http_request(line: str, body: bytes = b"", *headers: str) -> bytes:
+    """Encode an HTTP request."""
     lines = [f"{line} HTTP/1.1", "Host: x", *headers]
     if body or line.startswith("POST"):
         lines.append(f"Content-Length: {len(body)}")
@@ -232,16 +233,16 @@ _PREDICT = "POST /v1/models/half_plus_two:predict"
 _BODY = b'{"instances": [[1.0], [2.0]]}'
 
 HTTP_REQUESTS = [
-    _http_request(_PREDICT, _BODY),
-    _http_request("POST /v1/models/multi:predict", BODIES[2]),
-    _http_request("POST /v1/models/text/versions/1:predict", BODIES[3]),
-    _http_request("POST /v1/models/half_plus_two:regress", EXAMPLE_BODIES[0]),
-    _http_request(_PREDICT, gzip.compress(_BODY, mtime=0), "Content-Encoding: gzip"),
-    _http_request(_PREDICT, _BODY, "Expect: 100-continue", "Accept-Encoding: gzip"),
-    _http_request("GET /v1/models/every"),
-    _http_request("GET /v1/models/chosen/labels/canary/metadata", b"", "Connection: keep-alive"),
-    _http_request("GET /v1/models/half_plus_two") + _http_request(_PREDICT, _BODY),
-    _http_request("OPTIONS *"),
+    http_request(_PREDICT, _BODY),
+    http_request("POST /v1/models/multi:predict", BODIES[2]),
+    http_request("POST /v1/models/text/versions/1:predict", BODIES[3]),
+    http_request("POST /v1/models/half_plus_two:regress", EXAMPLE_BODIES[0]),
+    http_request(_PREDICT, gzip.compress(_BODY, mtime=0), "Content-Encoding: gzip"),
+    http_request(_PREDICT, _BODY, "Expect: 100-continue", "Accept-Encoding: gzip"),
+    http_request("GET /v1/models/every"),
+    http_request("GET /v1/models/chosen/labels/canary/metadata", b"", "Connection: keep-alive"),
+    http_request("GET /v1/models/half_plus_two") + http_request(_PREDICT, _BODY),
+    http_request("OPTIONS *"),
     f"{_PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     + b"%x\r\n%s\r\n0\r\n\r\n" % (len(_BODY), _BODY),
 ]
@@ -259,7 +260,7 @@ def amplifying_http_requests() -> list[bytes]:
         b'{"x":NaN,"instances":' + b'"' * 60_000_000,
         b" " * 200_000_000,
     )
-    return [_http_request(_PREDICT, gzip.compress(body, 1), "Content-Encoding: gzip") for body in bodies]
+    return [http_request(_PREDICT, gzip.compress(body, 1), "Content-Encoding: gzip") for body in bodies]
 
 
 HTTP_TOKENS = [
@@ -319,7 +320,7 @@ def grpc_message(data: bytes) -> bytes:
     return b"\0" + struct.pack(">I", len(data)) + data
 
 
-SETTINGS, HEADERS, DATA = 4, 1, 0
+DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
 
 
 def grpc_call(path: str, data: bytes) -> bytes:

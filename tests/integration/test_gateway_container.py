@@ -97,11 +97,16 @@ def docker_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_serves_two_groups_and_changes_at_run_time(script, start_server, models, tmp_path, eventually):
-    stable, canary = start_server("stable", models / "half"), start_server("canary", models / "other")
-    done = script("up")
+def test_serves_two_groups_and_changes_at_run_time(
+    docker, script, start_server, models, tmp_path, eventually
+):
+    stable = start_server("stable", models / "half")
+    start_server("canary", models / "other")
+    endpoint = endpoint_of(docker, stable)
+    done = script("up", STABLE=stable)
     assert done.returncode == 0, done.stderr
     assert "no client can call yet" in done.stderr
+    assert endpoint_of(docker, stable) == endpoint  # it was connected already
     directory, tls = tmp_path / "gateway", Tls(ca=tmp_path / "tls" / "tls.crt")
     metadata = {"authorization": f"Bearer {add_token(directory, 'client')[1]}"}
     eventually(lambda: script("status").stdout.count("1 of 1 servers healthy") == 2)
@@ -129,7 +134,12 @@ def test_serves_two_groups_and_changes_at_run_time(script, start_server, models,
     assert "is running already" in again.stderr
     assert script("down").returncode == 0
     assert script("status").returncode == 1
-    assert stable != canary
+
+
+def endpoint_of(docker, container):
+    return docker(
+        "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.EndpointID}}{{end}}", container
+    )
 
 
 def is_answered(client):

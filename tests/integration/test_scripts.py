@@ -69,9 +69,9 @@ class Server:
     rest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        ports = [free_port(), free_port()]
-        self.grpc, self.rest = (f"127.0.0.1:{port}" for port in ports)
-        self.variables |= {"GRPC_PORT": str(ports[0]), "REST_PORT": str(ports[1]), "ENGINE": self.engine}
+        ports = {"GRPC_PORT": str(free_port()), "REST_PORT": str(free_port())}
+        self.variables = {**ports, **self.variables, "ENGINE": self.engine}
+        self.grpc, self.rest = (f"127.0.0.1:{self.variables[name]}" for name in ports)
 
     @property
     def name(self) -> str:
@@ -432,6 +432,55 @@ class TestServers:
         )
         assert rejected.returncode == 2
         assert "--no_such is not a flag of tensorflow_model_server" in rejected.stderr
+
+
+class TestReplicas:
+    """Several servers that the script treats as one."""
+
+    def test_the_printed_addresses_reach_every_server(
+        self, engine: str, repository: Path, make_server: StartServer
+    ) -> None:
+        server = make_server(engine, MODELS_DIR=str(repository), REPLICAS="2", **find_free_ports())
+        addresses = server.run().strip()
+        assert addresses.count(",") == 1
+        for address in addresses.split(","):
+            with TfRpcClient(address, "half") as client:
+                assert float(client.infer([4.0])["y"][0]) == 3.0
+        server.run("stop", CONTAINER_NAME=f"{server.name}-1")
+        with TfRpcClient(addresses, "half") as client:
+            assert [float(client.infer([4.0])["y"][0]) for _ in range(20)] == [3.0] * 20
+
+    def test_no_call_fails_while_containers_are_replaced(self, docker: Any, make_server: StartServer) -> None:
+        server = make_server("docker", REPLICAS="2", **find_free_ports())
+        addresses = server.run().strip()
+        stop, answers = threading.Event(), list[float]()
+
+        def call_repeatedly() -> None:
+            with TfRpcClient(addresses, "half") as client:
+                while not stop.is_set():
+                    answers.append(float(client.infer([4.0])["y"][0]))
+
+        with ThreadPoolExecutor(4) as pool:
+            callers = [pool.submit(call_repeatedly) for _ in range(4)]
+            try:
+                assert server.run("update", ENABLE_MODEL_WARMUP="false").strip() == addresses
+                updated = len(answers)
+                assert server.run("rollback").strip() == addresses
+            finally:
+                stop.set()
+        assert [caller.exception() for caller in callers] == [None] * 4
+        assert 0 < updated < len(answers)
+        assert set(answers) == {4.0}
+
+
+def find_free_ports() -> dict[str, str]:
+    """GRPC_PORT and REST_PORT for two replicas."""
+    while True:
+        first = random.randrange(10000, 32000, 4)
+        with contextlib.suppress(OSError):
+            for port in range(first, first + 4):
+                socket.create_server(("127.0.0.1", port)).close()
+            return {"GRPC_PORT": str(first), "REST_PORT": str(first + 1)}
 
 
 def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make_server: StartServer) -> None:

@@ -49,7 +49,10 @@ def load() -> dict[str, Any]:
 
 
 def save(state: dict[str, Any]) -> None:
-    (WORLD / "state").write_text(json.dumps(state))
+    """Replaces the file, since other processes read it at the same time."""
+    new = WORLD / f"state.{os.getpid()}"
+    new.write_text(json.dumps(state))
+    new.rename(WORLD / "state")
 
 
 def new_identifier(name: str) -> str:
@@ -180,7 +183,7 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:
     if config:  # the entrypoint writes it
         (WORLD / "server_state").mkdir(exist_ok=True)
         (WORLD / "server_state" / "models.config").write_text(file_of(container, config).read_text())
-    if state["run"] == "fails" or used.intersection(published):
+    if state["run"] in ("fails", f"fails {name}") or used.intersection(published):
         container["status"] = "created"
         save(state)
         print(container["id"], flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,25 @@ def test_rejects_invalid_settings(run, arguments, variables, message) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "other"), [("token", "certificate"), ("certificate", "token")])
+def test_rejects_a_directory_for_another_authentication(run, tmp_path: Path, kind: str, other: str) -> None:
+    (tmp_path / "tls" / "client-ca.crt").write_text("")
+    source = {"token": "dynamic", "certificate": "client_certificates"}[kind]
+    shutil.copytree(SCRIPT.parent / source, tmp_path / "gateway")
+    assert run("up", "--dry-run", AUTHENTICATION=kind).returncode == 0
+    done = run("up", "--dry-run", AUTHENTICATION=other)
+    assert done.returncode == 2
+    assert f"AUTHENTICATION={other}, but clients of GATEWAY_DIR=" in done.stderr
+    assert f"authenticate with a {kind}; set AUTHENTICATION={kind}, or" in done.stderr
+
+
+def test_rejects_a_directory_without_its_files(run, tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    done = run("up", "--dry-run")
+    assert done.returncode == 2
+    assert "has no readable authentication.json; remove the directory, or" in done.stderr
 
 
 def test_the_hint_for_a_missing_certificate_creates_one(run, tmp_path: Path) -> None:

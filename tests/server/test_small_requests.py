@@ -1,17 +1,23 @@
-"""Small requests that mean a lot of memory or time, with a second caller beside them."""
+"""Requests that mean a lot of memory or time, small or many, with a second caller beside them."""
 
 import gc
 import gzip
+import socket
 import threading
 import time
 import tracemalloc
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
+from tests.fuzz import corpus
 from tests.process_usage import read_usage
 from tests.server import apis
+from tfserving.server.server_options import LimitOptions
 from tfserving.wire import messages, predict, services
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
@@ -136,6 +142,74 @@ def test_nothing_of_a_failed_call_stays_in_memory(server, body, eventually):
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+def test_waiting_predicts_have_bounded_bytes(in_loop):
+    release = threading.Event()
+    limits = LimitOptions(max_queued_bytes=64 << 20)
+    request = predict.encode_request(ModelSpec("slow"), {"x": np.zeros(1 << 19, np.float32)}, ["version"])
+    with apis.serve(in_loop, models=("m", "slow"), limits=limits) as server:
+        slow = server.loader.loaded["slow", 3]
+        compute = slow.compute
+        slow.compute = lambda *args: release.wait(60) and compute(*args)
+        in_flight = threading.Semaphore(100)
+        calls = []
+        with SecondCaller(server) as caller:
+            for _ in range(1500):
+                assert in_flight.acquire(timeout=30)
+                calls.append(server.start_call(services.PREDICT, request))
+                calls[-1].add_done_callback(lambda _: in_flight.release())
+            while sum(not call.done() for call in calls) > 31:
+                time.sleep(0.01)
+        release.set()
+        counts = Counter(call.code() for call in calls)
+    assert counts == {grpc.StatusCode.OK: 31, grpc.StatusCode.RESOURCE_EXHAUSTED: 1469}
+    assert "--max_queued_bytes=67108864" in calls[-1].details()
+    # Twice the 100 in flight, here and in the client, and what waits; all of them have 3,000 MB.
+    assert caller.megabytes < 700
+    assert caller.longest < LONGEST_WAIT
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["open", "cancelled"])
+def test_streams_without_end(server, cancelled):
+    block = corpus.header_block(services.PREDICT.path)
+    flood = []
+    for stream in range(1, 40_000, 2):
+        flood.append(corpus.frame(corpus.HEADERS, 4, stream, block))
+        if cancelled:
+            flood.append(corpus.frame(corpus.RST_STREAM, 0, stream, b"\0\0\0\x08"))
+    request = predict.encode_request(ModelSpec("m"), {"x": np.zeros(1, np.float32)})
+    address = ("127.0.0.1", server.grpc_port)
+    with SecondCaller(server) as caller, socket.create_connection(address, timeout=30) as peer:
+        reader = threading.Thread(target=read_to_the_end, args=(peer,))
+        reader.start()
+        with suppress(ConnectionError):  # the server may close the connection
+            peer.sendall(corpus.PREFACE + corpus.frame(corpus.SETTINGS, 0, 0, b""))
+            peer.sendall(b"".join(flood))
+        for _ in range(10):
+            assert server.call(services.PREDICT, request) is not None
+        with suppress(OSError):
+            peer.shutdown(socket.SHUT_RDWR)
+        reader.join()
+    assert caller.megabytes < 100
+    assert caller.longest < LONGEST_WAIT
+
+
+def read_to_the_end(peer):
+    with suppress(OSError):
+        while peer.recv(1 << 16):
+            pass
+
+
+def test_200_requests_at_a_time_on_one_connection_wait_for_a_stream(server):
+    request = predict.encode_request(ModelSpec("m"), {"x": np.zeros(1, np.float32)})
+    in_flight = threading.Semaphore(200)
+    calls = []
+    for _ in range(1000):
+        assert in_flight.acquire(timeout=30)
+        calls.append(server.start_call(services.PREDICT, request))
+        calls[-1].add_done_callback(lambda _: in_flight.release())
+    assert Counter(call.code() for call in calls) == {grpc.StatusCode.OK: 1000}
 
 
 def test_an_image_batch_of_38_mb_is_accepted(server):

@@ -35,6 +35,7 @@ from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observability import Observability
 from tfserving.server.ports import BoundPort, bind
 from tfserving.server.rest.rest_server import make_rest_runner, open_port
+from tfserving.server.runtime.malloc_tuning import limit_arenas
 from tfserving.server.runtime.saved_model import load
 from tfserving.server.server_options import ModelOptions, ServerOptions
 from tfserving.server.service import Service
@@ -65,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         log.warning("--%s has no effect in the embedded server", name)
     # The startup messages of TensorFlow hide those of the server.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    limit_arenas()
     code = 0
     try:
         uvloop.run(serve(options))

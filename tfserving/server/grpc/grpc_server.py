@@ -153,6 +153,9 @@ def parse_channel_arguments(text: str, limits: LimitOptions) -> list[tuple[str, 
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": 0,
         "grpc.max_concurrent_streams": limits.max_concurrent_streams,
+        # It counts streams that have ended and are not freed yet, and so refuses those of clients that keep
+        # to the limit: with 200 requests at a time on one connection, half of them fail with UNAVAILABLE.
+        "grpc.http.overload_protection": 0,
         "grpc.max_allowed_incoming_connections": limits.max_connections,
     }
     if limits.idle_timeout_in_ms > 0:
