@@ -572,8 +572,22 @@ def test_tricks_with_paths_do_not_reach_a_server(recording, token, path):
     "method", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND"]
 )
 def test_only_get_and_post_reach_a_server(recording, token, method):
+    since = len(recording.gateway.access_log())
     send_rest(recording.gateway, method, PREDICT, bearer(token))
     send_http2(recording.gateway, [method], PREDICT, authorization(token))
+    assert recording.requests() == []
+    lines = wait_for_log(recording.gateway, 2, since)
+    assert {line["server"] for line in lines} == {None}
+
+
+def test_grpc_reaches_a_server_only_with_post(recording, token):
+    """A gRPC server responds UNAVAILABLE to some methods, and the gateway would retry them on other servers."""
+    since = len(recording.gateway.access_log())
+    methods = [method for method in HTTP_METHODS if method != "POST"]
+    for path in (services.PREDICT.path, services.GET_MODEL_STATUS.path):
+        send_http2(recording.gateway, methods, path, *GRPC_HEADERS, authorization(token))
+    lines = wait_for_log(recording.gateway, 2 * len(methods), since)
+    assert {(line["server"], line["attempts"]) for line in lines} == {(None, 0)}
     assert recording.requests() == []
 
 
