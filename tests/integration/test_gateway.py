@@ -782,6 +782,21 @@ def test_the_metrics_port_exposes_nothing_else_of_the_administration_interface(r
         assert get(path, "POST")[0] == 404, path
 
 
+def test_the_metrics_port_responds_when_clients_use_up_the_connections(directory, groups):
+    with ExitStack() as stack:
+        running = stack.enter_context(gateway(directory, free_ports(), groups, max_connections=2))
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            for _ in range(3)
+        ]
+        with suppress(ConnectionError):
+            assert clients[-1].recv(1) == b""
+        connection = http.client.HTTPConnection("127.0.0.1", running.metrics_port, timeout=20)
+        with closing(connection):
+            connection.request("GET", "/ready")
+            assert connection.getresponse().status == 200
+
+
 def test_only_the_administration_interface_listens_on_loopback_and_nothing_else_does():
     text = (SOURCE / "envoy.yaml").read_text()
     found = re.findall(r"address: (\S+), port_value: (\d+)", text)
