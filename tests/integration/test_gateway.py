@@ -581,7 +581,7 @@ def test_only_get_and_post_reach_a_server(recording, token, method):
 
 
 def test_grpc_reaches_a_server_only_with_post(recording, token):
-    """A gRPC server responds UNAVAILABLE to some methods, and the gateway would retry them on other servers."""
+    """A gRPC server responds UNAVAILABLE to some methods, which the gateway would retry."""
     since = len(recording.gateway.access_log())
     methods = [method for method in HTTP_METHODS if method != "POST"]
     for path in (services.PREDICT.path, services.GET_MODEL_STATUS.path):
