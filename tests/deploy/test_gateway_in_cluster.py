@@ -147,8 +147,11 @@ def load(cluster: Cluster) -> Iterator[None]:
 
 
 def test_rules_have_values_under_load(prometheus: Prometheus) -> None:
-    rules = [each for each in read_rule_expressions() if each.group == "gateway"]
-    assert prometheus.find_empty(rules) == []
+    assert find_empty_rules(prometheus) == []
+
+
+def find_empty_rules(prometheus: Prometheus) -> list[str]:
+    return prometheus.find_empty([each for each in read_rule_expressions() if each.group == "gateway"])
 
 
 def test_panels_have_values_under_load(prometheus: Prometheus) -> None:
@@ -157,12 +160,14 @@ def test_panels_have_values_under_load(prometheus: Prometheus) -> None:
 
 
 def test_rejected_requests_are_counted(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
     for metric in ("envoy_http_jwt_authn_denied", "envoy_http_no_route"):
         (sample,) = prometheus.query(f'{metric}{{envoy_http_conn_manager_prefix="gateway"}}')
         assert float(sample["value"][1]) > 0, metric
 
 
 def test_stores_only_the_metrics_that_the_rules_need(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
     names = {sample["metric"]["__name__"] for sample in prometheus.query('{__name__=~"envoy_.+"}')}
     used = " ".join(each.text for each in [*read_rule_expressions(), *read_dashboard_expressions()])
     assert {name for name in names if name not in used} == set()
