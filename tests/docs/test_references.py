@@ -32,7 +32,15 @@ COMMANDS = {
     **{f"tfserving {name}": [sys.executable, "-m", "tfserving", name, "--help"] for name in SUBCOMMANDS},
     **{
         f"python -m {name}": [sys.executable, "-m", name, "--help"]
-        for name in ("benchmarks.client", "benchmarks.server", "tests.soak")
+        for name in (
+            *(
+                "benchmarks.client",
+                "benchmarks.server",
+                "benchmarks.capacity.replicas",
+                "benchmarks.capacity",
+            ),
+            "tests.soak",
+        )
     },
 }
 
