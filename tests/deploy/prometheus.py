@@ -92,7 +92,12 @@ def run_prometheus(directory: Path, targets: Mapping[str, Mapping[str, str]]) ->
     config.write_text(re.sub(r"_interval: 15s", "_interval: 1s", config.read_text()))
     (directory / "targets").mkdir()
     for job, addresses in targets.items():
-        groups = [{"targets": [address], "labels": {"pool": pool}} for pool, address in addresses.items()]
+        # As in Kubernetes, where two names have the address.
+        groups = [
+            {"targets": [address], "labels": {"__meta_dns_name": name}}
+            for pool, address in addresses.items()
+            for name in (pool, f"{pool}-monitoring")
+        ]
         (directory / "targets" / f"{job}.yml").write_text(yaml.safe_dump(groups))
     port = find_free_port()
     arguments = [f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]

@@ -134,15 +134,20 @@ def names(manifest: Manifest) -> tuple[str, str]:
 def test_prometheus_finds_servers_and_gateways() -> None:
     services = {each["metadata"]["name"]: each for each in load("gateway") if each["kind"] == "Service"}
     jobs = yaml.safe_load((RULES / "prometheus.yml").read_text())["scrape_configs"]
-    found = 0
+    found = set()
     for job in jobs:
         for discovery in job.get("dns_sd_configs", []):
             for name in discovery["names"]:
                 spec = services[name]["spec"]
                 assert spec["clusterIP"] == "None", name
                 assert discovery["port"] in {port["port"] for port in spec["ports"]}, name
-                found += 1
-    assert found == 3
+                assert spec.get("publishNotReadyAddresses", False) == name.endswith("-monitoring"), name
+                found.add((job["job_name"], name.removesuffix("-monitoring"), name))
+    assert found == {
+        (job, name, f"{name}{suffix}")
+        for job, name in (("serving", "stable"), ("serving", "canary"), ("gateway", "gateway"))
+        for suffix in ("", "-monitoring")
+    }
 
 
 def test_gateways_have_the_files_and_ports_of_their_configuration() -> None:
@@ -241,6 +246,8 @@ POD = ("spec", "template", "spec")
     [
         ("gateway", "Service", "stable", ("spec", "selector")),
         ("gateway", "Service", "canary", ("spec", "ports", "0", "targetPort")),
+        ("gateway", "Service", "canary-monitoring", ("spec", "selector")),
+        ("gateway", "Service", "gateway-monitoring", ("spec", "ports", "0", "targetPort")),
         ("gateway", "Service", "gateway", ("spec", "ports", "1", "targetPort")),
         ("gateway", "Service", "gateway-public", ("spec", "selector")),
         ("gateway", "PodDisruptionBudget", "stable", ("spec", "selector", "matchLabels")),

@@ -189,6 +189,12 @@ def test_an_alert_reports_the_version_that_failed_to_load(prometheus: Prometheus
 
 
 @pytest.mark.tensorflow
+def test_a_server_with_two_names_is_scraped_once(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
+    assert [sample["metric"]["pool"] for sample in prometheus.query('up{job="serving"}')] == ["stable"]
+
+
+@pytest.mark.tensorflow
 def test_stores_only_the_metrics_that_the_rules_need(prometheus: Prometheus) -> None:
     assert find_empty_rules(prometheus) == []
     names = {sample["metric"]["__name__"] for sample in prometheus.query('{job="serving"}')}
