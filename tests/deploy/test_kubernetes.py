@@ -166,6 +166,11 @@ def test_gateways_have_the_files_and_ports_of_their_configuration() -> None:
     assert files == dynamic.keys()
 
 
+def test_the_load_balancer_keeps_the_addresses_of_clients() -> None:
+    (service,) = (each for each in load("gateway") if names(each) == ("Service", "gateway-public"))
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+
+
 def test_changes_of_the_gateways_dynamic_files_do_not_restart_them() -> None:
     kinds = {names(each) for each in load("gateway")}
     assert ("ConfigMap", "gateway-dynamic") in kinds
