@@ -166,6 +166,13 @@ def test_gateways_have_the_files_and_ports_of_their_configuration() -> None:
     assert files == dynamic.keys()
 
 
+def test_gateways_have_a_worker_for_each_cpu_that_they_request() -> None:
+    (gateway,) = select_pods({"app.kubernetes.io/component": "gateway"}, load("gateway"))
+    (container,) = gateway["spec"]["containers"]
+    workers = container["args"][container["args"].index("--concurrency") + 1]
+    assert workers == container["resources"]["requests"]["cpu"]
+
+
 def test_the_load_balancer_keeps_the_addresses_of_clients() -> None:
     (service,) = (each for each in load("gateway") if names(each) == ("Service", "gateway-public"))
     assert service["spec"]["externalTrafficPolicy"] == "Local"
