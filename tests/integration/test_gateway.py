@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -481,6 +482,14 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
     for path in PATHS:
         assert send_all_methods(running, path) == {403}
         assert call_grpc(running, path)[0] == grpc.StatusCode.PERMISSION_DENIED
+    # The alert ClientsDenied uses this name.
+    url = f"http://127.0.0.1:{running.metrics_port}/stats/prometheus"
+    with urllib.request.urlopen(url, timeout=60) as response:
+        metrics = response.read().decode()
+    (denied,) = re.findall(
+        r'^envoy_http_rbac_denied\{envoy_http_conn_manager_prefix="gateway"\} (\d+)$', metrics, re.M
+    )
+    assert int(denied) >= len(PATHS)
     assert running.log == ""
 
 
