@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
+import fcntl
 import hashlib
 import hmac
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -13,8 +16,9 @@ from datetime import timedelta
 import pytest
 
 from tests.embedded import ROOT
-from tfserving.errors import ConfigError, InvalidInputError
+from tfserving.errors import ConfigError, FailedPreconditionError, InvalidInputError
 from tfserving.gateway.client_tokens import add_token, list_tokens, render_authentication, revoke_tokens
+from tfserving.gateway.traffic_weights import write_weights
 
 SOURCE = ROOT / "deploy" / "gateway"
 
@@ -140,6 +144,22 @@ def test_rejects_a_file_that_it_did_not_write(directory, config):
     (directory / "authentication.json").write_text(json.dumps({"resources": [resource]}))
     with pytest.raises(ConfigError, match="was not written by tfserving clients"):
         list_tokens(directory)
+
+
+def test_a_file_system_without_locks_is_reported(directory, monkeypatch):
+    def fail(descriptor, operation):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    before = (directory / "authentication.json").read_bytes()
+    for change in (
+        lambda: add_token(directory, "a"),
+        lambda: revoke_tokens(directory, "a"),
+        lambda: write_weights(directory, {"stable": 100}),
+    ):
+        with pytest.raises(FailedPreconditionError, match=r"cannot lock .*: Bad file descriptor; .* NFS"):
+            change()
+    assert (directory / "authentication.json").read_bytes() == before
 
 
 def test_simultaneous_changes_are_not_lost(directory):

@@ -75,6 +75,7 @@ def lock(directory: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: it is not a directory.
+        FailedPreconditionError: its file system does not support the lock.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -84,7 +85,13 @@ def lock(directory: Path) -> Iterator[None]:
             "pass the directory of the gateway with --gateway-dir"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # NFS locks only what is open for writing, as a directory never is
+            raise FailedPreconditionError(
+                f"cannot lock the directory {directory}: {error.strerror}; some file systems, such as NFS, "
+                "do not support it; change a copy on a local disk and copy the changed file back"
+            ) from error
         yield
     finally:
         os.close(descriptor)
