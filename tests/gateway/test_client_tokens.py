@@ -86,6 +86,26 @@ def test_revokes_one_token_or_all_of_a_client(directory):
     assert ids(list_tokens(directory)) == ["a.2"]
 
 
+def test_the_id_of_a_revoked_token_is_not_used_again(directory):
+    for _ in range(3):
+        add_token(directory, "a")
+    revoke_tokens(directory, "a.3")
+    assert add_token(directory, "a")[0].token_id == "a.4"
+    revoke_tokens(directory, "a.1")
+    revoke_tokens(directory, "a")
+    assert add_token(directory, "a")[0].token_id == "a.5"
+    assert add_token(directory, "b")[0].token_id == "b.1"
+    modes = {(directory / name).stat().st_mode for name in ("revoked_tokens.json", "authentication.json")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": "1"}', "\xff"])
+def test_rejects_numbers_that_it_did_not_write(directory, text):
+    (directory / "revoked_tokens.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"revoked_tokens\.json.* restore or remove it"):
+        add_token(directory, "a")
+
+
 def test_without_tokens_every_request_is_refused(directory):
     before = (directory / "authentication.json").read_text()
     add_token(directory, "a")

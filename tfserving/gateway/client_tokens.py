@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from tfserving.errors import ConfigError, InvalidInputError
-from tfserving.gateway.dynamic_files import lock, read_resource, write_resource
+from tfserving.gateway.dynamic_files import lock, read_resource, replace_json, write_resource
 
 _FILE = "authentication.json"
+# Outside authentication.json, which has no place for it without keys.
+_NUMBERS_FILE = "revoked_tokens.json"
 _ISSUER = "tfserving"
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _KEY_BYTES = 32
@@ -85,7 +87,8 @@ def add_token(directory: Path, client: str, *, days: int | None = None) -> tuple
     with lock(directory):
         keys = _read_keys(directory)
         numbers = [_number_of(key) for key in keys if _token_of(key).client == client]
-        token_id = f"{client}.{max(numbers, default=0) + 1}"
+        highest = max(numbers, default=0)
+        token_id = f"{client}.{max(highest, _read_revoked_numbers(directory).get(client, 0)) + 1}"
         key = {"kty": "oct", "alg": "HS256", "kid": token_id, "k": _encode(secret)}
         key["created"] = created.isoformat()
         if expires:
@@ -113,6 +116,11 @@ def revoke_tokens(directory: Path, name: str) -> list[ClientToken]:
             raise InvalidInputError(
                 f"{name!r} is neither a client nor a token (tokens: {known}); nothing was changed"
             )
+        numbers = _read_revoked_numbers(directory)
+        for key in revoked:
+            client = _token_of(key).client
+            numbers[client] = max(numbers.get(client, 0), _number_of(key))
+        replace_json(directory / _NUMBERS_FILE, numbers, like=directory / _FILE)
         kept = [key for key in keys if key not in revoked]
         write_resource(directory / _FILE, render_authentication(kept))
     return [_token_of(key) for key in revoked]
@@ -138,6 +146,20 @@ def render_authentication(keys: list[dict[str, str]]) -> dict[str, Any]:
     else:
         config = {"@type": _RBAC, "rules": {"action": "ALLOW", "policies": {}}}
     return {"@type": _EXTENSION, "name": "authentication", "typed_config": config}
+
+
+def _read_revoked_numbers(directory: Path) -> dict[str, int]:
+    """The highest number of a revoked token of each client. No other token gets its ID."""
+    path = directory / _NUMBERS_FILE
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; restore or remove it") from error
+    if isinstance(numbers, dict) and all(isinstance(number, int) for number in numbers.values()):
+        return numbers
+    raise ConfigError(f"{path} was not written by tfserving clients; restore or remove it")
 
 
 def _read_keys(directory: Path) -> list[dict[str, str]]:

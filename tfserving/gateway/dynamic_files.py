@@ -42,17 +42,29 @@ def read_resource(path: Path, kind: str) -> dict[str, Any]:
 
 
 def write_resource(path: Path, resource: dict[str, Any]) -> None:
-    """Replace the file with one rename, the only change of a file that Envoy notices.
-
-    The new file has the owner, where that is allowed, and the permissions of the old one.
+    """Replace the file of a discovery response by one with this resource.
 
     Raises:
         FailedPreconditionError: the directory is not writable.
     """
-    text = json.dumps({"resources": [resource]}, indent=2) + "\n"
+    replace_json(path, {"resources": [resource]}, like=path)
+
+
+def replace_json(path: Path, content: dict[str, Any], *, like: Path) -> None:
+    """Replace or create the file with one rename, the only change of a file that Envoy notices.
+
+    Args:
+        path: the file.
+        content: what it contains afterwards.
+        like: the file whose permissions and, where that is allowed, owner the new file gets.
+
+    Raises:
+        FailedPreconditionError: the directory is not writable.
+    """
+    text = json.dumps(content, indent=2) + "\n"
     temporary = None
     try:
-        old = path.stat()
+        old = like.stat()
         with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(text)
