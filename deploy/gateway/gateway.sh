@@ -116,6 +116,15 @@ check_tls_files() {
     [[ -f $TLS_DIR/$file ]] || reject "TLS_DIR=$(quoted "$TLS_DIR") has no $file; put the gateway's" \
       "certificate there, or for a test create one: $(self_signed_command)"
   done
+  for file in tls.crt tls.key client-ca.crt; do
+    case $(readlink "$TLS_DIR/$file" || true) in
+      /* | ../*) reject "$(quoted "$TLS_DIR/$file") is a link to a file outside TLS_DIR, which the container does not" \
+        "have; copy the file" ;;
+    esac
+  done
+  [[ $(id -u) -ne 0 || $(stat -L -c %A "$TLS_DIR") == d??????r?[xt] ]] \
+    || reject "TLS_DIR=$(quoted "$TLS_DIR") is not readable by user 101, as which Envoy runs if you are root; change" \
+      "its permissions: chmod o+rx $(quoted "$TLS_DIR")"
   [[ $AUTHENTICATION != certificate || -f $TLS_DIR/client-ca.crt ]] \
     || reject "TLS_DIR=$(quoted "$TLS_DIR") has no client-ca.crt, the authority of client certificates; put it there," \
       "or set AUTHENTICATION=token"
@@ -152,11 +161,15 @@ check_authentication() {
     "another directory"
 }
 
-# own_tls_files: root has no privileges in the container, so its files get the container's user.
+# own_tls_files: root has no privileges in the container, so Envoy's user gets the files. Nothing else in TLS_DIR changes.
 own_tls_files() {
-  [[ $(id -u) -eq 0 && $(stat -c %u:%g "$TLS_DIR/tls.key") != "$(container_user)" ]] || return 0
-  chown "$(container_user)" "$TLS_DIR" "$TLS_DIR"/*
-  log "$TLS_DIR belongs to user $(container_user) now, as which Envoy runs"
+  local file
+  [[ $(id -u) -eq 0 ]] || return 0
+  for file in "$TLS_DIR"/{tls.crt,tls.key,client-ca.crt}; do
+    [[ -f $file && $(stat -L -c %u:%g "$file") != "$(container_user)" ]] || continue
+    chown "$(container_user)" "$file"
+    log "changed the owner of $(quoted "$file") to user $(container_user), as which Envoy runs"
+  done
 }
 
 # write_bootstrap: envoy.yaml with the name of the model.

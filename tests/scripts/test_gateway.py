@@ -22,7 +22,9 @@ def run(tmp_path):
     for name in ("tls.crt", "tls.key"):
         (tmp_path / "tls" / name).write_text("")
 
-    def run_script(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_script(
+        *arguments: str, script: bool = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         directories = {
             "GATEWAY_DIR": tmp_path / "gateway",
             "TLS_DIR": tmp_path / "tls",
@@ -30,7 +32,7 @@ def run(tmp_path):
         }
         environment = {"PATH": os.environ["PATH"], **{name: str(path) for name, path in directories.items()}}
         return subprocess.run(
-            ["bash", str(SCRIPT), *arguments],
+            ["bash", *([str(SCRIPT)] if script else []), *arguments],
             env={**environment, **variables},
             cwd=tmp_path,
             capture_output=True,
@@ -39,6 +41,41 @@ def run(tmp_path):
         )
 
     return run_script
+
+
+@pytest.mark.parametrize("target", ["/etc/ssl/live/tls.key", "../live/tls.key"])
+def test_rejects_a_link_to_a_file_outside_the_directory(run, tmp_path: Path, target: str) -> None:
+    (tmp_path / "tls" / "client-ca.crt").symlink_to(target)
+    done = run("up", "--dry-run")
+    assert done.returncode == 2
+    assert "client-ca.crt is a link to a file outside TLS_DIR" in done.stderr
+
+
+def test_accepts_a_link_within_the_directory(run, tmp_path: Path) -> None:
+    (tmp_path / "tls" / "..data").mkdir()
+    (tmp_path / "tls" / "tls.key").rename(tmp_path / "tls" / "..data" / "tls.key")
+    (tmp_path / "tls" / "tls.key").symlink_to("..data/tls.key")
+    assert run("up", "--dry-run").returncode == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root changes owners")
+def test_root_changes_the_owner_only_of_the_files_that_it_mounts(run, tmp_path: Path) -> None:
+    other = tmp_path / "tls" / "other.key"
+    other.write_text("")
+    source = f'set -- up; source "{SCRIPT}"; parse_arguments up; check_settings; own_tls_files'
+    done = run("-c", source, script=False)
+    assert done.returncode == 0, done.stderr
+    owners = {path.name: path.stat().st_uid for path in [tmp_path / "tls", *(tmp_path / "tls").iterdir()]}
+    assert owners == {"tls": 0, "other.key": 0, "tls.crt": 101, "tls.key": 101}
+    assert done.stderr.count("changed the owner of") == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs Envoy as another user")
+def test_root_must_let_envoy_read_the_directory(run, tmp_path: Path) -> None:
+    (tmp_path / "tls").chmod(0o700)
+    done = run("up", "--dry-run")
+    assert done.returncode == 2
+    assert f"chmod o+rx {tmp_path}/tls" in done.stderr
 
 
 def user() -> str:
