@@ -493,6 +493,44 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
     assert running.log == ""
 
 
+def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path):
+    certificates = {
+        "dns.example": certificate("dns.example", subject=False),
+        None: certificate(None, subject=False),
+    }
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "client-ca.crt").write_text("".join(chain for chain, _ in certificates.values()))
+    running, _ = start("client_certificates", rate=3)
+    since = mark_log(running)
+    for number, (chain, key) in enumerate(certificates.values()):
+        paths = [tmp_path / f"{number}.crt", tmp_path / f"{number}.key"]
+        for path, text in zip(paths, (chain, key), strict=True):
+            path.write_text(text)
+        context = trust(running, "http/1.1")
+        context.load_cert_chain(*paths)
+        connection = http.client.HTTPSConnection("localhost", running.port, timeout=60, context=context)
+        statuses = []
+        with closing(connection):
+            for _ in range(5):
+                connection.request("GET", STATUS, headers={"x-client-id": f"forged-{uuid.uuid4()}"})
+                with connection.getresponse() as response:
+                    response.read()
+                    statuses.append(response.status)
+        assert statuses == [200, 200, 200, 429, 429]
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificates[None][0])).hexdigest()
+    lines = wait_for_log(running, 10, since)
+    assert [line["client"] for line in lines] == ["dns.example"] * 5 + [fingerprint] * 5
+
+
+def test_a_caller_without_a_certificate_cannot_set_its_name(start, tmp_path):
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "client-ca.crt").write_text(certificate("ranker")[0])
+    running, _ = start("client_certificates")
+    since = mark_log(running)
+    assert send_rest(running, "GET", STATUS, {"x-client-id": "CN=ranker"})[0] == 403
+    assert [line["client"] for line in wait_for_log(running, 1, since)] == [None]
+
+
 def test_a_renewed_certificate_is_used_without_a_restart(start, tmp_path, eventually):
     running, _ = start()
     chain, key = certificate()
