@@ -494,17 +494,15 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
 
 
 def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path):
-    certificates = {
-        "dns.example": certificate("dns.example", subject=False),
-        None: certificate(None, subject=False),
-    }
+    issuer = certificate("authority")
+    named, unnamed = (certificate(name, subject=False, issuer=issuer) for name in ("dns.example", None))
     (tmp_path / "tls").mkdir()
-    (tmp_path / "tls" / "client-ca.crt").write_text("".join(chain for chain, _ in certificates.values()))
+    (tmp_path / "tls" / "client-ca.crt").write_text(issuer[0])
     running, _ = start("client_certificates", rate=3)
     since = mark_log(running)
-    for number, (chain, key) in enumerate(certificates.values()):
+    for number, identity in enumerate((named, unnamed)):
         paths = [tmp_path / f"{number}.crt", tmp_path / f"{number}.key"]
-        for path, text in zip(paths, (chain, key), strict=True):
+        for path, text in zip(paths, identity, strict=True):
             path.write_text(text)
         context = trust(running, "http/1.1")
         context.load_cert_chain(*paths)
@@ -517,7 +515,7 @@ def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path)
                     response.read()
                     statuses.append(response.status)
         assert statuses == [200, 200, 200, 429, 429]
-    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificates[None][0])).hexdigest()
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(unnamed[0])).hexdigest()
     lines = wait_for_log(running, 10, since)
     assert [line["client"] for line in lines] == ["dns.example"] * 5 + [fingerprint] * 5
 
