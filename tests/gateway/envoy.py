@@ -11,10 +11,11 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import pytest
@@ -138,15 +139,21 @@ def gateway(
     groups: dict[str, Sequence[Backend]],
     *,
     healthy: bool = True,
-    max_connections: int = 10000,
+    changes: Mapping[str, str] = MappingProxyType({}),
     arguments: Sequence[str] = (),
 ) -> Iterator[Gateway]:
-    """Run Envoy with the files that `copy_files` put into `directory`; wait until its servers are healthy."""
+    """Run Envoy with the files that `copy_files` put into `directory`; wait until its servers are healthy.
+
+    Args:
+        healthy: False does not wait for the servers.
+        changes: values by setting of envoy.yaml, such as "drain_timeout".
+    """
     config = directory / f"envoy-{ports[0]}.yaml"
     text = localize((SOURCE / "envoy.yaml").read_text(), directory, ports, groups)
-    limit = "max_active_downstream_connections: "
-    assert f"{limit}10000\n" in text
-    config.write_text(text.replace(f"{limit}10000\n", f"{limit}{max_connections}\n"))
+    for setting, value in changes.items():
+        text, count = re.subn(rf"(?<={setting}: )\S+$", value, text, flags=re.M)
+        assert count == 1, setting
+    config.write_text(text)
     command = [find_envoy(), "--config-path", config, "--disable-hot-restart", "--concurrency", "2"]
     command += ["--log-level", "warning", "--file-flush-interval-msec", "100", *arguments]
     with (directory / "envoy.log").open("ab") as log, (directory / "access.log").open("ab") as access_log:

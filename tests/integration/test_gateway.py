@@ -14,9 +14,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -493,6 +495,52 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
     assert running.log == ""
 
 
+def test_a_revoked_certificate_loses_its_connections_and_calls_in_flight_finish(tmp_path):
+    old, new = certificate("old"), certificate("new")
+    prepare(tmp_path, "client_certificates")
+    ca = tmp_path / "tls" / "client-ca.crt"
+    ca.write_text(old[0])
+    identity = {"certificate": tmp_path / "client.crt", "key": tmp_path / "client.key"}
+    for path, text in zip(identity.values(), old, strict=True):
+        path.write_text(text)
+    blocked, arrived, released = (threading.Event() for _ in range(3))
+
+    def block(method):
+        if method == "Predict" and blocked.is_set():
+            blocked.clear()
+            arrived.set()
+            assert released.wait(60)
+
+    service = FakeService({"digits": {1: half(1)}}, before=block)
+    with FakeRpcServer(service) as server, FakeRestServer(service) as rest_server, ExitStack() as stack:
+        groups = {name: [Backend(server.port, rest_server.port)] for name in ("stable", "canary")}
+        changes = {"max_connection_duration": "2s", "drain_timeout": "1s"}
+        running = stack.enter_context(gateway(tmp_path, free_ports(), groups, changes=changes))
+        stack.callback(released.set)
+        client = stack.enter_context(rpc(running, None, identity=identity, retry=Retry(attempts=1)))
+        other = stack.enter_context(rest(running, None, identity=identity, retry=Retry(attempts=1)))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        assert is_admitted(client)
+        assert is_admitted(other)
+        blocked.set()
+        call = pool.submit(client.infer, [1.0])
+        assert arrived.wait(60)
+        replace(ca, new[0])
+        wait_until(lambda: not is_admitted(client), 5)
+        wait_until(lambda: not is_admitted(other), 5)
+        assert not call.done()
+        released.set()
+        assert call.result(60)["y"].tolist() == [1.5]
+
+
+def is_admitted(client):
+    try:
+        client.infer([1.0])
+    except TfServingError:
+        return False
+    return True
+
+
 def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path):
     issuer = certificate("authority")
     named, unnamed = (certificate(name, subject=False, issuer=issuer) for name in ("dns.example", None))
@@ -853,8 +901,9 @@ def test_the_metrics_port_exposes_nothing_else_of_the_administration_interface(r
 
 
 def test_the_metrics_port_responds_when_clients_use_up_the_connections(directory, groups):
+    limit = {"max_active_downstream_connections": "2"}
     with ExitStack() as stack:
-        running = stack.enter_context(gateway(directory, free_ports(), groups, max_connections=2))
+        running = stack.enter_context(gateway(directory, free_ports(), groups, changes=limit))
         clients = [
             stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
             for _ in range(3)
