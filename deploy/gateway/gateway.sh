@@ -143,7 +143,7 @@ create_gateway_dir() {
   rm -rf -- "$staging"
   (umask 077 && mkdir -p -- "$staging" && cp -- "$DIRECTORY"/dynamic/* "$staging") \
     || fail "GATEWAY_DIR=$(quoted "$GATEWAY_DIR") cannot be created; set GATEWAY_DIR to another directory"
-  [[ $AUTHENTICATION == token ]] || (umask 077 && cp -- "$DIRECTORY"/client_certificates/* "$staging")
+  [[ $AUTHENTICATION == token ]] || (umask 077 && cp -- "$DIRECTORY"/client_certificates/*.json "$staging")
   [[ $(id -u) -ne 0 ]] || chown -R "$(container_user)" "$staging"
   mv -- "$staging" "$GATEWAY_DIR"
   log "created $GATEWAY_DIR; clients authenticate with a $AUTHENTICATION"

@@ -68,7 +68,7 @@ CUSTOM_VERSIONS = {
     "InferenceService": "serving.kserve.io/v1beta1",
 }
 # What the user creates.
-EXTERNAL_SECRETS = {"gateway-tls"}
+EXTERNAL_SECRETS = {"gateway-tls", "gateway-client-ca"}
 
 
 @cache

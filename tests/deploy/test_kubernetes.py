@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import re
 from collections.abc import Iterator
@@ -178,6 +179,28 @@ def test_the_load_balancer_keeps_the_addresses_of_clients() -> None:
     assert service["spec"]["externalTrafficPolicy"] == "Local"
 
 
+def test_gateways_can_authenticate_clients_by_certificate() -> None:
+    tokens, certificates = (load(overlay) for overlay in ("gateway", "gateway-certificates"))
+    changed = {names(each): each for each in certificates if each not in tokens}
+    assert changed.keys() == {
+        ("Deployment", "gateway"),
+        ("ConfigMap", "gateway-dynamic"),
+        ("Secret", "gateway-clients"),
+    }
+    files = DEPLOY / "gateway" / "client_certificates"
+    dynamic = changed["ConfigMap", "gateway-dynamic"]["data"]
+    assert dynamic["client_ca.json"] == (files / "client_ca.json").read_text()
+    (before,) = (each["data"] for each in tokens if names(each) == ("ConfigMap", "gateway-dynamic"))
+    assert {**dynamic, "client_ca.json": ""} == {**before, "client_ca.json": ""}
+    (authentication,) = changed["Secret", "gateway-clients"]["data"].values()
+    assert base64.b64decode(authentication) == (files / "authentication.json").read_bytes()
+    volumes = {
+        each["name"]: each for each in changed["Deployment", "gateway"]["spec"]["template"]["spec"]["volumes"]
+    }
+    secrets = [source["secret"]["name"] for source in volumes["tls"]["projected"]["sources"]]
+    assert secrets == ["gateway-tls", "gateway-client-ca"]
+
+
 def test_changes_of_the_gateways_dynamic_files_do_not_restart_them() -> None:
     kinds = {names(each) for each in load("gateway")}
     assert ("ConfigMap", "gateway-dynamic") in kinds
@@ -280,6 +303,12 @@ POD = ("spec", "template", "spec")
             "Deployment",
             "gateway",
             (*POD, "volumes", "1", "projected", "sources", "1", "secret", "name"),
+        ),
+        (
+            "gateway-certificates",
+            "Deployment",
+            "gateway",
+            (*POD, "volumes", "2", "projected", "sources", "1", "secret", "name"),
         ),
         ("gateway", "Deployment", "prometheus", (*POD, "volumes", "1", "persistentVolumeClaim", "claimName")),
         ("canary", "GRPCRoute", "serving", ("spec", "rules", "0", "backendRefs", "1", "name")),

@@ -59,6 +59,8 @@ def copy_files(directory: Path, *variants: str) -> None:
     """Copy deploy/gateway/dynamic, then the files of `variants` over them; paths are below `directory`."""
     for name in ("dynamic", *variants):
         for source in (SOURCE / name).iterdir():
+            if source.name == "kustomization.yaml":
+                continue
             target = directory / "dynamic" / source.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(source.read_text().replace("/etc/envoy/", f"{directory}/"))
