@@ -24,6 +24,7 @@ OUTSIDE = {
         for name in (
             "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "models/models.config",
             "benchmarks/client.md", "benchmarks/client.png", "benchmarks/server.md", "benchmarks/server.png",
+            "benchmarks/capacity.md", "benchmarks/capacity.png", "benchmarks/capacity-replicas.png",
         )
     },
 }  # fmt: skip

@@ -46,7 +46,7 @@ list() {
   printf "$line" NAME ENGINE GRPC REST STATE
   [[ $ENGINE == docker ]] || embedded_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$line" "$name" embedded "$grpc" "$rest" "$state$(name_set "$name")"
+    printf "$line" "$name" embedded "$grpc" "$rest" "$state$(describe_set "$name")"
   done
   [[ $ENGINE != embedded ]] || return 0
   if ! probe_docker; then
@@ -55,12 +55,12 @@ list() {
   fi
   docker_list | while IFS='|' read -r name grpc rest state; do
     # shellcheck disable=SC2059
-    printf "$line" "$name" docker "$grpc" "$rest" "$state$(name_set "$name")"
+    printf "$line" "$name" docker "$grpc" "$rest" "$state$(describe_set "$name")"
   done
 }
 
-# name_set NAME: prints which set the server NAME is a replica of, if any.
-name_set() {
+# describe_set NAME: prints what the server NAME is a replica of, if it is one.
+describe_set() {
   local CONTAINER_NAME=${1%-*}
   ! list_replicas | grep -qxF -- "$1" || printf ', replica of %s' "$CONTAINER_NAME"
 }
@@ -94,12 +94,14 @@ compare_config() {
 }
 
 status() {
+  local grpc rest
   if ! has_replicas; then
     print_status
     return
   fi
+  grpc=$(list_addresses GRPC) rest=$(list_addresses REST)
   printf '%s: %s servers, gRPC %s, REST %s\n' "$CONTAINER_NAME" "$(list_replicas | grep -c '')" \
-    "$(list_addresses GRPC)" "$(list_addresses REST)"
+    "${grpc:-none}" "${rest:-none}"
   for_each_replica print_status
 }
 

@@ -78,6 +78,7 @@ check_settings() {
   local name
   check_variables
   : "${GATEWAY_DIR:=$ROOT/gateway}"
+  GATEWAY_DIR=${GATEWAY_DIR%/} # GATEWAY_DIR.new is beside it
   [[ $GATEWAY_DIR == /* ]] || GATEWAY_DIR=$PWD/$GATEWAY_DIR
   : "${TLS_DIR:=${GATEWAY_DIR%/*}/gateway-tls}"
   [[ $TLS_DIR == /* ]] || TLS_DIR=$PWD/$TLS_DIR

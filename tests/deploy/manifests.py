@@ -307,9 +307,10 @@ def _check_container(container: Manifest, spec: Manifest) -> Iterator[str]:
     grace = spec["terminationGracePeriodSeconds"]
     if grace < int(environment.get("DRAIN_SECONDS", "0")) + 10:
         yield f"the grace period {grace} is too short for DRAIN_SECONDS"
-    command = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
-    if command[0] != "sleep" or int(command[1]) + 10 > grace:
-        yield f"preStop: {command} is not a sleep shorter than the grace period"
+    command = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep 0"])
+    match = re.search(r"\bsleep (\d+)\s*$", command[-1])
+    if match is None or int(match[1]) + 10 > grace:
+        yield f"preStop: {command} does not end in a sleep shorter than the grace period"
 
 
 def find_insecure_settings(workload: Manifest) -> list[str]:

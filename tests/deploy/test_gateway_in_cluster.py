@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import ssl
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -23,12 +25,17 @@ from tests.deploy.prometheus import (
     read_rule_expressions,
     run_prometheus,
 )
-from tests.deploy.tools import find_tool
+from tests.deploy.tools import find_tool, import_tool
+from tests.embedded import ROOT
 from tests.gateway.envoy import Backend, Gateway, copy_files, find_envoy, gateway
 from tests.server.certificates import certificate
 from tfserving.client import TfRpcClient, Tls
 from tfserving.gateway.client_tokens import add_token
 from tfserving.gateway.traffic_weights import write_weights
+
+yaml = import_tool("yaml", "PyYAML")
+
+MANIFEST = ROOT / "deploy" / "kubernetes" / "components" / "gateway" / "gateway.yaml"
 
 
 class Volume:
@@ -140,8 +147,11 @@ def load(cluster: Cluster) -> Iterator[None]:
 
 
 def test_rules_have_values_under_load(prometheus: Prometheus) -> None:
-    rules = [each for each in read_rule_expressions() if each.group == "gateway"]
-    assert prometheus.find_empty(rules) == []
+    assert find_empty_rules(prometheus) == []
+
+
+def find_empty_rules(prometheus: Prometheus) -> list[str]:
+    return prometheus.find_empty([each for each in read_rule_expressions() if each.group == "gateway"])
 
 
 def test_panels_have_values_under_load(prometheus: Prometheus) -> None:
@@ -150,12 +160,14 @@ def test_panels_have_values_under_load(prometheus: Prometheus) -> None:
 
 
 def test_rejected_requests_are_counted(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
     for metric in ("envoy_http_jwt_authn_denied", "envoy_http_no_route"):
         (sample,) = prometheus.query(f'{metric}{{envoy_http_conn_manager_prefix="gateway"}}')
         assert float(sample["value"][1]) > 0, metric
 
 
 def test_stores_only_the_metrics_that_the_rules_need(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
     names = {sample["metric"]["__name__"] for sample in prometheus.query('{__name__=~"envoy_.+"}')}
     used = " ".join(each.text for each in [*read_rule_expressions(), *read_dashboard_expressions()])
     assert {name for name in names if name not in used} == set()
@@ -169,3 +181,28 @@ def test_a_change_of_the_config_map_takes_effect_without_a_restart(
         write_weights(cluster.volume.source, {"canary": 100})
         cluster.volume.update()
         eventually(lambda: client.infer([1.0])["y"].tolist() == [2.5])
+
+
+def test_a_gateway_asks_clients_to_leave_before_it_stops(
+    cluster: Cluster, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    (container,) = yaml.safe_load(MANIFEST.read_text())["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == ["--drain-time-s", "15"]
+    program, option, script = container["lifecycle"]["preStop"]["exec"]["command"]
+    ports = [find_free_port() for _ in range(3)]
+    context = ssl.create_default_context(cafile=str(cluster.ca))
+    with gateway(cluster.gateway.directory, ports, {}, arguments=("--drain-time-s", "1")) as stopping:
+
+        def is_asked_to_leave() -> bool:
+            connection.request("GET", "/v1/models/digits")
+            with connection.getresponse() as response:
+                response.read()
+                assert response.status == 401
+                return response.getheader("connection") == "close"
+
+        connection = http.client.HTTPSConnection("localhost", stopping.port, timeout=30, context=context)
+        assert not is_asked_to_leave()
+        script = script.replace("/9901", f"/{stopping.admin_port}").replace("sleep 20", "sleep 0")
+        subprocess.run([program, option, script], check=True, timeout=30)
+        eventually(is_asked_to_leave)
+        connection.close()

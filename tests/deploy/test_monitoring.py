@@ -18,6 +18,7 @@ from tests.deploy.prometheus import (
     PACKAGE,
     RULES,
     THRESHOLD,
+    Expression,
     Prometheus,
     read_dashboard,
     read_dashboard_expressions,
@@ -166,8 +167,11 @@ def prometheus(
 
 @pytest.mark.tensorflow
 def test_rules_have_values_under_load(prometheus: Prometheus) -> None:
-    rules = [each for each in read_rule_expressions() if each.group == "serving"]
-    assert prometheus.find_empty(rules) == []
+    assert find_empty_rules(prometheus) == []
+
+
+def find_empty_rules(prometheus: Prometheus) -> list[str]:
+    return prometheus.find_empty([each for each in read_rule_expressions() if each.group == "serving"])
 
 
 @pytest.mark.tensorflow
@@ -178,12 +182,15 @@ def test_panels_have_values_under_load(prometheus: Prometheus) -> None:
 
 @pytest.mark.tensorflow
 def test_an_alert_reports_the_version_that_failed_to_load(prometheus: Prometheus) -> None:
-    (alert,) = prometheus.query('ALERTS{alertname="LoadFailed"}')
+    firing = 'ALERTS{alertname="LoadFailed"}'
+    assert prometheus.find_empty([Expression("LoadFailed", "serving", firing)]) == []
+    (alert,) = prometheus.query(firing)
     assert alert["metric"]["model_path"].endswith("half/2")
 
 
 @pytest.mark.tensorflow
 def test_stores_only_the_metrics_that_the_rules_need(prometheus: Prometheus) -> None:
+    assert find_empty_rules(prometheus) == []
     names = {sample["metric"]["__name__"] for sample in prometheus.query('{job="serving"}')}
     assert {name for name in names if not re.match(":tensorflow:|tfserving_|up$|scrape_|ALERTS", name)} == {
         "instance_model:tfserving_errors:total"

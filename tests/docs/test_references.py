@@ -37,7 +37,15 @@ COMMANDS = {
     },
     **{
         f"python -m {name}": [sys.executable, "-m", name, "--help"]
-        for name in ("benchmarks.client", "benchmarks.server", "tests.soak")
+        for name in (
+            *(
+                "benchmarks.client",
+                "benchmarks.server",
+                "benchmarks.capacity.replicas",
+                "benchmarks.capacity",
+            ),
+            "tests.soak",
+        )
     },
 }
 

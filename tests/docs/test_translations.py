@@ -43,4 +43,5 @@ def paths(page: Page) -> list[str]:
 def localize(link: str) -> str:
     """The target that a Chinese page has in place of this one."""
     pages = {name.rpartition("/")[2]: name for name in guide_pages()}
-    return chinese_twin(link) if link.rpartition("/")[2] in pages else link
+    is_page = link.rpartition("/")[2] in pages and "benchmarks/" not in link
+    return chinese_twin(link) if is_page else link

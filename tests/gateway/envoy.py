@@ -133,13 +133,22 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    directory: Path, ports: Sequence[int], groups: dict[str, Sequence[Backend]], *, healthy: bool = True
+    directory: Path,
+    ports: Sequence[int],
+    groups: dict[str, Sequence[Backend]],
+    *,
+    healthy: bool = True,
+    max_connections: int = 10000,
+    arguments: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Run Envoy with the files that `copy_files` put into `directory`; wait until its servers are healthy."""
     config = directory / f"envoy-{ports[0]}.yaml"
-    config.write_text(localize((SOURCE / "envoy.yaml").read_text(), directory, ports, groups))
+    text = localize((SOURCE / "envoy.yaml").read_text(), directory, ports, groups)
+    limit = "max_active_downstream_connections: "
+    assert f"{limit}10000\n" in text
+    config.write_text(text.replace(f"{limit}10000\n", f"{limit}{max_connections}\n"))
     command = [find_envoy(), "--config-path", config, "--disable-hot-restart", "--concurrency", "2"]
-    command += ["--log-level", "warning", "--file-flush-interval-msec", "100"]
+    command += ["--log-level", "warning", "--file-flush-interval-msec", "100", *arguments]
     with (directory / "envoy.log").open("ab") as log, (directory / "access.log").open("ab") as access_log:
         process = subprocess.Popen(command, stdout=access_log, stderr=log)
     running = Gateway(process, directory, *ports)

@@ -590,9 +590,30 @@ def test_tricks_with_paths_do_not_reach_a_server(recording, token, path):
     "method", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND"]
 )
 def test_only_get_and_post_reach_a_server(recording, token, method):
+    before = count_forwarded(recording.gateway)
     send_rest(recording.gateway, method, PREDICT, bearer(token))
     send_http2(recording.gateway, [method], PREDICT, authorization(token))
+    assert count_forwarded(recording.gateway) == before
     assert recording.requests() == []
+
+
+def test_grpc_reaches_a_server_only_with_post(recording, token):
+    """A gRPC server responds UNAVAILABLE to some methods, which the gateway would retry."""
+    before = count_forwarded(recording.gateway)
+    methods = [method for method in HTTP_METHODS if method != "POST"]
+    for path in (services.PREDICT.path, services.GET_MODEL_STATUS.path):
+        send_http2(recording.gateway, methods, path, *GRPC_HEADERS, authorization(token))
+    assert count_forwarded(recording.gateway) == before
+
+
+def count_forwarded(running):
+    """How many requests and retries the gateway has sent to servers, without health checks."""
+    stats = running.stats()
+    return sum(
+        stats[f"cluster.{group}-{kind}.upstream_rq_total"]
+        for group in ("stable", "canary")
+        for kind in ("grpc", "rest")
+    )
 
 
 @pytest.mark.parametrize(
@@ -784,6 +805,21 @@ def test_the_metrics_port_exposes_nothing_else_of_the_administration_interface(r
     assert get("/stats/prometheus%2f..%2f..%2fconfig_dump")[0] == 400
     for path in ("/quitquitquit", "/healthcheck/fail", "/stats/prometheus", "/drain_listeners"):
         assert get(path, "POST")[0] == 404, path
+
+
+def test_the_metrics_port_responds_when_clients_use_up_the_connections(directory, groups):
+    with ExitStack() as stack:
+        running = stack.enter_context(gateway(directory, free_ports(), groups, max_connections=2))
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            for _ in range(3)
+        ]
+        with suppress(ConnectionError):
+            assert clients[-1].recv(1) == b""
+        connection = http.client.HTTPConnection("127.0.0.1", running.metrics_port, timeout=20)
+        with closing(connection):
+            connection.request("GET", "/ready")
+            assert connection.getresponse().status == 200
 
 
 def test_only_the_administration_interface_listens_on_loopback_and_nothing_else_does():

@@ -138,6 +138,13 @@ def test_the_hint_for_a_missing_certificate_creates_one(run, tmp_path: Path) -> 
     assert run("up", "--dry-run", TLS_DIR="new").returncode == 0
 
 
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_certificates_are_beside_the_gateway_directory_by_default(run, tmp_path: Path, ending: str) -> None:
+    done = run("up", "--dry-run", TLS_DIR="", GATEWAY_DIR=f"gateway{ending}")
+    assert done.returncode == 2
+    assert f"TLS_DIR={tmp_path}/gateway-tls has no tls.crt" in done.stderr
+
+
 def test_help_lists_the_variables(run) -> None:
     done = run("--help")
     assert done.returncode == 0
