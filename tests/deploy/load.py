@@ -6,10 +6,34 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tf_rpc_client import TfRpcClient
+
+
+@contextmanager
+def repeated(send: Callable[[], None]) -> Iterator[None]:
+    """Call a function in a thread every 20 ms until the context ends; an error of it is raised there."""
+    stopping = threading.Event()
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            while not stopping.wait(0.02):
+                send()
+        except Exception as error:  # noqa: BLE001 - raised in the thread of the test
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 @contextmanager
@@ -20,28 +44,14 @@ def load(grpc: str, rest: str) -> Iterator[None]:
         grpc: HOST:PORT of the gRPC API.
         rest: HOST:PORT of the REST API.
     """
-    stopping = threading.Event()
-    errors: list[Exception] = []
 
     def send() -> None:
-        try:
-            with TfRpcClient(grpc, "half") as client:
-                while not stopping.wait(0.02):
-                    assert client.infer([2.0])["y"].tolist() == [2.0]
-                    assert predict(rest, [2.0]) == (200, {"predictions": [2.0]})
-                    assert predict(rest, ["text"])[0] == 400
-        except Exception as error:  # noqa: BLE001 - raised in the thread of the test
-            errors.append(error)
+        assert client.infer([2.0])["y"].tolist() == [2.0]
+        assert predict(rest, [2.0]) == (200, {"predictions": [2.0]})
+        assert predict(rest, ["text"])[0] == 400
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with TfRpcClient(grpc, "half") as client, repeated(send):
         yield
-    finally:
-        stopping.set()
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def predict(rest: str, instances: list[object]) -> tuple[int, object]:

@@ -18,6 +18,7 @@ FOUND_BY_FOLDER = {
     "monitoring/prometheus/*.yml": ("tests/deploy/prometheus.py", 'MONITORING / "prometheus"'),
     "monitoring/grafana/dashboards/*": ("tests/deploy/prometheus.py", '"grafana" / "dashboards"'),
     "gateway/client_certificates/*": ("tests/integration/test_gateway.py", "client_certificates"),
+    "swarm/*.yml": ("tests/scripts/test_swarm_stack.py", 'folder.glob("*.yml")'),
 }
 
 

@@ -6,7 +6,6 @@ import http.client
 import shutil
 import ssl
 import subprocess
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.fakes import FakeRestServer, FakeRpcServer, FakeService, half
+from tests.deploy.load import repeated
 from tests.deploy.prometheus import (
     PACKAGE,
     Prometheus,
@@ -111,8 +111,6 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 @contextmanager
 def load(cluster: Cluster) -> Iterator[None]:
     """Call through the gateway until the context ends."""
-    stopping = threading.Event()
-    errors: list[Exception] = []
     context = ssl.create_default_context(cafile=str(cluster.ca))
 
     def get(path: str, headers: dict[str, str]) -> int:
@@ -125,25 +123,13 @@ def load(cluster: Cluster) -> Iterator[None]:
                 return error.code
 
     def send() -> None:
-        try:
-            with cluster.connect() as client:
-                while not stopping.wait(0.02):
-                    assert client.infer([1.0])["y"].tolist() in ([1.5], [2.5])
-                    statuses = [get("/v1/models/digits", headers) for headers in (cluster.metadata, {})]
-                    statuses.append(get("/monitoring/prometheus/metrics", cluster.metadata))
-                    assert statuses == [200, 401, 404]
-        except Exception as error:  # noqa: BLE001 - raised in the thread of the test
-            errors.append(error)
+        assert client.infer([1.0])["y"].tolist() in ([1.5], [2.5])
+        statuses = [get("/v1/models/digits", headers) for headers in (cluster.metadata, {})]
+        statuses.append(get("/monitoring/prometheus/metrics", cluster.metadata))
+        assert statuses == [200, 401, 404]
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with cluster.connect() as client, repeated(send):
         yield
-    finally:
-        stopping.set()
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def test_rules_have_values_under_load(prometheus: Prometheus) -> None:

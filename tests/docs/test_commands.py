@@ -233,7 +233,7 @@ def remove_containers_and_images(prefix: str) -> None:
 @pytest.mark.parametrize("name", ["README.md", *guide_pages()])
 def test_blocks_have_a_known_language(name: str) -> None:
     languages = {block.language for block in read_page(name).blocks}
-    assert languages <= {"bash", "python", "text", "console", "textproto"}
+    assert languages <= {"bash", "python", "text", "console", "textproto", "json"}
 
 
 def test_readme_begins_with_quickstart_and_tests() -> None:

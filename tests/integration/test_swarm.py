@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -122,16 +123,22 @@ class Callers:
 @pytest.fixture(scope="module")
 def swarm(docker: Docker) -> Iterator[None]:
     """A Swarm with this machine as its only node, unless it is a manager already."""
-    if docker("info", "--format", "{{.Swarm.LocalNodeState}}") == "inactive":
+    is_new = docker("info", "--format", "{{.Swarm.LocalNodeState}}") == "inactive"
+    if is_new:
         created = docker.run("swarm", "init", "--advertise-addr", "127.0.0.1")
         if created.returncode != 0:
             skip(f"no Swarm: {created.stderr.strip()}")
-        yield
-        docker.run("swarm", "leave", "--force")
-    elif docker("info", "--format", "{{.Swarm.ControlAvailable}}") == "true":
-        yield
-    else:
+    elif docker("info", "--format", "{{.Swarm.ControlAvailable}}") == "false":
         skip("this machine is a worker of a Swarm")
+    yield
+    if is_new:
+        docker("swarm", "leave", "--force")
+    # stopped tasks keep their volumes in use
+    docker.remove(
+        *docker("ps", "--all", "--quiet", "--filter", f"name=^{docker.prefix}.*_prometheus").split()
+    )
+    for volume in docker("volume", "ls", "--quiet", "--filter", f"name={docker.prefix}").split():
+        docker("volume", "rm", volume)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +249,6 @@ def stack(
     finally:
         docker.remove(*(f"{docker.prefix}-{kind}-callers" for kind in ("direct", "gateway")))
         running.run("down")
-        docker.run("volume", "rm", f"{docker.prefix}_prometheus")
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +286,41 @@ def test_runs_without_privileges(docker: Docker, stack: Stack) -> None:
     status = docker("exec", container, "cat", "/proc/1/status")
     assert "CapEff:\t0000000000000000" in status
     assert "Uid:\t65532" in status
+
+
+def test_docker_accepts_all_files_of_the_stack(docker: Docker, stack: Stack, tmp_path: Path) -> None:
+    """The files that the stack of the other tests does not use, in a second stack without servers."""
+    name = f"{stack.name}-2"
+    # a dry run does not write this file
+    shutil.copy(ROOT / "deploy/gateway/envoy.yaml", tmp_path / f"{name}-gateway.yaml")
+    variables = {"STACK": name, "REPLICAS": "0", "RUN_DIR": str(tmp_path)}
+    variables |= {"MODELS_DIR": "/srv/models", "GPUS": "1", "MEMORY": "1g"}
+    flags = ("--", "--grpc_channel_arguments=a b=1")
+    command = stack.run("up", "--dry-run", *flags, **variables, GATEWAY_PORT="28443", CPUS="1.5").stdout
+    try:
+        deployed = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
+        assert deployed.returncode == 0, deployed.stderr
+        servers, gateways = (
+            json.loads(docker("service", "inspect", "--format", "{{json .Spec}}", f"{name}_{service}"))
+            for service in ("stable", "gateway")
+        )
+    finally:
+        docker.run("stack", "rm", name)
+    template = servers["TaskTemplate"]
+    assert template["ContainerSpec"]["Args"][-1] == "--grpc_channel_arguments=a b=1"
+    (mount,) = template["ContainerSpec"]["Mounts"]
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == ("/srv/models", "/models", True)
+    limits = template["Resources"]["Limits"]
+    assert limits == {"NanoCPUs": 1_500_000_000, "MemoryBytes": 1 << 30, "Pids": 4096}
+    (gpu,) = template["Resources"]["Reservations"]["GenericResources"]
+    assert gpu["DiscreteResourceSpec"] == {"Kind": "NVIDIA-GPU", "Value": 1}
+    assert servers["UpdateConfig"]["Order"] == "start-first"
+    assert servers["UpdateConfig"]["FailureAction"] == "rollback"
+    (port,) = gateways["EndpointSpec"]["Ports"]
+    assert (port["TargetPort"], port["PublishedPort"], port["PublishMode"]) == (8443, 28443, "host")
+    assert gateways["TaskTemplate"]["Placement"]["MaxReplicas"] == 1
+    assert gateways["UpdateConfig"]["Order"] == "stop-first"
+    assert gateways["UpdateConfig"]["FailureAction"] == "rollback"
 
 
 def test_status_reports_the_replicas(stack: Stack, image: str) -> None:

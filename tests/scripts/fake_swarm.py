@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
     Service = dict[str, Any]
 
+# The stack file that contains a service.
+FILES = {"gateway": "gateway.yml", "prometheus": "monitoring.yml"}
+
 
 def handle(state: dict[str, Any], arguments: list[str]) -> bool:
     """Run a docker command, which may change the state; return whether it is one of a Swarm."""
     services: dict[str, Service] = state.setdefault("services", {})
     match arguments:
-        case ["stack", "deploy", *_, stack]:
-            _deploy(services, stack)
+        case ["stack", "deploy", *options, stack]:
+            _deploy(services, stack, {option.rpartition("/")[2] for option in options})
         case ["stack", "services", "--quiet", stack]:
             print(*(name for name in services if name.startswith(f"{stack}_")), sep="\n")
         case ["stack", "rm", stack]:
@@ -54,7 +57,7 @@ def _find(services: dict[str, Service], name: str) -> Service:
     return services[name]
 
 
-def _deploy(services: dict[str, Service], stack: str) -> None:
+def _deploy(services: dict[str, Service], stack: str, files: set[str]) -> None:
     for group, prefix, image in (("stable", "", "IMAGE_NAME"), ("canary", "CANARY_", "CANARY_IMAGE")):
         services[f"{stack}_{group}"] = {
             "image": os.environ[image],
@@ -62,7 +65,7 @@ def _deploy(services: dict[str, Service], stack: str) -> None:
             "update": "",
         }
     for group, image, replicas in (("gateway", "GATEWAY_IMAGE", 2), ("prometheus", "PROMETHEUS_IMAGE", 1)):
-        if image in os.environ:
+        if FILES[group] in files:
             services[f"{stack}_{group}"] = {"image": os.environ[image], "replicas": replicas, "update": ""}
 
 

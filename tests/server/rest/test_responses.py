@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest import responses
-from tfserving.server.rest.json_body import parse_body, to_bytes
+from tfserving.server.rest.json_body import PIECE_VALUES, parse_body, to_bytes
 from tfserving.server.rest.predict_request import Format
 from tfserving.server.rest.responses import encode_predictions
 from tfserving.wire import messages
@@ -155,6 +155,23 @@ def test_arrays_survive_json(array, form, alone):
     if not alone:
         answer = answer["y"] if form is Format.COLUMN else [line["y"] for line in answer]
     np.testing.assert_array_equal(np.array(answer, array.dtype), array)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3 * PIECE_VALUES + 1,), (1, 2 * PIECE_VALUES + 5), (2, 3, PIECE_VALUES + 1), (PIECE_VALUES, 3)]
+)
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("alone", [True, False])
+def test_large_arrays_are_the_same_json_in_pieces(shape, form, alone):
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    array.flat[[1, PIECE_VALUES, -1]] = np.nan, np.inf, -np.inf
+    outputs = {"y": array} if alone else {"y": array, "text_bytes": np.full(len(array), b"a", object)}
+    (answer,) = json.loads(encode_predictions(outputs, form)).values()
+    if not alone:
+        texts = answer["text_bytes"] if form is Format.COLUMN else [line["text_bytes"] for line in answer]
+        assert texts == [{"b64": "YQ=="}] * len(array)
+        answer = answer["y"] if form is Format.COLUMN else [line["y"] for line in answer]
+    np.testing.assert_array_equal(np.array(answer, np.float32), array)
 
 
 def test_writes_classifications():

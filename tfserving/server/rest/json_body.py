@@ -71,12 +71,12 @@ def parse_body(body: bytes, max_values: int = LimitOptions.max_json_values) -> A
             counted before any is created.
     """
     text = body.removeprefix(b"\xef\xbb\xbf")
+    if not text[:64].strip() and _is_blank(text):
+        raise InvalidInputError("the body is empty; send a JSON object")
     _check_number_of_values(text, max_values)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        if not text.strip():
-            raise InvalidInputError("the body is empty; send a JSON object") from None
         return _parse_by_rules(text)
     # most requests have one colon, so no key occurs twice
     if _has_more_colons(text, 1) and _has_more_colons(text, members := _count_members(value)):
@@ -195,6 +195,10 @@ def _count_members(value: Any) -> int:
             if isinstance(first, dict):
                 values.extend(value)
     return count
+
+
+def _is_blank(text: bytes) -> bool:
+    return not any(text[start : start + _PIECE_BYTES].strip() for start in range(0, len(text), _PIECE_BYTES))
 
 
 def _has_more_colons(text: bytes, count: int) -> bool:

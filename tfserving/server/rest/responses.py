@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from google.protobuf import json_format
 
 from tfserving.errors import InvalidInputError
 from tfserving.server.rest.float32_digits import round_to_digits
-from tfserving.server.rest.json_body import to_bytes
+from tfserving.server.rest.json_body import PIECE_VALUES, to_bytes
 from tfserving.server.rest.predict_request import JSON_DTYPES, Format
 from tfserving.wire.dtypes import Array, DType
 from tfserving.wire.model_spec import ModelSpec
@@ -44,11 +44,13 @@ def encode_predictions(outputs: Mapping[str, Array], form: Format) -> bytes:
         return b'{"outputs":%b}' % _dumps(
             {name: orjson.Fragment(_encode_array(array)) for name, array in prepared.items()}
         )
-    _check_rows(prepared)
+    count = _count_rows(prepared)
     if len(prepared) == 1:
         return b'{"predictions":%b}' % _encode_array(*prepared.values())
-    rows = zip(*map(_rows, prepared.values()), strict=True)
-    return b'{"predictions":%b}' % _dumps([dict(zip(prepared, row, strict=True)) for row in rows])
+    size = sum(array.size for array in prepared.values())
+    step = max(1, count * PIECE_VALUES // max(1, size))
+    pieces = [_encode_rows(prepared, slice(start, start + step)) for start in range(0, count, step)]
+    return b'{"predictions":[%b]}' % b",".join(pieces)
 
 
 def encode_classifications(result: Any) -> bytes:
@@ -131,7 +133,29 @@ def _dumps(value: Any) -> bytes:
 
 
 def _encode_array(array: Array) -> bytes:
-    """An array as JSON."""
+    """An array as JSON; a large one in pieces, since orjson holds the interpreter lock."""
+    return _encode_piece(array) if array.size <= PIECE_VALUES else b"".join(_encode_pieces(array))
+
+
+def _encode_pieces(array: Array) -> Iterator[bytes]:
+    """The JSON of an array with more than PIECE_VALUES values."""
+    row_size = array.size // len(array)
+    yield b"["
+    if row_size > PIECE_VALUES:
+        for index, row in enumerate(array):
+            if index:
+                yield b","
+            yield from _encode_pieces(row)
+    else:
+        step = PIECE_VALUES // row_size
+        for start in range(0, len(array), step):
+            if start:
+                yield b","
+            yield _encode_piece(array[start : start + step])[1:-1]
+    yield b"]"
+
+
+def _encode_piece(array: Array) -> bytes:
     if array.dtype == object:
         return orjson.dumps(array.tolist())
     text = _dumps(array if array.ndim else array[()])
@@ -147,15 +171,23 @@ def _encode_array(array: Array) -> bytes:
     return pieces[0] + b"".join(token + piece for token, piece in zip(tokens, pieces[1:], strict=True))
 
 
+def _encode_rows(outputs: Mapping[str, Array], part: slice) -> bytes:
+    """Some rows of several outputs as JSON, without the brackets around them."""
+    rows = zip(*(_rows(array[part]) for array in outputs.values()), strict=True)
+    return _dumps([dict(zip(outputs, row, strict=True)) for row in rows])[1:-1]
+
+
 def _rows(array: Array) -> list[Any]:
     """The rows of an array, each a value that orjson can serialize."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    is_large = array.size > PIECE_VALUES * len(array)
+    if is_large or (array.dtype.kind == "f" and not np.isfinite(array).all()):
         return [orjson.Fragment(_encode_array(np.asarray(row))) for row in array]
     # not tolist for numbers: orjson writes rows of numpy faster
     return array.tolist() if array.dtype == object else list(array)
 
 
-def _check_rows(outputs: Mapping[str, Array]) -> None:
+def _count_rows(outputs: Mapping[str, Array]) -> int:
+    """The first dimension of the outputs, which have to share it."""
     sizes = {name: array.shape[0] if array.ndim else None for name, array in outputs.items()}
     first = next(iter(sizes.values()))
     for name, size in sizes.items():
@@ -164,6 +196,7 @@ def _check_rows(outputs: Mapping[str, Array]) -> None:
                 f"output {name!r} has the shape {outputs[name].shape}, but row format needs one row for each "
                 'instance in every output; send "inputs" instead of "instances"'
             )
+    return int(first or 0)
 
 
 def _scores(messages: Any, field: str) -> list[Any]:
