@@ -161,7 +161,7 @@ check_authentication() {
     "another directory"
 }
 
-# own_tls_files: root has no privileges in the container, so Envoy's user gets the files. Nothing else in TLS_DIR changes.
+# own_tls_files: root has no privileges in the container, so Envoy's user gets the files that it reads, and no others.
 own_tls_files() {
   local file
   [[ $(id -u) -eq 0 ]] || return 0

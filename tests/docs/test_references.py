@@ -66,6 +66,7 @@ FOREIGN_FLAGS = {
     "--platform",
     "--strict",
     "--ipc",
+    "--concurrency",
 }
 
 # Messages of tensorflow_model_server, gRPC and Docker.
