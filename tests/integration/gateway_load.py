@@ -45,6 +45,11 @@ class Load:
         with self._progress:
             self.versions.clear()
 
+    def share_of(self, version: int) -> float:
+        """The percentage of the responses that a version sent."""
+        with self._progress:
+            return 100 * self.versions[version] / sum(self.versions.values())
+
     def record(self, call: Callable[[], float]) -> None:
         try:
             value = call()
