@@ -399,7 +399,7 @@ report_failures() {
 }
 
 up() {
-  local others=()
+  local others=() port
   [[ -n $DRY_RUN ]] || require_manager
   keep_running_settings
   set_deploy_command
@@ -407,9 +407,9 @@ up() {
   [[ -z $GATEWAY_DIR ]] || others+=(gateway)
   [[ -z $MONITORING ]] || others+=(prometheus)
   wait_until_converged stable canary ${others[@]+"${others[@]}"}
+  port=${GATEWAY_PORT:+, and to port $GATEWAY_PORT of the nodes of the gateways}
   [[ -z $GATEWAY_DIR ]] \
-    || log "clients connect to gateway:8443 in the network $STACK-servers${GATEWAY_PORT:+," \
-      "and to port $GATEWAY_PORT of the nodes of the gateways} (gRPC and REST over TLS)"
+    || log "clients connect to gateway:8443 in the network $STACK-servers$port (gRPC and REST over TLS)"
   log "clients in the network $STACK-servers connect to stable:8500 (gRPC) and stable:8501 (REST)"
 }
 

@@ -58,9 +58,10 @@ class TestUp:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         variables = {"GATEWAY_DIR": f"{tmp_path}/gateway", "MODEL_NAME": "iris", "STACK": "ranking"}
-        result = checkout.run(SCRIPT, "up", **variables)
+        result = checkout.run(SCRIPT, "up", **variables, GATEWAY_PORT="8443")
         assert result.code == 0, result.err
         assert "gateway: 2 of 2 replicas run envoyproxy/envoy" in result.err
+        assert "ranking-servers, and to port 8443 of the nodes of the gateways (gRPC" in result.err
         bootstrap = (checkout.root / ".run" / "ranking-gateway.yaml").read_text()
         assert "path: /v1/models/iris " in bootstrap
         command = checkout.run(SCRIPT, "up", "--dry-run", **variables).command
