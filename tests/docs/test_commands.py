@@ -117,7 +117,8 @@ def compare_session(shown: str, output: Output) -> None:
 
     def normalize(line: str) -> str:
         line = re.sub(r"/\S+/", "", line)  # the location of the checkout
-        return " ".join(re.sub(r"\d+(\.\d+)?", "N", line).split())
+        line = re.sub(r"\d+(\.\d*)?(e-\d+)?", "N", line)
+        return re.sub(r" (?=[],])", "", " ".join(line.split()))
 
     printed = {normalize(line) for line in (output.stdout + output.stderr).splitlines()}
     for line in shown.splitlines():
@@ -261,8 +262,9 @@ def test_compare_output_detects_differences(shown: str, printed: str, same: bool
 
 
 def test_compare_session_ignores_numbers_and_the_engine() -> None:
-    output = Output("[1/5] engine\n  docker: answers\n gRPC  0.98  12.5 ms\n", "a note\n")
+    output = Output("[1/5] engine\n  docker: answers\n gRPC  0.98  12.5 ms\n[[1.  , 0.25]]\n", "a note\n")
     session = "$ bash quickstart.sh\n[1/5] engine\n  embedded: x\n...\n gRPC 0.99 7 ms\na note\n ## \n"
+    session += "[[9.5e-01, 0.   ]]\n"
     compare_session(session, output)
     with pytest.raises(AssertionError):
         compare_session("[1/5] engines\n", output)
