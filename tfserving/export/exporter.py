@@ -12,8 +12,9 @@ from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import sources
 from tfserving.export.replay import Failure, run_in_fresh_process
 from tfserving.export.rewrite import Renaming, rewrite
+from tfserving.export.samples import can_generate, load_samples
 from tfserving.export.tf_logging import quiet_logs
-from tfserving.export.warmup_requests import can_generate, encode_samples, generate_requests, load_samples
+from tfserving.export.warmup_requests import encode_samples, generate_requests
 from tfserving.repository import versions
 from tfserving.repository.graph_ops import find_ops
 from tfserving.repository.model_names import check_name
