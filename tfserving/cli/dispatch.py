@@ -13,6 +13,10 @@ from tfserving.cli.command import new_parser
 _COMMANDS = {
     "call": ("call", "send a request to a served model; print its status or signatures"),
     "export": ("export", "write a model into the model repository, ready to be served"),
+    "publish": ("publish", "export a model, verify the version, and only then make it visible"),
+    "verify": ("verify", "load and run a version on disk, and compare its outputs with expected ones"),
+    "warmup": ("warmup", "write the warmup records of a version on disk"),
+    "compare": ("compare", "compare the outputs and latencies of two versions of a model"),
     "serve": ("serve", "run the embedded server, with the flags of tensorflow_model_server"),
     "check": ("check", "check a models.config and the models that it names"),
     "format": ("format_config", "print a models.config in text format, also from JSON"),

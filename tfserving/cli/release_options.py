@@ -73,8 +73,12 @@ def read_release_options(arguments: argparse.Namespace) -> ReleaseOptions:
     )
 
 
-def list_servers(options: ReleaseOptions) -> list[ServerProcess]:
+def list_servers(options: ReleaseOptions, *, by_models_dir: bool = False) -> list[ServerProcess]:
     """The servers of --server; without it, those that run_tf_serving.sh started with this models.config.
+
+    Args:
+        options: the options of the command.
+        by_models_dir: also list those that it started with this model repository.
 
     Raises:
         InvalidInputError: an address is not valid.
@@ -86,7 +90,12 @@ def list_servers(options: ReleaseOptions) -> list[ServerProcess]:
     known = find_servers(options.run_dir, engine=engine)
     if options.addresses:
         return name_servers(options.addresses, known)
-    return [server for server in known if is_same_file(server.config, options.config)]
+    return [
+        server
+        for server in known
+        if is_same_file(server.config, options.config)
+        or (by_models_dir and is_same_file(server.models_dir, options.models_dir))
+    ]
 
 
 def print_json(document: Any) -> None:

@@ -31,7 +31,7 @@ from tfserving.repository.warmup_records import read_warmup, unpack_requests, wa
 from tfserving.wire import messages, predict
 from tfserving.wire.dtypes import Arrays
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import read_saved_model
+from tfserving.wire.signatures import DEFAULT_SIGNATURE, read_saved_model
 
 # With -m, Python would warn that the package imports the module before it runs.
 _PROGRAM = "import sys; from tfserving.export.replay import main; sys.exit(main(sys.argv[1]))"
@@ -122,21 +122,19 @@ def run_version(
         DeadlineError: the process took longer than `timeout` and was killed.
     """
     with tempfile.TemporaryDirectory(prefix="tfserving-") as temporary:
-        files = Path(temporary, "requests"), Path(temporary, "responses")
-        tfrecord.write_records(files[0], requests)
-        printed = _run_process(
-            _Job(
-                os.path.abspath(version_dir),
-                replay,
-                os.path.abspath(records_dir or version_dir),
-                *map(str, files),
-                rounds,
-            ),
-            timeout,
+        job = _Job(
+            version_dir=os.path.abspath(version_dir),
+            replay=replay,
+            records_dir=os.path.abspath(records_dir or version_dir),
+            requests=os.path.join(temporary, "requests"),
+            responses=os.path.join(temporary, "responses"),
+            rounds=rounds,
         )
+        tfrecord.write_records(Path(job.requests), requests)
+        printed = _run_process(job, timeout)
         responses: list[Arrays | str] = []
         if requests:
-            outputs = tfrecord.read_records(files[1])
+            outputs = tfrecord.read_records(Path(job.responses))
             errors = {int(number): reason for number, reason in printed["errors"].items()}
             for number in range(len(requests)):
                 responses.append(errors.get(number) or predict.decode_response(next(outputs))[1])
@@ -227,7 +225,7 @@ def _run_requests(
 ) -> dict[str, Any]:
     """Run the requests of a job, write their responses and return the errors and times."""
     calls = [predict.decode_request(data) for data in tfrecord.read_records(Path(job.requests))]
-    requests = [(call.spec.signature, dict(call.read())) for call in calls]
+    requests = [(call.spec.signature or DEFAULT_SIGNATURE, dict(call.read())) for call in calls]
     failed: dict[int, str] = {}
 
     def respond() -> Iterator[bytes]:

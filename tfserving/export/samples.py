@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,29 @@ class Samples:
         """A serialized PredictRequest to model `name` for each sample."""
         spec = ModelSpec(name, signature=self.signature)
         return [predict.encode_request(spec, inputs) for inputs in self.inputs]
+
+    def batched(self, signature: Signature, sizes: Sequence[int]) -> Samples:
+        """One sample of each size; the samples are repeated as often as a batch needs.
+
+        Args:
+            signature: the signature of the samples.
+            sizes: sizes of the first dimension of every input.
+
+        Raises:
+            InvalidInputError: an input has no free first dimension.
+        """
+        for alias in self.inputs[0]:
+            shape = signature.inputs[alias].shape
+            if shape is not None and (not shape or shape[0] is not None):
+                raise InvalidInputError(
+                    f"input {alias!r} of signature {signature.name!r} has shape "
+                    f"{signature.inputs[alias].shape_text} and no free batch dimension; omit the batch sizes"
+                )
+        batches = []
+        for size in sizes:
+            chosen = [self.inputs[index % len(self.inputs)] for index in range(size)]
+            batches.append({alias: np.concatenate([one[alias] for one in chosen]) for alias in chosen[0]})
+        return Samples(self.signature, tuple(batches))
 
 
 def load_samples(source: str | os.PathLike[str] | Mapping[str, Any]) -> Arrays:

@@ -57,7 +57,7 @@ def generate_requests(
     if not chosen:
         raise ExportError(
             "no warmup record can be generated: every signature has strings, sparse tensors or an unknown "
-            "rank; give samples with --warmup-data"
+            "rank; give samples (export: --warmup-data, warmup: --data)"
         )
     check_shapes(chosen, shapes or {})
     limit = MAX_RECORDS // len(chosen)
@@ -80,19 +80,28 @@ def generate_requests(
 
 
 def encode_samples(
-    name: str, signatures: Mapping[str, Signature], samples: Mapping[str, Array]
+    name: str,
+    signatures: Mapping[str, Signature],
+    samples: Mapping[str, Array],
+    *,
+    batch_sizes: Sequence[int] = (),
 ) -> list[bytes]:
-    """A serialized PredictRequest for each sample; expected outputs in `samples` are ignored.
+    """A serialized PredictRequest for each sample, or for each batch size; expected outputs are ignored.
 
     Args:
         name: name of the model.
         signatures: signatures of the model.
         samples: see `samples.match_samples`.
+        batch_sizes: sizes of batches to make of the samples instead of single ones, see `Samples.batched`.
 
     Raises:
-        InvalidInputError: see `samples.match_samples`; or there are more samples than servers accept.
+        InvalidInputError: see `samples.match_samples` and `Samples.batched`; or there are more requests than
+            servers accept.
     """
-    requests = match_samples(signatures, samples).encode_requests(name)
+    matched = match_samples(signatures, samples)
+    if batch_sizes:
+        matched = matched.batched(signatures[matched.signature], batch_sizes)
+    requests = matched.encode_requests(name)
     if len(requests) > MAX_RECORDS:
         raise InvalidInputError(
             f"{len(requests)} samples are out of range (1-{MAX_RECORDS}) for warmup records; a few are enough"
