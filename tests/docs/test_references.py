@@ -27,6 +27,7 @@ SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh"
 OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
 SUBCOMMANDS += ("publish", "verify", "warmup", "compare")
+SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
 SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
 # Those whose options are on the page about exports.
 EXPORT_COMMANDS = ("export", "publish", "verify", "warmup", "compare")
@@ -54,7 +55,8 @@ COMMANDS = {
 
 # Words in capitals that are not variables: placeholders, states, status codes.
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
-NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT"}
+NOT_VARIABLES |= {"RENAME_EXCHANGE"}
+NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT", "LABEL", "POLICY"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}

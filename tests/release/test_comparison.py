@@ -82,21 +82,21 @@ def test_reports_a_version_that_is_not_served(server):
         compare_versions("half", server(9), server(1), data=DATA)
 
 
-def test_compares_a_version_on_disk_with_a_served_one(server, run_with, version):
+def test_compares_a_version_on_disk_with_a_served_one(server, run_with, version_dir):
     run_with(lambda inputs: {"y": inputs["x"] / 2 + 1}, seconds=[0.5, 0.25, 1.0])
-    comparison = compare_versions("half", DiskVersion(version), server(1), data=DATA)
+    comparison = compare_versions("half", DiskVersion(version_dir), server(1), data=DATA)
     assert comparison.is_match
     assert comparison.latencies[0] == Latency(3, 0.5, 1.0)
 
 
-def test_reports_a_version_on_disk_that_crashes(server, run_with, version):
+def test_reports_a_version_on_disk_that_crashes(server, run_with, version_dir):
     def crash(inputs):
         raise ExportError("the process that ran the model was killed by SIGSEGV: no output")
 
     run_with(crash)
-    comparison = compare_versions("half", server(1), DiskVersion(version), data=DATA)
+    comparison = compare_versions("half", server(1), DiskVersion(version_dir), data=DATA)
     assert comparison.errors == [
-        f"{version}: the process that ran the model was killed by SIGSEGV: no output"
+        f"{version_dir}: the process that ran the model was killed by SIGSEGV: no output"
     ]
     assert comparison.latencies[1] is None
 
