@@ -115,7 +115,7 @@ class Release:
 
     def labelled(self, label: str) -> list[int]:
         """For each server, the version that responds to a label of digits."""
-        return [int(client.infer({"x": [1.0]}, label=label)["version_dir"]) for client in self.clients()]
+        return [int(client.infer({"x": [1.0]}, label=label)["version"]) for client in self.clients()]
 
     @property
     def history(self) -> list[HistoryRecord]:
