@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
-    list_servers,
+    choose_servers,
+    find_started,
     print_json,
     read_release_options,
 )
@@ -91,11 +92,13 @@ def open_command(
     """Lock models.config for a command, after an interrupted command was finished or undone."""
     options = read_release_options(arguments)
     report = make_reporter(prog)
-    servers = list_servers(options)
+    started = find_started(options)
+    servers = choose_servers(options, started)
     if not servers:
-        report(
-            "note: no server was found that uses this config; only the file changes (--server names servers)"
-        )
+        for server in started:
+            if server.problem:
+                report(f"note: {server} is not changed: {server.problem}")
+        report("note: no server uses this config; only the file changes (--server names servers)")
     words = [*prog.split(), *(sys.argv[1:] if argv is None else argv)]
     author = Author(find_user(), shlex.join(words), options.message)
     with open_session(
