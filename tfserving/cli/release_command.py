@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
-    choose_servers,
-    find_started,
+    list_servers,
     print_json,
     read_release_options,
 )
@@ -28,6 +28,7 @@ from tfserving.release.change import (
 from tfserving.release.config_edit import parse_config_file
 from tfserving.release.history import HistoryRecord, ModelState
 from tfserving.release.rollout import ModelFacts, gather_facts, is_in_force
+from tfserving.release.servers import find_servers
 from tfserving.repository.config import ServerConfig
 from tfserving.repository.diagnostics import list_numbers
 
@@ -92,10 +93,9 @@ def open_command(
     """Lock models.config for a command, after an interrupted command was finished or undone."""
     options = read_release_options(arguments)
     report = make_reporter(prog)
-    started = find_started(options)
-    servers = choose_servers(options, started)
+    servers = list_servers(options)
     if not servers:
-        for server in started:
+        for server in find_servers(options.run_dir, engine=os.environ.get("ENGINE") or "auto"):
             if server.problem:
                 report(f"note: {server} is not changed: {server.problem}")
         report("note: no server uses this config; only the file changes (--server names servers)")

@@ -80,22 +80,13 @@ def list_servers(options: ReleaseOptions) -> list[ServerProcess]:
         InvalidInputError: an address is not valid.
         UnavailableError: docker does not report which containers run.
     """
-    return choose_servers(options, find_started(options))
-
-
-def find_started(options: ReleaseOptions) -> list[ServerProcess]:
-    """The servers that run_tf_serving.sh started, with any config; raises as `list_servers` does."""
     engine = os.environ.get("ENGINE") or "auto"
     if engine not in ("auto", "docker", "embedded"):
         raise InvalidInputError(f"ENGINE={engine} is not a valid engine (auto, docker, embedded)")
-    return find_servers(options.run_dir, engine=engine)
-
-
-def choose_servers(options: ReleaseOptions, started: list[ServerProcess]) -> list[ServerProcess]:
-    """The servers of --server; without it, those of `started` that use this models.config."""
+    known = find_servers(options.run_dir, engine=engine)
     if options.addresses:
-        return name_servers(options.addresses, started)
-    return [server for server in started if is_same_file(server.config, options.config)]
+        return name_servers(options.addresses, known)
+    return [server for server in known if is_same_file(server.config, options.config)]
 
 
 def print_json(document: Any) -> None:
