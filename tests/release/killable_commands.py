@@ -2,7 +2,8 @@
 
 python -m tests.release.killable_commands
 
-Reads lines [ARGUMENTS, SECONDS or null, OUTPUT], and prints [STATUS, SECONDS] for each.
+Reads lines [ARGUMENTS, SECONDS or null, OUTPUT, FILE or null], and prints [STATUS, SECONDS] for each. SECONDS
+begin when FILE exists or, without it, when the command starts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import time
 from tfserving.cli import add, canary, dispatch, label, promote, remove, rollback  # noqa: F401 - imported once for all
 
 
-def run_in_fork(arguments: list[str], seconds: float | None, output: str) -> tuple[int, float]:
+def run_in_fork(
+    arguments: list[str], seconds: float | None, output: str, file: str | None
+) -> tuple[int, float]:
     """The exit status, negative for a signal, and the time that the command took."""
     started = time.monotonic()
     process = os.fork()
@@ -31,6 +34,10 @@ def run_in_fork(arguments: list[str], seconds: float | None, output: str) -> tup
             sys.stdout.flush()
             os._exit(status)
     if seconds is not None:
+        while file is not None and not os.path.exists(file):
+            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.0002)
         time.sleep(seconds)
         os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)

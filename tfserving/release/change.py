@@ -18,8 +18,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tfserving.errors import FailedPreconditionError, RepositoryError, TfServingError, UnavailableError
-from tfserving.release.change_files import ChangeFiles, ConfigChangedError
+from tfserving.errors import (
+    ConfigError,
+    FailedPreconditionError,
+    RepositoryError,
+    TfServingError,
+    UnavailableError,
+)
+from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
 from tfserving.release.history import ABANDONED, DONE, REVERTED, UNDONE, History, HistoryRecord, ModelState
 from tfserving.release.server_goals import Goal, reach_goal
@@ -220,15 +226,14 @@ class ChangeSession:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
         if isinstance(error, OSError):
             reason = f"cannot write {self._files.config}: {error.strerror}"
-        if self._at == 0:
+        at, current = self._find_step(steps)
+        if at == 0:
             self._files.end()
             if isinstance(error, TfServingError | OSError):
                 raise ChangeFailedError(f"{reason}; nothing was changed") from error
             return
         self.report(f"{reason}; going back")
-        edited = isinstance(error, ConfigChangedError)
-        current = None if edited else steps[self._at].text
-        failures = self._go_back(self.connections, steps, self._at, current)
+        failures = self._go_back(self.connections, steps, at, current)
         self._copy_state(self.connections, steps[0].text)
         record = self._end(self.history, line, REVERTED, "; ".join([reason, *failures]))
         if isinstance(error, TfServingError | OSError):
@@ -236,6 +241,19 @@ class ChangeSession:
             if failures:
                 undone = f"the change was undone, but not everywhere: {'; '.join(failures)}"
             raise ChangeFailedError(f"{reason}; {undone}", record) from error
+
+    def _find_step(self, steps: Sequence[Step]) -> tuple[int, str | None]:
+        """The step that the file is at, and its text; None if somebody else has edited the file."""
+        self._files.rescue_edit({step.text for step in steps})
+        try:
+            current = self._files.read_config()
+        except ConfigError:
+            return self._at, None
+        # An interrupt may have come between the rename and the note of it.
+        for at in (self._at, self._at + 1):
+            if at < len(steps) and steps[at].text == current:
+                return at, current
+        return self._at, None
 
     def _go_back(
         self,

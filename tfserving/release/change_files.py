@@ -99,19 +99,16 @@ class ChangeFiles:
             raise self._changed()
         if text == expected:
             return
-        try:
-            self._write(self._new, encode_config(text), like=self.config)
-            # An editor may have saved the file since it was read, so look at what the rename replaces.
-            if _exchange(self._new, self.config):
-                if self._new.read_bytes() != encode_config(expected):
-                    _exchange(self._new, self.config)
-                    raise self._changed()
-            else:
-                os.replace(self._new, self.config)
-            self._sync_directory()
-        finally:
-            self._temporary.unlink(missing_ok=True)
-            self._new.unlink(missing_ok=True)
+        self._write(self._new, encode_config(text), like=self.config)
+        # An editor may have saved the file since it was read, so look at what the rename replaces.
+        if _exchange(self._new, self.config):
+            if self._new.read_bytes() != encode_config(expected):
+                _exchange(self._new, self.config)
+                raise self._changed()
+            self._new.unlink()
+        else:
+            os.replace(self._new, self.config)
+        self._sync_directory()
 
     def restore_config(self, text: str, *, expected: str) -> None:
         """Put the text from before the change back, without needing space; raises as `replace_config`."""
