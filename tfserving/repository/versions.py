@@ -30,13 +30,13 @@ MODELS_ROOT = "/models"
 
 MAX_VERSION = 2**63 - 1
 
-# A staging directory without a change for this long belongs to an export that was killed.
-_LEFTOVER_SECONDS = 24 * 60 * 60.0
-
 # In the name of a staging directory that its process keeps locked. Without the lock, the process was killed,
 # unless it has only just created the directory.
 _LOCKED = "locked-"
 _UNLOCKED_SECONDS = 10.0
+
+# A staging directory without a change for this long belongs to an export that was killed.
+_LEFTOVER_SECONDS = 24 * 60 * 60.0
 
 # What absl::SimpleAtoi accepts, which file_system_storage_path_source.cc of TensorFlow Serving 2.20 uses.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
@@ -205,6 +205,18 @@ def publish(
         _discard(staging)
 
 
+def check_unused(base_path: str | os.PathLike[str], version: int) -> None:
+    """Check that `version` can be published in `base_path`, before the work of writing it.
+
+    Raises:
+        InvalidInputError: it is out of range.
+        RepositoryError: it exists.
+    """
+    _check_range(version)
+    if os.path.lexists(os.path.join(base_path, str(version))):
+        raise _already_exists(Path(base_path), version)
+
+
 def install_file(source: Path, target: Path) -> None:
     """Move a file into a version by one rename, readable for everyone and synced; `target` is replaced.
 
@@ -216,18 +228,6 @@ def install_file(source: Path, target: Path) -> None:
     _make_directories(target.parent)
     os.replace(source, target)
     _sync(target.parent)
-
-
-def check_unused(base_path: str | os.PathLike[str], version: int) -> None:
-    """Check that `version` can be published in `base_path`, before the work of writing it.
-
-    Raises:
-        InvalidInputError: it is out of range.
-        RepositoryError: it exists.
-    """
-    _check_range(version)
-    if os.path.lexists(os.path.join(base_path, str(version))):
-        raise _already_exists(Path(base_path), version)
 
 
 def _check_range(version: int) -> None:
