@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.report import Row, arguments_of, write
-from benchmarks.server.measures import MEASURES, QUICK, Repetitions
+from benchmarks.server.measures import MEASURES
+from benchmarks.server.repetitions import QUICK, Repetitions
 from benchmarks.server.servers import ROOT
 
 PAGE = """# The embedded server

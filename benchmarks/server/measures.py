@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,33 +14,11 @@ import numpy as np
 
 from benchmarks.report import Row, compared, time_text
 from benchmarks.server import h2load, servers
-from benchmarks.server.benchmark_models import INPUTS
+from benchmarks.server.first_calls import first_calls
 from benchmarks.server.in_process import InProcess
 from benchmarks.server.latency_probes import Prober, SlowLoad, measure_slow_model
+from benchmarks.server.repetitions import Repetitions
 from tests.process_usage import read_usage
-from tfserving.repository.warmup_records import write_warmup
-from tfserving.wire import predict
-from tfserving.wire.model_spec import ModelSpec
-
-
-@dataclass(frozen=True)
-class Repetitions:
-    """How often to measure.
-
-    Attributes:
-        rounds: the number of rounds.
-        seconds: the time of load for each server in a round.
-        calls: the number of requests where the latency of one is measured.
-        swaps: the first and the last swap between which memory is compared.
-    """
-
-    rounds: int = 5
-    seconds: float = 2.0
-    calls: int = 40
-    swaps: tuple[int, int] = (20, 60)
-
-
-QUICK = Repetitions(rounds=1, seconds=1.0, calls=4, swaps=(1, 3))
 
 # Seconds after which the memory of an unloaded version is free.
 _SETTLED = 1.5
@@ -134,50 +110,17 @@ def parallelism(models: Path, directory: Path, repetitions: Repetitions) -> Iter
             )
 
 
-def first_calls(models: Path, directory: Path, repetitions: Repetitions) -> Iterator[Row]:
-    """The first request after startup and after a version swap, with warmup records, against the median."""
-    ratios: dict[str, list[float]] = {"startup": [], "swap": []}
-    firsts: dict[str, list[float]] = {"startup": [], "swap": []}
-    source = directory / "warm" / "1"
-    shutil.copytree(models / "mobilenet" / "1", source)
-    name, shape = INPUTS["mobilenet"]
-    write_warmup(
-        source, [predict.encode_request(ModelSpec("mobilenet"), {name: np.zeros(shape, np.float32)})] * 2
-    )
-    with servers.embedded(*_model_flags("mobilenet", models)) as server:
-        # Making a request sends it, so the measured server must be another one.
-        request = servers.grpc_request(server, "mobilenet", directory)
-    for number in range(repetitions.rounds):
-        base_path = directory / f"first-{number}"
-        _publish(source, base_path, 1)
-        with servers.embedded("--model_name=mobilenet", f"--model_base_path={base_path}") as server:
-            url = request.url.replace(request.url.split("/")[2], f"127.0.0.1:{server.grpc_port}")
-            first_request = replace(request, url=url)
-            for what in ("startup", "swap"):
-                if what == "swap":
-                    _publish(source, base_path, 2)
-                    server.wait_until_serving("mobilenet", 2)
-                latencies = h2load.run_requests(first_request, repetitions.calls).latencies
-                firsts[what].append(latencies[0])
-                ratios[what].append(latencies[0] / statistics.median(latencies))
-    for what in ("startup", "swap"):
-        ratio = statistics.median(ratios[what])
-        first = statistics.median(firsts[what])
-        measured = f"{time_text(first)} against {time_text(first / ratio)}"
-        yield Row(f"first request after {what}, MobileNetV2 with warmup", "median", measured, ratio, 1.5)
-
-
 def memory(models: Path, directory: Path, repetitions: Repetitions) -> Iterator[Row]:
     """Memory, threads and files of the server while versions of a MobileNetV2 are swapped."""
     base_path = directory / "swapped"
     source = models / "mobilenet" / "1"
     begin, end = repetitions.swaps
-    _publish(source, base_path, 1)
+    servers.publish_linked(source, base_path, 1)
     usages = []
     with servers.embedded("--model_name=mobilenet", f"--model_base_path={base_path}") as server:
         request = servers.grpc_request(server, "mobilenet", directory)
         for swap in range(1, end + 1):
-            _publish(source, base_path, swap + 1)
+            servers.publish_linked(source, base_path, swap + 1)
             server.wait_until_serving("mobilenet", swap + 1)
             shutil.rmtree(base_path / str(swap))
             h2load.run_requests(request, 2)
@@ -284,13 +227,6 @@ def _measure_alternately(measures: dict[str, Callable[[], float]], rounds: int) 
 
 def _model_flags(model: str, models: Path) -> tuple[str, ...]:
     return f"--model_name={model}", f"--model_base_path={models / model}"
-
-
-def _publish(source: Path, base_path: Path, version: int) -> None:
-    """Publish a version with one rename; hard links save the time of a copy."""
-    staging = base_path / ".staging"
-    shutil.copytree(source, staging, copy_function=os.link)
-    staging.rename(base_path / str(version))
 
 
 MEASURES = {

@@ -14,6 +14,7 @@ from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show", "clients", "traffic")
+COMMANDS += ("publish", "verify", "warmup", "compare")
 
 
 def python(*argv: str, **options) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,11 @@ CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-model
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
 OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS += ("publish", "verify", "warmup", "compare")
+SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
 SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
+# Those whose options are on the page about exports.
+EXPORT_COMMANDS = ("export", "publish", "verify", "warmup", "compare")
 COMMANDS = {
     **{f"bash {script}": ["bash", script, "--help"] for script in (*SCRIPTS, *OTHER_SCRIPTS)},
     "python export_saved_model.py": [sys.executable, "export_saved_model.py", "--help"],
@@ -51,7 +55,8 @@ COMMANDS = {
 
 # Words in capitals that are not variables: placeholders, states, status codes.
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
-NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN"}
+NOT_VARIABLES |= {"RENAME_EXCHANGE"}
+NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT", "LABEL", "POLICY"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}
@@ -217,9 +222,10 @@ def uses(script: str, variable: str) -> bool:
 @pytest.mark.parametrize("name", SETTINGS_PAGES)
 def test_every_option_of_a_command_is_documented(name: str) -> None:
     export_page = name.replace("settings", "export")
+    of_export_page = [f"tfserving {command}" for command in EXPORT_COMMANDS]
     for command in COMMANDS:
         if command.startswith(("bash", "tfserving")) and command != "tfserving serve":
-            text = read_page(export_page if command == "tfserving export" else name).text
+            text = read_page(export_page if command in of_export_page else name).text
             missing = {flag for flag in flags_in(help_of(command)) if flag not in text} - {"--help"}
             assert missing == set(), command
             assert command.removeprefix("bash ") in text

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfserving.errors import ExportError, InvalidInputError
-from tfserving.export.warmup_requests import encode_samples, generate_requests, load_samples
+from tfserving.export.samples import load_samples
+from tfserving.export.warmup_requests import encode_samples, generate_requests
 from tfserving.wire.dtypes import DType
 from tfserving.wire.predict import decode_request
 from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
@@ -132,15 +133,15 @@ class TestEncodeSamples:
     @pytest.mark.parametrize(
         ("samples", "message"),
         [
-            ({"y": np.ones((2, 3))}, r"inputs of the warmup samples, y \(signatures: serving_default: x\)"),
+            ({"y": np.ones((2, 3))}, r"inputs of the samples, y \(signatures: serving_default: x\)"),
             ({"x": np.ones((2, 4))}, r"have shape \(4,\); expected \(-1, 3\)"),
             ({"x": np.ones(2)}, r"have shape \(\); expected \(-1, 3\)"),
             ({"x": np.ones((2, 5, 3, 1))}, "shape"),
             ({"x": np.array([["a"] * 3])}, "expected float32"),
             ({"x": np.ones((2, 3), np.complex64)}, "expected float32"),
-            ({"x": np.array(1.0)}, "0 warmup samples"),
-            ({"x": np.ones((0, 3))}, "0 warmup samples"),
-            ({"x": np.ones((1001, 3))}, "1001 warmup samples"),
+            ({"x": np.array(1.0)}, "0 samples"),
+            ({"x": np.ones((0, 3))}, "0 samples"),
+            ({"x": np.ones((1001, 3))}, "1001 samples"),
         ],
     )
     def test_rejects_samples_that_do_not_fit(self, samples, message):
@@ -161,7 +162,7 @@ class TestEncodeSamples:
 
     def test_rejects_inputs_with_different_numbers_of_samples(self):
         given = signatures(serving_default={"a": (DType.DT_FLOAT, (None,)), "b": (DType.DT_FLOAT, (None,))})
-        with pytest.raises(InvalidInputError, match="different numbers of warmup samples"):
+        with pytest.raises(InvalidInputError, match="different numbers of samples"):
             encode_samples("m", given, {"a": np.ones(2), "b": np.ones(3)})
 
     def test_rejects_samples_of_a_signature_with_sparse_tensors(self):

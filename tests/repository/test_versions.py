@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.embedded import ROOT
 from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.versions import (
@@ -272,6 +275,28 @@ class TestLeftovers:
         stage(tmp_path)
         assert not old.exists()
         assert young.exists()
+
+    def test_the_next_export_removes_one_whose_process_was_killed(
+        self, tmp_path: Path, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        code = (
+            "import sys, time\n"
+            "from tfserving.repository.versions import stage_version\n"
+            "with stage_version(sys.argv[1]) as staging:\n"
+            "    print(staging, flush=True)\n"
+            "    time.sleep(600)\n"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            staging = Path(process.stdout.readline().strip())
+            self.age(staging, 1000)
+            stage(tmp_path)
+            assert staging.exists()
+            process.kill()
+        stage(tmp_path)
+        assert not staging.exists()
+        assert caplog.messages == [f"removed {staging}, which an export that was killed left behind"]
 
     def test_preserves_one_in_which_a_file_changes(self, tmp_path: Path, stage: Stage) -> None:
         staging = self.leftover(tmp_path)

@@ -50,7 +50,7 @@ def main(
         "Exports a model as a version that TensorFlow Serving loads: MODELS_DIR/NAME/VERSION/.",
         _DETAILS.format(prog=f"python {prog}" if prog.endswith(".py") else prog),
     )
-    _add_arguments(parser)
+    add_export_arguments(parser)
     return run_command(
         parser,
         argv,
@@ -60,7 +60,8 @@ def main(
     )
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare SOURCE and the options of an export."""
     parser.add_argument("source", metavar="SOURCE", help="a .keras or .h5 file, or a SavedModel directory")
     parser.add_argument("--name", required=True, help="name of the model in requests and in models.config")
     parser.add_argument("--version", type=int, metavar="N", help="default: one more than the newest on disk")
@@ -104,14 +105,36 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace, prog: str, next_commands: Callable[[Path], str]) -> None:
+    from tfserving.wire.signatures import describe, read_saved_model
+
+    path = run_export(arguments, prog)
+    print(f"{path}\n")
+    print(describe(read_saved_model(path)))
+    if arguments.image_bytes:
+        print("\nimage_bytes: images are decoded and resized; pixels stay 0 to 255.")
+    print(f"\nNext:\n{next_commands(path)}")
+
+
+def run_export(
+    arguments: argparse.Namespace, prog: str, check: Callable[[Path], object] | None = None
+) -> Path:
+    """Export the model of `add_export_arguments` and return the path of the version.
+
+    Args:
+        arguments: the parsed arguments.
+        prog: name of the command, which begins each note.
+        check: see `export_saved_model`.
+
+    Raises:
+        TfServingError: see `export_saved_model`.
+    """
     print(f"exporting {arguments.source} as {arguments.name} ...", file=sys.stderr)
     from tfserving.export import export_saved_model
     from tfserving.export.tf_logging import quiet_tensorflow
-    from tfserving.wire.signatures import describe, read_saved_model
 
     with quiet_tensorflow() as stderr:
         logging.basicConfig(stream=stderr, format=f"{prog}: note: %(message)s", force=True)
-        path = export_saved_model(
+        return export_saved_model(
             arguments.source,
             arguments.name,
             version=arguments.version,
@@ -121,12 +144,8 @@ def _export(arguments: argparse.Namespace, prog: str, next_commands: Callable[[P
             image_bytes=arguments.image_bytes,
             warmup=arguments.warmup,
             warmup_data=arguments.warmup_data,
+            check=check,
         )
-    print(f"{path}\n")
-    print(describe(read_saved_model(path)))
-    if arguments.image_bytes:
-        print("\nimage_bytes: images are decoded and resized; pixels stay 0 to 255.")
-    print(f"\nNext:\n{next_commands(path)}")
 
 
 def _renaming(text: str) -> tuple[str, str]:

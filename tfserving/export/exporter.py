@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfserving.errors import ExportError, InvalidInputError
 from tfserving.export import sources
-from tfserving.export.replay import Failure, run_in_fresh_process
+from tfserving.export.replay import run_in_fresh_process
 from tfserving.export.rewrite import Renaming, rewrite
+from tfserving.export.samples import load_samples
 from tfserving.export.tf_logging import quiet_logs
-from tfserving.export.warmup_requests import can_generate, encode_samples, generate_requests, load_samples
+from tfserving.export.verified_warmup import failed_warmup, write_generated_warmup
+from tfserving.export.warmup_requests import encode_samples
 from tfserving.repository import versions
 from tfserving.repository.graph_ops import find_ops
 from tfserving.repository.model_names import check_name
 from tfserving.repository.warmup_records import remove_warmup, warmup_file, write_warmup
 from tfserving.wire.graph_files import read_graph_file
-from tfserving.wire.signatures import Signature, read_saved_model
+from tfserving.wire.signatures import read_saved_model
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def export_saved_model(
     image_bytes: bool = False,
     warmup: int = 0,
     warmup_data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Export `source` as a version of model `name` and return the path of the version.
 
@@ -58,6 +61,8 @@ def export_saved_model(
             signature that does not accept zeros gets none.
         warmup_data: samples to write as warmup records instead: arrays by (new) input name whose first
             dimension is the number of samples, or the path of an .npz file with them.
+        check: called with the directory of the complete version before the rename. It replays the warmup
+            records, which the export then leaves to it; an exception cancels the export.
 
     Raises:
         InvalidInputError: an argument is not valid.
@@ -92,39 +97,17 @@ def export_saved_model(
         if samples is not None:
             write_warmup(staging, encode_samples(name, signatures, samples))
         elif warmup:
-            _generate_warmup(staging, name, signatures, warmup)
+            write_generated_warmup(staging, name, signatures, warmup)
         elif renaming.inputs and warmup_file(staging).exists():
             remove_warmup(staging)
             log.warning("the warmup records of the SavedModel use old names and are removed; add new ones")
-        if not warmup and warmup_file(staging).exists():
+        if check is not None:
+            check(staging)
+        elif not warmup and warmup_file(staging).exists():
             failures = run_in_fresh_process(staging)
             if failures:
-                raise _failed_warmup(failures[0])
+                raise failed_warmup(failures[0])
         return versions.publish(staging, base, version)
-
-
-def _generate_warmup(staging: Path, name: str, signatures: Mapping[str, Signature], count: int) -> None:
-    """Write generated warmup records for each signature that accepts them."""
-    write_warmup(staging, generate_requests(name, signatures, count))
-    failures: dict[str, Failure] = {}
-    for failure in run_in_fresh_process(staging):
-        failures.setdefault(failure.signature, failure)
-    if not failures:
-        return
-    remaining = {other: signature for other, signature in signatures.items() if other not in failures}
-    if not any(map(can_generate, remaining.values())):
-        raise _failed_warmup(next(iter(failures.values())))
-    # A signature may accept only some values, such as the components of a sparse tensor.
-    for failure in failures.values():
-        log.warning("signature %r gets no warmup records: zeros fail: %s", failure.signature, failure.reason)
-    write_warmup(staging, generate_requests(name, remaining, count))
-
-
-def _failed_warmup(failure: Failure) -> ExportError:
-    return ExportError(
-        f"warmup record {failure.number} (signature {failure.signature!r}) fails, so servers would not load "
-        f"the version: {failure.reason}; give valid samples with --warmup-data"
-    )
 
 
 def _check_ops(directory: Path) -> None:

@@ -9,20 +9,29 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import tfserving
-from tfserving.errors import ExportError, TfServingError
+from tfserving.errors import DeadlineError, ExportError, TfServingError
 from tfserving.export import sources
-from tfserving.export.warmup_requests import can_generate, generate_requests
+from tfserving.export.samples import can_generate
+from tfserving.export.warmup_requests import generate_requests
+from tfserving.repository import tfrecord
 from tfserving.repository.warmup_records import read_warmup, unpack_requests, warmup_file
-from tfserving.wire import messages
+from tfserving.wire import messages, predict
 from tfserving.wire.dtypes import Arrays
-from tfserving.wire.signatures import read_saved_model
+from tfserving.wire.model_spec import ModelSpec
+from tfserving.wire.signatures import DEFAULT_SIGNATURE, read_saved_model
 
 # With -m, Python would warn that the package imports the module before it runs.
 _PROGRAM = "import sys; from tfserving.export.replay import main; sys.exit(main(sys.argv[1]))"
@@ -44,51 +53,145 @@ class Failure(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True)
+class VersionRun:
+    """What a version did in a new process.
+
+    Attributes:
+        replayed: number of requests that were replayed: warmup records, or generated ones.
+        failures: those that failed. A server does not load a version with a warmup record that fails.
+        responses: for each of the other requests, the outputs by name or the reason why it failed.
+        seconds: the time that each of these requests took, in each round after the first.
+    """
+
+    replayed: int
+    failures: list[Failure]
+    responses: list[Arrays | str]
+    seconds: list[float]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the new process does; its paths are absolute."""
+
+    version_dir: str
+    replay: bool
+    records_dir: str
+    requests: str
+    responses: str
+    rounds: int
+
+
 def run_in_fresh_process(version_dir: str | os.PathLike[str]) -> list[Failure]:
     """Load a version in a new process and run its warmup records or, without any, each signature once.
 
-    Without warmup records, the inputs are zeros, and signatures that take strings are not run. The process
-    uses the CPU, since another one may hold the memory of the GPU.
-
     Returns:
-        The requests that failed. A server does not load a version with a warmup record that fails.
+        The requests that failed.
 
     Raises:
-        ExportError: TensorFlow cannot load the version, or a file of warmup records is damaged.
+        ExportError: see `run_version`.
     """
+    return run_version(version_dir).failures
+
+
+def run_version(
+    version_dir: str | os.PathLike[str],
+    *,
+    replay: bool = True,
+    records_dir: Path | None = None,
+    requests: Sequence[bytes] = (),
+    rounds: int = 1,
+    timeout: float | None = None,
+) -> VersionRun:
+    """Load a version in a new process and run it.
+
+    The process uses the CPU, since another one may hold the memory of the GPU.
+
+    Args:
+        version_dir: directory of the version.
+        replay: run the warmup records of the version or, without any, each signature once. The inputs are
+            then zeros, and signatures that take strings are not run.
+        records_dir: a directory with warmup records to replay instead of those of the version.
+        requests: serialized PredictRequests to run after that, for their responses.
+        rounds: how often to run `requests`. The first round has the responses, the others are timed.
+        timeout: seconds for all of it, None for no limit.
+
+    Raises:
+        ExportError: TensorFlow cannot load the version, a file of warmup records is damaged, or the process
+            crashed.
+        DeadlineError: the process took longer than `timeout` and was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfserving-") as temporary:
+        job = _Job(
+            version_dir=os.path.abspath(version_dir),
+            replay=replay,
+            records_dir=os.path.abspath(records_dir or version_dir),
+            requests=os.path.join(temporary, "requests"),
+            responses=os.path.join(temporary, "responses"),
+            rounds=rounds,
+        )
+        tfrecord.write_records(Path(job.requests), requests)
+        printed = _run_process(job, timeout)
+        responses: list[Arrays | str] = []
+        if requests:
+            outputs = tfrecord.read_records(Path(job.responses))
+            errors = {int(number): reason for number, reason in printed["errors"].items()}
+            for number in range(len(requests)):
+                responses.append(errors.get(number) or predict.decode_response(next(outputs))[1])
+    failures = [Failure(*failure) for failure in printed["failures"]]
+    return VersionRun(printed["replayed"], failures, responses, printed["seconds"])
+
+
+def _run_process(job: _Job, timeout: float | None) -> dict[str, Any]:
+    """Run a job in a new process; returns what it printed."""
     # With -c, the working directory is first on sys.path: the process finds this package in a checkout too.
     package_root = Path(tfserving.__file__).resolve().parents[1]
-    result = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, os.path.abspath(version_dir)],
-        cwd=package_root,
-        # Without Keras, which a session does not need, TensorFlow is imported in half the time.
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", _LEGACY_KERAS: "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, json.dumps(asdict(job))],
+            cwd=package_root,
+            # Without Keras, which a session does not need, TensorFlow is imported in half the time.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", _LEGACY_KERAS: "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeadlineError(
+            f"the process that ran the model did not finish within {timeout:g} s; allow it more time"
+        ) from error
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ExportError(f"the process that ran the model exited with status {result.returncode}: {last}")
+        raise ExportError(f"the process that ran the model {_describe_exit(result.returncode)}: {last}")
     # Packages that the model needs may print as well.
-    printed = json.loads(result.stdout.strip().splitlines()[-1])
+    printed: dict[str, Any] | str = json.loads(result.stdout.strip().splitlines()[-1])
     if isinstance(printed, str):
         raise ExportError(printed)
-    return [Failure(*failure) for failure in printed]
+    return printed
 
 
-def main(version_dir: str) -> int:
-    """Run a version in this process; prints the failures, or why it cannot run, as one line of JSON."""
+def _describe_exit(status: int) -> str:
+    if status > 0:
+        return f"exited with status {status}"
     try:
-        print(json.dumps(_run_version(Path(version_dir))))
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def main(job: str) -> int:
+    """Run a job in this process; prints the result, or why the version cannot run, as one line of JSON."""
+    try:
+        print(json.dumps(_run_job(_Job(**json.loads(job)))))
     except TfServingError as error:
         print(json.dumps(str(error)))
     return 0
 
 
-def _run_version(version_dir: Path) -> list[Failure]:
+def _run_job(job: _Job) -> dict[str, Any]:
     """Run the requests in a session of the `serve` graph, with the tensors in the signatures.
 
     tensorflow_serving/servables/tensorflow/predict_util.cc does the same.
@@ -96,22 +199,51 @@ def _run_version(version_dir: Path) -> list[Failure]:
     import tensorflow as tf
 
     v1, errors = tf.compat.v1, (tf.errors.OpError, TfServingError, ValueError, TypeError, KeyError)
-    failures = []
+    version_dir = Path(job.version_dir)
     with v1.Session(graph=tf.Graph()) as session:
         try:
             definitions = _load(v1.saved_model.loader, session, version_dir).signature_def
         except Exception as error:
             raise ExportError(f"TensorFlow cannot load the model: {_reason(error)}") from error
-        recorded = warmup_file(version_dir).exists()
-        requests = _recorded(version_dir) if recorded else _generated(version_dir)
-        for number, request in enumerate(requests, start=1):
+
+        def run(name: str, inputs: Arrays) -> Arrays:
+            return _run(session, definitions, name, inputs)
+
+        replayed, failures = 0, []
+        for replayed, request in enumerate(_requests_to_replay(job) if job.replay else (), start=1):
             name = "?"
             try:
                 for name, inputs in request:
-                    _run(session, definitions, name, inputs)
+                    run(name, inputs)
             except errors as error:
-                failures.append(Failure(number, name, _reason(error)))
-    return failures
+                failures.append(Failure(replayed, name, _reason(error)))
+        return {"replayed": replayed, "failures": failures, **_run_requests(job, run, errors)}
+
+
+def _run_requests(
+    job: _Job, run: Callable[[str, Arrays], Arrays], errors: tuple[type[Exception], ...]
+) -> dict[str, Any]:
+    """Run the requests of a job, write their responses and return the errors and times."""
+    calls = [predict.decode_request(data) for data in tfrecord.read_records(Path(job.requests))]
+    requests = [(call.spec.signature or DEFAULT_SIGNATURE, dict(call.read())) for call in calls]
+    failed: dict[int, str] = {}
+
+    def respond() -> Iterator[bytes]:
+        for number, (name, inputs) in enumerate(requests):
+            try:
+                yield predict.encode_response(ModelSpec(""), run(name, inputs), tensor_content=True)
+            except errors as error:
+                failed[number] = _reason(error)
+
+    tfrecord.write_records(Path(job.responses), respond())
+    seconds = []
+    for _ in range(1, job.rounds):
+        for number, (name, inputs) in enumerate(requests):
+            if number not in failed:
+                began = time.perf_counter()
+                run(name, inputs)
+                seconds.append(time.perf_counter() - began)
+    return {"errors": failed, "seconds": seconds}
 
 
 def _load(loader: Any, session: Any, version_dir: Path) -> Any:
@@ -146,8 +278,10 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _recorded(version_dir: Path) -> Iterator[Iterable[_Request]]:
-    return map(_requests, read_warmup(version_dir))
+def _requests_to_replay(job: _Job) -> Iterator[Iterable[_Request]]:
+    records_dir = Path(job.records_dir)
+    recorded = warmup_file(records_dir).exists()
+    return map(_requests, read_warmup(records_dir)) if recorded else _generated(Path(job.version_dir))
 
 
 def _generated(version_dir: Path) -> Iterator[Iterable[_Request]]:
@@ -166,7 +300,7 @@ def _requests(log: Any) -> Iterator[_Request]:
     return ((name, inputs) for name, inputs, _ in unpack_requests(log))
 
 
-def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Any]) -> None:
+def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Any]) -> Arrays:
     if name not in signatures:
         raise ExportError(f"the model has no signature {name!r}")
     signature = signatures[name]
@@ -178,4 +312,9 @@ def _run(session: Any, signatures: Any, name: str, inputs: Mapping[str, Any]) ->
             f"the signature {', '.join(sorted(signature.inputs))}"
         )
     feeds = {signature.inputs[alias].name: array for alias, array in inputs.items()}
-    session.run([info.name for info in signature.outputs.values()], feeds)
+    outputs = session.run({alias: info.name for alias, info in signature.outputs.items()}, feeds)
+    # A scalar string is bytes, which numpy would make an array of that length without the zeros at its end.
+    return {
+        alias: np.asarray(value, dtype=object if isinstance(value, bytes) else None)
+        for alias, value in outputs.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,29 @@ class SelectedVersion(NamedTuple):
     model: str
     version: int
     path: Path
+
+
+def find_model_version(models_dir: Path, text: str) -> SelectedVersion:
+    """The version of `NAME/VERSION`, or the newest one of `NAME`, in `models_dir`.
+
+    Raises:
+        InvalidInputError: the name or the version is not valid.
+        RepositoryError: there is no such version on disk.
+    """
+    name, slash, number = text.partition("/")
+    base = models_dir / check_name(name)
+    if slash and not re.fullmatch("[0-9]+", number):
+        raise InvalidInputError(
+            f"{quote(text)} is not a version of a model; write NAME or NAME/VERSION, such as {name}/1"
+        )
+    found = versions.find_versions(base)
+    version = int(number) if slash else max(found, default=0)
+    if version not in found:
+        listed = ", ".join(map(str, found)) or "none"
+        wanted = f"no version {version} on disk (found {listed})" if slash else "no version on disk"
+        export = export_command(name, models_dir)
+        raise RepositoryError(f"{base} has {wanted}; export one: {export}", model=name)
+    return SelectedVersion(name, version, found[version])
 
 
 def select_versions(config: ServerConfig, models_dir: Path) -> tuple[SelectedVersion, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import logging
 import os
 import re
 import secrets
@@ -21,10 +23,17 @@ from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.model_names import quote
 
+log = logging.getLogger(__name__)
+
 # The model repository in the official image, and so the beginning of each base_path in a models.config.
 MODELS_ROOT = "/models"
 
 MAX_VERSION = 2**63 - 1
+
+# In the name of a staging directory that its process keeps locked. Without the lock, the process was killed,
+# unless it has only just created the directory.
+_LOCKED = "locked-"
+_UNLOCKED_SECONDS = 10.0
 
 # A staging directory without a change for this long belongs to an export that was killed.
 _LEFTOVER_SECONDS = 24 * 60 * 60.0
@@ -132,19 +141,22 @@ def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty directory to write a version into; removed at the end of the block unless it was published.
 
     It is in `base_path`, which is created if necessary, so that publishing is a rename within one file
-    system. Its name begins with a dot, so servers ignore it. Leftovers of killed exports are removed.
+    system. Its name begins with a dot, so servers ignore it. Leftovers of killed exports are removed and
+    logged. This process holds a lock of the directory, which the kernel releases when the process is killed.
 
     Raises:
         RepositoryError: the directory cannot be created.
     """
     base = Path(base_path)
-    staging = base / f"{_staging_prefix(base)}{secrets.token_hex(4)}"
+    staging = base / f"{_staging_prefix(base)}{_LOCKED}{secrets.token_hex(4)}"
+    lock = None
     # The name is known before the directory is created, so an interrupt in between leaves nothing behind.
     try:
         try:
             _make_directories(base)
             _remove_leftovers(base)
             staging.mkdir()
+            lock = _lock(staging)
         except OSError as error:
             raise RepositoryError(
                 f"cannot write to {base}: {error.strerror}; choose another directory"
@@ -152,6 +164,8 @@ def stage_version(base_path: str | os.PathLike[str]) -> Iterator[Path]:
         yield staging
     finally:
         _discard(staging)
+        if lock is not None:
+            os.close(lock)
 
 
 def publish(
@@ -203,6 +217,19 @@ def check_unused(base_path: str | os.PathLike[str], version: int) -> None:
         raise _already_exists(Path(base_path), version)
 
 
+def install_file(source: Path, target: Path) -> None:
+    """Move a file into a version by one rename, readable for everyone and synced; `target` is replaced.
+
+    Raises:
+        OSError: the version cannot be written.
+    """
+    _add_mode(source, 0o444)
+    _sync(source)
+    _make_directories(target.parent)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
 def _check_range(version: int) -> None:
     if not 0 <= version <= MAX_VERSION:
         raise InvalidInputError(f"version {version} is out of range (0-{MAX_VERSION})")
@@ -216,14 +243,38 @@ def _already_exists(base: Path, version: int) -> RepositoryError:
 
 
 def _remove_leftovers(base: Path) -> None:
-    limit = time.time() - _LEFTOVER_SECONDS
+    prefix = _staging_prefix(base)
     for path in _children(base):
-        if (
-            path.name.startswith(_staging_prefix(base))
-            and not path.is_symlink()
-            and _last_change(path) < limit
-        ):
-            shutil.rmtree(path, ignore_errors=True)
+        if path.name.startswith(prefix) and not path.is_symlink():
+            age = time.time() - _last_change(path)
+            if age > _LEFTOVER_SECONDS or (
+                path.name.startswith(prefix + _LOCKED) and age > _UNLOCKED_SECONDS and not _is_locked(path)
+            ):
+                shutil.rmtree(path, ignore_errors=True)
+                log.warning("removed %s, which an export that was killed left behind", path)
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory until the descriptor is closed; None if the file system has no locks."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_locked(directory: Path) -> bool:
+    """Whether a process holds a lock of a directory; also true if that cannot be found out."""
+    try:
+        descriptor = _lock(directory)
+    except OSError:
+        return True
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
 
 
 def _staging_prefix(base: Path) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from tfserving.errors import InvalidInputError, ProtocolError, UnsupportedError
-from tfserving.repository import tfrecord
+from tfserving.errors import InvalidInputError, ProtocolError, RepositoryError, UnsupportedError
+from tfserving.repository import tfrecord, versions
 from tfserving.wire import messages, tensors, tf_examples
 from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import DEFAULT_SIGNATURE
@@ -41,6 +41,22 @@ def write_warmup(version_dir: Path, requests: Iterable[bytes]) -> None:
     path = warmup_file(version_dir)
     path.parent.mkdir(exist_ok=True)
     tfrecord.write_records(path, logs)
+
+
+def move_warmup(source_dir: Path, version_dir: Path) -> None:
+    """Move the warmup records of `source_dir` to a version by one rename; existing ones are replaced.
+
+    Raises:
+        RepositoryError: the version cannot be written.
+    """
+    target = warmup_file(version_dir)
+    try:
+        versions.install_file(warmup_file(source_dir), target)
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot write {target}: {error.strerror}; make the version writable, or publish a new version "
+            "with warmup records"
+        ) from error
 
 
 def remove_warmup(version_dir: Path) -> None:
