@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from tests.saved_models import saved_model
 from tfserving.cli.check import main
 
 pytestmark = pytest.mark.usefixtures("in_repository")
+
+CONFIGURED = ("--config", "m.config", "--models-dir", "models")
 
 
 def test_accepts_a_valid_config_and_its_models(run, make_version):
@@ -63,6 +66,75 @@ def test_notes_what_makes_calls_fail(run, make_version):
     assert status == 0
     assert 'm.config:2: note: model "a" has a version whose model calls Python functions (EagerPyFunc)' in err
     assert "models/a/1; start the server with --xla_cpu_compilation_enabled=true, or" in err
+
+
+def test_notes_a_model_without_a_default_signature(run, make_version):
+    model = saved_model("Placeholder")
+    del model.meta_graphs[0].signature_def["serving_default"]
+    for name in ("score", "embed", "__saved_model_init_op"):
+        model.meta_graphs[0].signature_def[name].method_name = "tensorflow/serving/predict"
+    (make_version("a", 1) / "saved_model.pb").write_bytes(model.SerializeToString())
+    write(TEXT)
+    note = "has no signature serving_default (found: embed, score), so requests without signature_name fail"
+    status, out, err = run(main, "models/a/1")
+    assert (status, out) == (0, "models/a/1: no errors\n")
+    assert err.startswith(f"models/a/1: note: the model {note}; name a signature in each request, or")
+    assert f'"a" has a version whose model {note}: models/a/1; ' in run(main, *CONFIGURED)[2]
+
+
+def test_notes_versions_that_do_not_fit_into_memory_during_an_update(run, make_version):
+    size = sum(
+        file.stat().st_size
+        for file in make_version("a", 1).rglob("*")
+        if file.name.startswith(("saved_model", "variables.data"))
+    )
+    write(TEXT)
+    assert run(main, *CONFIGURED, f"--memory={2 * size}")[2] == ""
+    status, out, err = run(main, *CONFIGURED, f"--memory={2 * size - 1}")
+    assert (status, out) == (0, "m.config and models: no errors\n")
+    assert err.startswith(
+        f"m.config:1: note: the selected versions need at least {size} B of memory, and {2 * size} B while "
+        f"a 1 is updated, since the old version serves until the new one is loaded; the server has "
+        f"{2 * size - 1} B; use more memory"
+    )
+    status, out, err = run(main, *CONFIGURED, "--memory=1")
+    assert (status, out) == (0, "m.config and models: no errors\n")
+    assert f"need at least {size} B of memory; the server has 1 B; select fewer versions" in err
+    status, _, err = run(main, *CONFIGURED, "--memory=much")
+    assert (status, err) == (
+        2,
+        "tfserving check: error: 'much' is not a valid size; give bytes, or a number with k, m or g: 4g\n",
+    )
+
+
+def test_prints_one_json_document(run, make_version):
+    make_version("a", 1)
+    write(TEXT)
+    status, out, err = run(main, *CONFIGURED, "--json", "--memory=4g")
+    document = json.loads(out)
+    assert (status, err, document["ok"], document["findings"]) == (0, "", True, [])
+    assert document["memory"]["available"] == 4 * 2**30
+    assert document["memory"]["during_update"] == 2 * document["memory"]["versions"] > 0
+    write(TEXT.replace('"tensorflow"', '"x"'))
+    status, out, err = run(main, *CONFIGURED, "models/b/1", "--json")
+    document = json.loads(out)
+    assert (status, err, document["ok"], document["memory"]) == (2, "", False, None)
+    assert document["findings"] == [
+        {
+            "path": "m.config",
+            "line": 2,
+            "severity": "error",
+            "message": 'model "a" has the unknown model_platform "x"',
+            "hint": 'write model_platform: "tensorflow"',
+        },
+        {
+            "path": "models/b/1",
+            "line": None,
+            "severity": "error",
+            "message": "it does not exist",
+            "hint": "copy or export it again",
+        },
+    ]
 
 
 @pytest.mark.parametrize(
