@@ -27,7 +27,8 @@ LAYERS = {
     "server": ("repository",),
     "export": ("repository",),
     "gateway": ("errors",),
-    "cli": ("client", "server", "export", "gateway"),
+    "release": ("client", "export"),
+    "cli": ("client", "server", "export", "gateway", "release"),
     "__main__": ("cli",),
 }
 

@@ -1,0 +1,166 @@
+"""What the commands of a release share: their options, the servers that they name, and output in JSON.
+
+The defaults are those of lib/settings.sh: environment variables of the same names, else paths below the
+current directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfserving.errors import InvalidInputError
+from tfserving.release.servers import ServerProcess, find_servers, is_same_file, name_servers
+
+# Seconds to wait for servers; START_TIMEOUT of run_tf_serving.sh.
+_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class ReleaseOptions:
+    """The options that most commands of a release have.
+
+    Attributes:
+        config: the models.config.
+        models_dir: the model repository.
+        run_dir: RUN_DIR of run_tf_serving.sh.
+        addresses: --server as given; "" without it.
+        timeout: seconds to wait for the servers.
+        message: why the change is made, for the history; "" without --message.
+        json: whether to print JSON.
+    """
+
+    config: Path
+    models_dir: Path
+    run_dir: Path
+    addresses: str
+    timeout: float
+    message: str
+    json: bool
+
+
+def add_release_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Declare some of the options "config", "models-dir", "server", "timeout", "message" and "json"."""
+    for name in names:
+        _DECLARE[name](parser)
+
+
+def read_release_options(arguments: argparse.Namespace) -> ReleaseOptions:
+    """The options of a command; those that it does not declare have their defaults.
+
+    Raises:
+        InvalidInputError: a value is not valid.
+    """
+    given = vars(arguments)
+    models_dir = given.get("models_dir") or Path(os.environ.get("MODELS_DIR") or "models")
+    # $MODELS_CONFIG belongs to $MODELS_DIR, not to another directory that is given here.
+    config = given.get("config")
+    if config is None and not given.get("models_dir"):
+        config = os.environ.get("MODELS_CONFIG")
+    return ReleaseOptions(
+        config=Path(config) if config else models_dir / "models.config",
+        models_dir=models_dir,
+        run_dir=Path(os.environ.get("RUN_DIR") or ".run"),
+        addresses=given.get("server") or "",
+        timeout=given.get("timeout") or _read_timeout(),
+        message=given.get("message") or "",
+        json=bool(given.get("json")),
+    )
+
+
+def list_servers(options: ReleaseOptions) -> list[ServerProcess]:
+    """The servers of --server; without it, those that run_tf_serving.sh started with this models.config.
+
+    Raises:
+        InvalidInputError: an address is not valid.
+        UnavailableError: docker does not report which containers run.
+    """
+    engine = os.environ.get("ENGINE") or "auto"
+    if engine not in ("auto", "docker", "embedded"):
+        raise InvalidInputError(f"ENGINE={engine} is not a valid engine (auto, docker, embedded)")
+    known = find_servers(options.run_dir, engine=engine)
+    if options.addresses:
+        return name_servers(options.addresses, known)
+    return [server for server in known if is_same_file(server.config, options.config)]
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def parse_seconds(text: str) -> float:
+    """A positive number of seconds, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of seconds (more than 0)")
+    return seconds
+
+
+def _read_timeout() -> float:
+    text = os.environ.get("START_TIMEOUT")
+    try:
+        return parse_seconds(text) if text else _TIMEOUT
+    except argparse.ArgumentTypeError as error:
+        raise InvalidInputError(f"START_TIMEOUT={text}: {error}") from error
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the models.config (default: $MODELS_CONFIG, else models.config in the model repository)",
+    )
+
+
+def _add_models_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        metavar="DIR",
+        help="the model repository, /models in a base_path (default: $MODELS_DIR, else models)",
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT[,...]",
+        help="gRPC addresses of the servers (default: those that run_tf_serving.sh started with this config)",
+    )
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=parse_seconds,
+        metavar="SECONDS",
+        help=f"seconds to wait for the servers (default: $START_TIMEOUT, else {_TIMEOUT:g})",
+    )
+
+
+def _add_message(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--message", metavar="TEXT", help="why, for the history of changes")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+_DECLARE = {
+    "config": _add_config,
+    "models-dir": _add_models_dir,
+    "server": _add_server,
+    "timeout": _add_timeout,
+    "message": _add_message,
+    "json": _add_json,
+}

@@ -1,0 +1,1 @@
+"""Releases: changes of models.config that are applied to servers, verified and recorded."""
