@@ -26,6 +26,7 @@ CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-model
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
 OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
 SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
 COMMANDS = {
     **{f"bash {script}": ["bash", script, "--help"] for script in (*SCRIPTS, *OTHER_SCRIPTS)},
@@ -51,7 +52,8 @@ COMMANDS = {
 
 # Words in capitals that are not variables: placeholders, states, status codes.
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
-NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN"}
+NOT_VARIABLES |= {"RENAME_EXCHANGE"}
+NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "LABEL", "POLICY"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}

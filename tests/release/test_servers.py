@@ -24,7 +24,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def start(tmp_path: Path, eventually: Callable[..., None]) -> Iterator[Callable[..., str]]:
     """Starts a process like embedded_start of lib/embedded_engine.sh; returns its process id."""
     processes: list[subprocess.Popen[bytes]] = []
     module = tmp_path / "modules" / "pretend_server.py"
@@ -35,6 +35,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., str]]:
         command = [sys.executable, "-m", "pretend_server", *flags]
         processes.append(subprocess.Popen(command, cwd=module.parent))
         process = str(processes[-1].pid)
+        eventually(lambda: Path(f"/proc/{process}/cmdline").read_bytes() != b"")
         (tmp_path / f"{name}.pid").write_text(f"{process}\n")
         lines = ["env", "PYTHONPATH=/checkout", *command]
         (tmp_path / f"{name}.command").write_text("\n".join(lines) + "\n")

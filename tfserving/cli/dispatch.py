@@ -19,6 +19,12 @@ _COMMANDS = {
     "select": ("select", "print the versions that the version policies of a models.config select"),
     "versions": ("list_versions", "print the versions of a model on disk"),
     "show": ("show", "print the signatures of a SavedModel"),
+    "promote": ("promote", "make a version the one that callers get, on all servers"),
+    "rollback": ("rollback", "go back to the version that was promoted before"),
+    "canary": ("canary", "load a version beside the promoted one, and label both"),
+    "label": ("label", "set and remove version labels"),
+    "add": ("add", "serve one more model"),
+    "remove": ("remove", "serve a model no longer"),
     "clients": ("clients", "create, list and revoke the tokens of the gateway's clients"),
     "traffic": ("traffic", "print and set the shares of the gateway's groups of servers"),
 }

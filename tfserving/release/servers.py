@@ -40,7 +40,7 @@ class ServerProcess:
         engine: "docker", "embedded", or "" if it is not known.
         config: the models.config on this machine that it reads; None if it reads none, or it is not known.
         problem: why a change of models.config would be lost; "" if it would not, or it is not known.
-        polls: whether it reads models.config again by itself.
+        polls: whether it polls models.config.
         models_dir: the directory on this machine that it serves from; None if it is not known.
         active_config: the embedded engine's copy of the config in force, which `run_tf_serving.sh status`
             reads; None with the docker engine.

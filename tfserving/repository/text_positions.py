@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 _TOKEN = re.compile(
     r"""
@@ -39,6 +39,8 @@ class Field:
         value: the scalar, a string without its quotes and escapes; None for anything else.
         fields: the fields between braces, in order.
         items: the items between brackets, in order; None without brackets.
+        start, end: offsets in the text of the name and of what follows the value; for an item, of its value.
+        value_start: offset of the value.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Field:
     value: str | None = None
     fields: tuple[Field, ...] = ()
     items: tuple[Field, ...] | None = None
+    start: int = field(default=0, compare=False)
+    value_start: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
 
     def all(self, name: str) -> tuple[Field, ...]:
         """The fields with this name in snake case, also if written in camel case; the items of a list."""
@@ -72,10 +77,10 @@ def read(text: str) -> Field:
     """The whole text as a field without a name; it has `items` if the text is a JSON list."""
     tokens = _Tokens(text)
     if tokens.kind == "[":
-        return Field("", 1, 1, items=_read_items(tokens))
+        return Field("", 1, 1, items=_read_items(tokens), end=len(text))
     if tokens.kind == "{":
         tokens.take()
-    return Field("", 1, 1, fields=_read_fields(tokens, "}"))
+    return Field("", 1, 1, fields=_read_fields(tokens, "}"), end=len(text))
 
 
 def snake_case(name: str) -> str:
@@ -85,13 +90,18 @@ def snake_case(name: str) -> str:
 
 @dataclass
 class _Tokens:
-    """The tokens of a text, one at a time; `kind` is "string", "word", "end" or a punctuation mark."""
+    """The tokens of a text, one at a time; `kind` is "string", "word", "end" or a punctuation mark.
+
+    `start` is the offset of the token, `last_end` that of the end of the token before it.
+    """
 
     text: str
     kind: str = ""
     value: str = ""
     line: int = 1
     column: int = 1
+    start: int = 0
+    last_end: int = 0
     _at: int = 0
     _line_start: int = 0
     _next_line: int = 1
@@ -101,7 +111,9 @@ class _Tokens:
         self.take()
 
     def take(self) -> None:
+        self.last_end = self._at
         while match := _TOKEN.match(self.text, self._at):
+            self.start = self._at
             self.line, self.column = self._next_line, self._at - self._line_start + 1
             self._at = match.end()
             newlines = match[0].count("\n")
@@ -122,11 +134,11 @@ def _read_fields(tokens: _Tokens, closing: str) -> tuple[Field, ...]:
     fields = []
     while tokens.kind not in ("end", closing):
         if tokens.kind in ("string", "word"):
-            name, line, column = tokens.value, tokens.line, tokens.column
+            name, line, column, start = tokens.value, tokens.line, tokens.column, tokens.start
             tokens.take()
             while tokens.kind == ":":
                 tokens.take()
-            fields.append(_read_value(tokens, name, line, column))
+            fields.append(_read_value(tokens, name, line, column, start))
         elif tokens.kind == "[":
             fields.append(_read_extension(tokens))
         else:
@@ -137,14 +149,20 @@ def _read_fields(tokens: _Tokens, closing: str) -> tuple[Field, ...]:
 
 def _read_extension(tokens: _Tokens) -> Field:
     """`[type.googleapis.com/package.Message] { … }`, an Any in text format."""
-    line, column = tokens.line, tokens.column
+    line, column, start = tokens.line, tokens.column, tokens.start
     name = "".join(item.value or "" for item in _read_items(tokens))
     while tokens.kind == ":":
         tokens.take()
-    return _read_value(tokens, f"[{name}]", line, column)
+    return _read_value(tokens, f"[{name}]", line, column, start)
 
 
-def _read_value(tokens: _Tokens, name: str, line: int, column: int) -> Field:
+def _read_value(tokens: _Tokens, name: str, line: int, column: int, start: int) -> Field:
+    value_start = tokens.start
+    read = _read_content(tokens, name, line, column)
+    return replace(read, start=start, value_start=value_start, end=tokens.last_end)
+
+
+def _read_content(tokens: _Tokens, name: str, line: int, column: int) -> Field:
     if tokens.kind in _CLOSING and tokens.depth == _DEPTH:
         tokens.take()
         return Field(name, line, column)
@@ -178,7 +196,7 @@ def _read_items(tokens: _Tokens) -> tuple[Field, ...]:
     tokens.take()
     while tokens.kind not in ("end", "]"):
         if tokens.kind in ("{", "<", "[", "string", "word"):
-            items.append(_read_value(tokens, "", tokens.line, tokens.column))
+            items.append(_read_value(tokens, "", tokens.line, tokens.column, tokens.start))
         else:
             tokens.take()
     tokens.take()

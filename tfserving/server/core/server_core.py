@@ -85,6 +85,7 @@ class ServerCore:
         """
         with self._lock:
             new = self._apply(config)
+        self._log_models(config)
         return self._manager.when_available(new, timeout)
 
     def availability(self) -> dict[str, bool]:
@@ -106,12 +107,8 @@ class ServerCore:
                 if changed:
                     self._apply(config)
             self._logged = ""
-            if not changed:
-                return
-            log.info(
-                "the configuration has changed; models: %s",
-                ", ".join(model.name for model in config.models) or "none",
-            )
+            if changed:
+                self._log_models(config)
         except (TfServingError, OSError) as error:
             self._log_once(f"the configuration is not reloaded: {error}")
 
@@ -175,6 +172,11 @@ class ServerCore:
                     except Exception:
                         log.exception("polling failed; the next poll is in %g s", seconds)
                     due[poll] = self._clock() + seconds
+
+    def _log_models(self, config: ServerConfig) -> None:
+        """Logs which models are served from now on; lib/embedded_engine.sh reads this line."""
+        names = ", ".join(model.name for model in config.models) or "none"
+        log.info("the configuration has changed; models: %s", names)
 
     def _log_once(self, text: str) -> None:
         """Logs an error unless it is the same as at the last poll."""

@@ -1,0 +1,49 @@
+"""Runs commands in forks of a process that has imported everything, and kills them after a time.
+
+python -m tests.release.killable_commands
+
+Reads lines [ARGUMENTS, SECONDS or null, OUTPUT, FILE or null], and prints [STATUS, SECONDS] for each. SECONDS
+begin when FILE exists or, without it, when the command starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from tfserving.cli import add, canary, dispatch, label, promote, remove, rollback  # noqa: F401 - imported once for all
+
+
+def run_in_fork(
+    arguments: list[str], seconds: float | None, output: str, file: str | None
+) -> tuple[int, float]:
+    """The exit status, negative for a signal, and the time that the command took."""
+    started = time.monotonic()
+    process = os.fork()
+    if process == 0:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        status = 1
+        try:
+            status = dispatch.main(arguments)
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    if seconds is not None:
+        while file is not None and not os.path.exists(file):
+            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.0002)
+        time.sleep(seconds)
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status), time.monotonic() - started
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(run_in_fork(*json.loads(line))), flush=True)

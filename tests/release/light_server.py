@@ -1,0 +1,110 @@
+"""Servers with the embedded server's core and gRPC API, but without TensorFlow, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from tests.server.fake_loader import TIMES, FakeServable
+from tfserving.errors import RepositoryError
+from tfserving.repository.config import parse_config
+from tfserving.server.core.file_system_source import FileSystemSource
+from tfserving.server.core.manager import ServableManager
+from tfserving.server.core.server_core import ServerCore
+from tfserving.server.grpc.grpc_api import GrpcApi
+from tfserving.server.server_options import LimitOptions, LoadOptions, PollOptions
+from tfserving.server.service import Service
+from tfserving.server.worker_pool import WorkerPools
+
+# A version with this file fails to load on the servers whose port it contains, or on all if it is empty.
+BROKEN = "broken"
+
+
+class ServerLoop:
+    """An event loop in its own thread, for servers that outlive a call."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class LightServer:
+    """A server of the models in a models.config; version V of each returns its number as `version`.
+
+    Args:
+        models_dir: the model repository.
+        config: the models.config.
+        poll: seconds between two reads of the file; 0 reads it once.
+    """
+
+    def __init__(self, loop: ServerLoop, models_dir: Path, config: Path, poll: float = 0.0) -> None:
+        self._loop = loop
+        self.port = 0
+        limits = LimitOptions()
+        self._manager = ServableManager(self._load, LoadOptions(max_retries=0))
+        self._core = ServerCore(
+            self._manager,
+            FileSystemSource(models_dir, settle=False),
+            lambda: parse_config(config.read_text()),
+            poll=PollOptions(file_system=0, config=poll),
+            labels_for_unavailable=True,
+        )
+        self._core.start()
+        self._workers = WorkerPools(4, lambda name: name in self._manager.models(), limits)
+        service = Service(self._manager, self._workers)
+        self._api = GrpcApi(service, limits, reload=self._core.reload)
+        self._server: Any = None
+        loop.run(self._start())
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Vanish; may be called again."""
+        if self._server is not None:
+            self._loop.run(self._server.stop(0))
+            self._server = None
+            self._core.stop()
+            self._workers.shut_down()
+
+    async def _start(self) -> None:
+        self._server = grpc.aio.server()
+        self._api.add_to(self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+
+    def _load(self, model: str, version: int, path: Path) -> FakeServable:
+        broken = path / BROKEN
+        if broken.exists() and broken.read_text() in ("", str(self.port)):
+            raise RepositoryError(f"the graph of {path.name} is damaged")
+        return LightServable(version)
+
+
+class LightServable(FakeServable):
+    """A fake servable that clients can ask for its signature."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        definition = self.signature_def_map.signature_def["serving_default"]
+        for infos, tensors in ((definition.inputs, TIMES.inputs), (definition.outputs, TIMES.outputs)):
+            for name, info in tensors.items():
+                infos[name].name = info.tensor_name
+                infos[name].dtype = int(info.dtype)
+                infos[name].tensor_shape.SetInParent()
+                for size in info.shape or ():
+                    infos[name].tensor_shape.dim.add(size=-1 if size is None else size)
