@@ -40,7 +40,7 @@ class MemoryNeed:
 
 def estimate_need(selected: Sequence[SelectedVersion]) -> MemoryNeed:
     """The memory that a server of these versions needs."""
-    sizes = [_size_of(version.path) for version in selected]
+    sizes = [measure_version(version.path) for version in selected]
     largest = max(range(len(sizes)), key=sizes.__getitem__, default=None)
     if largest is None:
         return MemoryNeed(0, None, 0)
@@ -81,7 +81,8 @@ def format_size(size: int) -> str:
     return f"{number:.1f} TiB"
 
 
-def _size_of(version_dir: Path) -> int:
+def measure_version(version_dir: Path) -> int:
+    """The bytes of the graph and the variables of a version."""
     graph = find_graph_file(version_dir)
     files = [*version_dir.glob("variables/variables.data-*"), *([graph] if graph else [])]
     return sum(file.stat().st_size for file in files)
