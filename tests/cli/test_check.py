@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.configs import JSON, TEXT, write
+from tests.client.fakes import FakeRpcServer
 from tests.saved_models import saved_model
 from tfserving.cli.check import main
+from tfserving.release.servers import ServerProcess
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -141,6 +143,10 @@ def test_prints_one_json_document(run, make_version):
     ("arguments", "message"),
     [
         ((), "nothing to check; give --config FILE or the directories of versions"),
+        (
+            ("--config", "m.config", "--server", "h:1"),
+            "--server needs the versions of a config; give --config and --models-dir as well",
+        ),
         (("--config", "m.config", "--load"), "--load needs the versions; give --models-dir as well"),
     ],
 )
@@ -180,6 +186,33 @@ def test_reports_a_version_that_tensorflow_cannot_load(run, make_version):
     status, out, err = run(main, "models/a/1", "--load")
     assert (status, out) == (2, "")
     assert err.startswith("models/a/1: error: TensorFlow cannot load the model: ")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("only_named_servers")
+def test_reports_ops_that_a_server_lacks_and_versions_that_it_could_not_load(
+    run, make_version, rpc_server, service, monkeypatch
+):
+    model = saved_model("MatMul", "OpOfTomorrow", "CaseFoldUTF8")
+    (make_version("half", 2) / "saved_model.pb").write_bytes(model.SerializeToString())
+    write(TEXT.replace('"a"', '"half"').replace("/a", "/half"))
+    service.errors["half", 2] = "Op type not registered 'OpOfTomorrow'"
+    service.models["half"][2].state = 50
+    with FakeRpcServer(service) as other:
+        known = ServerProcess("w", other.address, engine="embedded")
+        monkeypatch.setattr("tfserving.release.servers.find_servers", lambda *_, **__: [known])
+        status, out, err = run(main, *CONFIGURED, "--server", f"{rpc_server.address},{other.address}")
+    assert (status, out) == (2, "")
+    # CaseFoldUTF8 is an op of TF Text, which may be installed here, and which tensorflow_model_server has.
+    notes = [line for line in err.splitlines() if ": note: " in line]
+    start = f"m.config:1: note: {rpc_server.address} can run half 2 (models/half/2) only if it has op"
+    assert [note.startswith(f"{start} 'OpOfTomorrow', which is not in TensorFlow ") for note in notes] == [
+        True
+    ]
+    for name in (rpc_server.address, f"w ({other.address})"):
+        assert f"error: {name} could not load half 2: Op type not registered 'OpOfTomorrow'; " in err
+    name = f"w ({other.address})"
+    assert f"error: {name} cannot run half 2 (models/half/2); op 'OpOfTomorrow' is not in TensorFlow" in err
 
 
 def test_prints_every_error(run):

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
         "files of its variables have the sizes that their index says. Notes do not change the exit status.",
         f"examples:\n  {prog} --config models/models.config --models-dir models\n"
         f"  {prog} --config models/models.config --models-dir models --memory 4g --json\n"
+        f"  {prog} --config models/models.config --models-dir models --server 127.0.0.1:8500\n"
         f"  {prog} models/digits/1 --load\n",
     )
     parser.add_argument("versions", nargs="*", metavar="DIR", help="a version, for example models/digits/1")
@@ -51,6 +52,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
         default=os.environ.get("MEMORY") or None,
         help="the memory of the server, such as 4g or 512m; notes if the versions do not fit while the "
         "largest one is updated; default: $MEMORY, else the memory of this machine",
+    )
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT[,...]",
+        help="also report selected versions that these servers could not load, and ops that they lack; ops "
+        "are looked up in the TensorFlow that is installed here, which takes seconds",
     )
     parser.add_argument("--json", action="store_true", help="print errors and notes as one JSON document")
     return run_command(parser, argv, partial(_check, parser), extra="export")
@@ -115,9 +122,11 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
         parser.error("nothing to check; give --config FILE or the directories of versions")
     if file and load and models_dir is None:
         parser.error("--load needs the versions; give --models-dir as well")
+    if arguments.server and not (file and models_dir):
+        parser.error("--server needs the versions of a config; give --config and --models-dir as well")
     report = _Report(arguments.json)
     if file:
-        _check_config(report, file, models_dir, load=load, memory=arguments.memory)
+        _check_config(report, arguments)
     for version in arguments.versions:
         _check_version(report, version, load=load)
     if arguments.json:
@@ -125,9 +134,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
     return None if report.is_correct else MISUSE
 
 
-def _check_config(
-    report: _Report, file: str, models_dir: Path | None, *, load: bool, memory: str | None
-) -> None:
+def _check_config(report: _Report, arguments: argparse.Namespace) -> None:
+    file, models_dir, memory = arguments.config, arguments.models_dir, arguments.memory
     size = memory_need.parse_size(memory) if memory else memory_need.total_memory()
     text = read_text(file)
     diagnostics = find_diagnostics(text, models_dir)
@@ -139,8 +147,16 @@ def _check_config(
         selected = select_versions(from_message(read_message(text)), models_dir)
         report.need, report.memory = memory_need.estimate_need(selected), size
         _check_memory(report, file, report.need, size, "the server" if memory else "this machine")
-        loaded = [_load_version(report, version.path) for version in selected] if load else []
-        if not all(loaded):
+        if arguments.load:
+            for version in selected:
+                _load_version(report, version.path)
+        if arguments.server:
+            from tfserving.cli.check_servers import check_servers
+            from tfserving.cli.release_options import read_release_options
+
+            for severity, message, hint in check_servers(read_release_options(arguments), selected):
+                report.add(file, severity, message, hint, 1)
+        if not report.is_correct:
             return
     report.add_success(f"{file} and {models_dir}" if models_dir else file)
 
