@@ -15,6 +15,7 @@ from tfserving.cli.dispatch import main
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("call", "export", "serve", "check", "format", "select", "versions", "show", "diff", "status", "watch"),
+    *("history", "prune"),
     *("clients", "traffic"),
 )
 

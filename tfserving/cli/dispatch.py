@@ -29,6 +29,8 @@ _COMMANDS = {
     "diff": ("diff", "print what a models.config would change on servers"),
     "status": ("status", "print the models, versions, states and labels of servers"),
     "watch": ("watch", "show a live table of servers, models, calls, errors and latencies"),
+    "history": ("show_history", "print the changes of models.config"),
+    "prune": ("prune", "delete old versions that nothing uses"),
     "clients": ("clients", "create, list and revoke the tokens of the gateway's clients"),
     "traffic": ("traffic", "print and set the shares of the gateway's groups of servers"),
 }
