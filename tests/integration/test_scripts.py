@@ -367,6 +367,45 @@ class TestServers:
         replace(config, PINNED.replace('"other"', '"another"'))
         eventually(server.states, [["half", "1", "AVAILABLE"], ["another", "1", "AVAILABLE"]])
 
+    def test_releases_change_the_server_that_the_script_started(
+        self, engine: str, repository: Path, publish: Callable[[str], None], make_server: StartServer
+    ) -> None:
+        publish("half/2")
+        server = make_server(engine, "multi", MODELS_DIR=str(repository))
+        server.run()
+        variables = {"MODELS_DIR": str(repository), "RUN_DIR": str(server.root / ".run"), "ENGINE": engine}
+
+        def release(*words: str) -> None:
+            command = [sys.executable, "-m", "tfserving", *words]
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stderr
+            assert f" on {server.name} ({server.grpc})" in done.stdout
+
+        release("promote", "half", "1")
+        server.serves(1)
+        release("promote", "half", "2")
+        server.serves(2)
+        server.serves(2, label="stable")
+        release("rollback", "half")
+        server.serves(1)
+        release("remove", "other")
+        status = server.script("run_tf_serving.sh", "status")
+        assert (status.returncode, status.stderr) == (0, "")
+        assert "other" not in status.stdout
+        if engine == "docker":
+            # The health check does not expect the removed model.
+            checked = subprocess.run(
+                ["docker", "exec", server.name, "tfserving-healthcheck"], capture_output=True, text=True
+            )
+            assert checked.stdout == "healthy: half AVAILABLE\n"
+
     def test_two_servers_run_side_by_side(
         self, engine: str, repository: Path, make_server: StartServer
     ) -> None:
