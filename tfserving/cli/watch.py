@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving watch") ->
         "Shows a live table of the models on each server: versions, states and labels and, where the metrics "
         "of a server are on (MONITORING_CONFIG_FILE), calls per second, the share of calls that fail on the "
         "server's side, and the 50th and 99th percentile of the latency, over the last interval. The "
-        "embedded server has them also by version. Ctrl-C ends it with exit status 0.",
+        "embedded server has them also by version. Ctrl-C stops the command with exit status 0.",
         f"examples:\n  {prog}\n  {prog} --server 127.0.0.1:8500 --interval 5\n  {prog} --once --json\n",
     )
     add_snapshot_options(parser)
