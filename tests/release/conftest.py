@@ -72,7 +72,7 @@ class Release:
         """The arguments of `tfserving` for a command."""
         named = ["--server", self.addresses] if self.servers else []
         command, *rest = words
-        return [command, *rest, "--models-dir", str(self.models), "--timeout", "20", *named]
+        return [command, "--models-dir", str(self.models), "--timeout", "20", *named, *rest]
 
     def run(self, *words: str) -> Outcome:
         """Run a command in this process."""

@@ -10,9 +10,11 @@ import time
 import pytest
 
 from tests.release.conftest import CONFIG, Release
+from tfserving.cli import release_command, release_options
 from tfserving.release import change as change_module
 from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
+from tfserving.release.servers import ServerProcess
 
 
 def assert_unchanged(release: Release) -> None:
@@ -202,19 +204,26 @@ def test_a_second_command_waits_for_the_first_and_names_it(release):
     thread.join()
 
 
-def test_a_server_whose_config_is_in_its_image_is_refused(release, monkeypatch):
+@pytest.fixture
+def baked(release, monkeypatch):
+    """A server with its config in the image, which run_tf_serving.sh started."""
     release.serve()
-    from dataclasses import replace
+    problem = "it reads the models.config in its image"
+    server = ServerProcess("tfserving", release.servers[0].address, problem=problem)
+    for module in (release_options, release_command):
+        monkeypatch.setattr(module, "find_servers", lambda *_, **__: [server])
+    return release
 
-    from tfserving.cli import release_command
 
-    listed = release_command.list_servers
-    monkeypatch.setattr(
-        release_command,
-        "list_servers",
-        lambda options: [
-            replace(one, problem="it reads the models.config in its image") for one in listed(options)
-        ],
-    )
-    message = release.fail("promote", "digits", "2")
+def test_a_server_whose_config_is_in_its_image_is_refused(baked):
+    message = baked.fail("promote", "digits", "2")
+    assert "server tfserving (127.0.0.1:" in message
     assert "it reads the models.config in its image; nothing was changed" in message
+    assert_unchanged(baked)
+
+
+def test_a_server_that_is_not_changed_is_mentioned(baked):
+    server = baked.servers.pop()  # not named with --server
+    outcome = baked.succeed("promote", "digits", "2")
+    server.stop()
+    assert "is not changed: it reads the models.config in its image" in outcome.err

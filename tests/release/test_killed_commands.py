@@ -1,4 +1,4 @@
-"""kill -9 at random moments, and two commands at once: nothing is lost, and the next command cleans up."""
+"""kill -9 at random moments, and two writers: nothing is lost, and the next command cleans up."""
 
 from __future__ import annotations
 

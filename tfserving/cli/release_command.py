@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from tfserving.release.change import (
 from tfserving.release.config_edit import parse_config_file
 from tfserving.release.history import HistoryRecord, ModelState
 from tfserving.release.rollout import ModelFacts, gather_facts, is_in_force
+from tfserving.release.servers import find_servers
 from tfserving.repository.config import ServerConfig
 from tfserving.repository.diagnostics import list_numbers
 
@@ -93,9 +95,10 @@ def open_command(
     report = make_reporter(prog)
     servers = list_servers(options)
     if not servers:
-        report(
-            "note: no server was found that uses this config; only the file changes (--server names servers)"
-        )
+        for server in find_servers(options.run_dir, engine=os.environ.get("ENGINE") or "auto"):
+            if server.problem:
+                report(f"note: {server} is not changed: {server.problem}")
+        report("note: no server uses this config; only the file changes (--server names servers)")
     words = [*prog.split(), *(sys.argv[1:] if argv is None else argv)]
     author = Author(find_user(), shlex.join(words), options.message)
     with open_session(

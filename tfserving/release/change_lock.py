@@ -22,7 +22,7 @@ def hold_change_lock(
 
     Args:
         path: the lock file, which stays where it is and says who holds the lock.
-        holder: what others are told while they wait: who does what since when.
+        holder: who does what since when, for the messages of those who wait.
         timeout: seconds to wait for another holder.
         report: called once with a message if there is something to wait for.
 

@@ -236,8 +236,8 @@ def plan_canary(facts: ModelFacts, version: int, *, labels_in_use: bool) -> Plan
             f"version {version} of model {quote(name)} would be the highest one that is loaded, and callers "
             f"without label or version would all get it. If all of them use the label {STABLE} "
             f"(`tfserving label {name} {STABLE}={stable}` sets it), pass --labels-in-use. Otherwise serve "
-            "the "
-            "canary from a group of servers of its own behind the gateway of deploy/, and set its share with "
+            "the canary from a separate group of servers behind the gateway of deploy/, and set its share "
+            "with "
             "`tfserving traffic`",
             model=name,
         )
