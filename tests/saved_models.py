@@ -15,6 +15,7 @@ def saved_model(*ops: str, tags: tuple[str, ...] = ("serve",)) -> Any:
     model = messages.SavedModel(saved_model_schema_version=1)
     graph = model.meta_graphs.add()
     graph.meta_info_def.tags.extend(tags)
+    graph.signature_def["serving_default"].method_name = "tensorflow/serving/predict"
     for op in ops:
         graph.graph_def.node.add(name=op.lower(), op=op)
     return model

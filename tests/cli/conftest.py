@@ -40,6 +40,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 
 @pytest.fixture
+def only_named_servers(monkeypatch, tmp_path):
+    """Hides servers that run_tf_serving.sh started on this machine, and the user's settings."""
+    for name in ("MODELS_DIR", "MODELS_CONFIG", "START_TIMEOUT", "MEMORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ENGINE", "embedded")
+    monkeypatch.setenv("RUN_DIR", str(tmp_path / "run"))
+
+
+@pytest.fixture
 def in_repository(models_dir, monkeypatch):
     """Runs the test in a directory that contains the model repository `models`."""
     monkeypatch.chdir(models_dir.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.configs import JSON, TEXT, write
+from tests.client.fakes import FakeRpcServer
 from tests.saved_models import saved_model
 from tfserving.cli.check import main
+from tfserving.release.servers import ServerProcess
 
 pytestmark = pytest.mark.usefixtures("in_repository")
+
+CONFIGURED = ("--config", "m.config", "--models-dir", "models")
 
 
 def test_accepts_a_valid_config_and_its_models(run, make_version):
@@ -65,10 +70,83 @@ def test_notes_what_makes_calls_fail(run, make_version):
     assert "models/a/1; start the server with --xla_cpu_compilation_enabled=true, or" in err
 
 
+def test_notes_a_model_without_a_default_signature(run, make_version):
+    model = saved_model("Placeholder")
+    del model.meta_graphs[0].signature_def["serving_default"]
+    for name in ("score", "embed", "__saved_model_init_op"):
+        model.meta_graphs[0].signature_def[name].method_name = "tensorflow/serving/predict"
+    (make_version("a", 1) / "saved_model.pb").write_bytes(model.SerializeToString())
+    write(TEXT)
+    note = "has no signature serving_default (found: embed, score), so requests without signature_name fail"
+    status, out, err = run(main, "models/a/1")
+    assert (status, out) == (0, "models/a/1: no errors\n")
+    assert err.startswith(f"models/a/1: note: the model {note}; name a signature in each request, or")
+    assert f'"a" has a version whose model {note}: models/a/1; ' in run(main, *CONFIGURED)[2]
+
+
+def test_notes_versions_that_do_not_fit_into_memory_during_an_update(run, make_version):
+    size = sum(
+        file.stat().st_size
+        for file in make_version("a", 1).rglob("*")
+        if file.name.startswith(("saved_model", "variables.data"))
+    )
+    write(TEXT)
+    assert run(main, *CONFIGURED, f"--memory={2 * size}")[2] == ""
+    status, out, err = run(main, *CONFIGURED, f"--memory={2 * size - 1}")
+    assert (status, out) == (0, "m.config and models: no errors\n")
+    assert err.startswith(
+        f"m.config:1: note: the selected versions need at least {size} B of memory, and {2 * size} B while "
+        f"a 1 is updated, since the old version serves until the new one is loaded; the server has "
+        f"{2 * size - 1} B; use more memory"
+    )
+    status, out, err = run(main, *CONFIGURED, "--memory=1")
+    assert (status, out) == (0, "m.config and models: no errors\n")
+    assert f"need at least {size} B of memory; the server has 1 B; select fewer versions" in err
+    status, _, err = run(main, *CONFIGURED, "--memory=much")
+    assert (status, err) == (
+        2,
+        "tfserving check: error: 'much' is not a valid size; give bytes, or a number with k, m or g: 4g\n",
+    )
+
+
+def test_prints_one_json_document(run, make_version):
+    make_version("a", 1)
+    write(TEXT)
+    status, out, err = run(main, *CONFIGURED, "--json", "--memory=4g")
+    document = json.loads(out)
+    assert (status, err, document["ok"], document["findings"]) == (0, "", True, [])
+    assert document["memory"]["available"] == 4 * 2**30
+    assert document["memory"]["during_update"] == 2 * document["memory"]["versions"] > 0
+    write(TEXT.replace('"tensorflow"', '"x"'))
+    status, out, err = run(main, *CONFIGURED, "models/b/1", "--json")
+    document = json.loads(out)
+    assert (status, err, document["ok"], document["memory"]) == (2, "", False, None)
+    assert document["findings"] == [
+        {
+            "path": "m.config",
+            "line": 2,
+            "severity": "error",
+            "message": 'model "a" has the unknown model_platform "x"',
+            "hint": 'write model_platform: "tensorflow"',
+        },
+        {
+            "path": "models/b/1",
+            "line": None,
+            "severity": "error",
+            "message": "it does not exist",
+            "hint": "copy or export it again",
+        },
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "nothing to check; give --config FILE or the directories of versions"),
+        (
+            ("--config", "m.config", "--server", "h:1"),
+            "--server needs the versions of a config; give --config and --models-dir as well",
+        ),
         (("--config", "m.config", "--load"), "--load needs the versions; give --models-dir as well"),
     ],
 )
@@ -108,6 +186,33 @@ def test_reports_a_version_that_tensorflow_cannot_load(run, make_version):
     status, out, err = run(main, "models/a/1", "--load")
     assert (status, out) == (2, "")
     assert err.startswith("models/a/1: error: TensorFlow cannot load the model: ")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("only_named_servers")
+def test_reports_ops_that_a_server_lacks_and_versions_that_it_could_not_load(
+    run, make_version, rpc_server, service, monkeypatch
+):
+    model = saved_model("MatMul", "OpOfTomorrow", "CaseFoldUTF8")
+    (make_version("half", 2) / "saved_model.pb").write_bytes(model.SerializeToString())
+    write(TEXT.replace('"a"', '"half"').replace("/a", "/half"))
+    service.errors["half", 2] = "Op type not registered 'OpOfTomorrow'"
+    service.models["half"][2].state = 50
+    with FakeRpcServer(service) as other:
+        known = ServerProcess("w", other.address, engine="embedded")
+        monkeypatch.setattr("tfserving.release.servers.find_servers", lambda *_, **__: [known])
+        status, out, err = run(main, *CONFIGURED, "--server", f"{rpc_server.address},{other.address}")
+    assert (status, out) == (2, "")
+    # CaseFoldUTF8 is an op of TF Text, which may be installed here, and which tensorflow_model_server has.
+    notes = [line for line in err.splitlines() if ": note: " in line]
+    start = f"m.config:1: note: {rpc_server.address} can run half 2 (models/half/2) only if it has op"
+    assert [note.startswith(f"{start} 'OpOfTomorrow', which is not in TensorFlow ") for note in notes] == [
+        True
+    ]
+    for name in (rpc_server.address, f"w ({other.address})"):
+        assert f"error: {name} could not load half 2: Op type not registered 'OpOfTomorrow'; " in err
+    name = f"w ({other.address})"
+    assert f"error: {name} cannot run half 2 (models/half/2); op 'OpOfTomorrow' is not in TensorFlow" in err
 
 
 def test_prints_every_error(run):

@@ -13,8 +13,12 @@ from tfserving import __version__
 from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show", "clients", "traffic")
-COMMANDS += ("publish", "verify", "warmup", "compare")
+COMMANDS = (
+    *("call", "export", "publish", "verify", "warmup", "compare", "serve"),
+    *("check", "format", "select", "versions", "show", "diff", "status", "watch", "history", "prune"),
+    *("promote", "rollback", "canary", "label", "add", "remove"),
+    *("clients", "traffic"),
+)
 
 
 def python(*argv: str, **options) -> subprocess.CompletedProcess[str]:
@@ -34,7 +38,9 @@ def test_prints_its_version(run):
     assert run(main, "--version") == (0, f"tfserving {__version__}\n", "")
 
 
-@pytest.mark.parametrize("argv", [(), ("cal",), ("check",), ("select", "--config", "x"), ("versions", "a")])
+@pytest.mark.parametrize(
+    "argv", [(), ("cal",), ("check",), ("select", "--config", "x"), ("versions", "a", "b")]
+)
 def test_exits_with_2_on_misuse(argv, run):
     status, out, err = run(main, *argv)
     assert (status, out) == (2, "")
@@ -73,7 +79,7 @@ def test_imports_neither_tensorflow_nor_optional_packages_before_a_command_runs(
         "import contextlib, sys\n"
         "from tfserving.cli.dispatch import main\n"
         f"with contextlib.suppress(SystemExit): main(['{name}', '--help'])\n"
-        "optional = {'tensorflow', 'keras', 'aiohttp', 'uvloop', 'google_crc32c', 'orjson'}\n"
+        "optional = {'tensorflow', 'keras', 'aiohttp', 'uvloop', 'google_crc32c', 'orjson', 'rich'}\n"
         "sys.exit(str(optional & set(sys.modules)) if optional & set(sys.modules) else 0)"
     )
     done = python("-c", code, capture_output=True)

@@ -96,6 +96,8 @@ class FakeService:
         default_factory=lambda: {"half": {1: half(1), 2: half(2)}}
     )
     labels: dict[tuple[str, str], int] = field(default_factory=lambda: {("half", "stable"): 1})
+    # the messages of versions that could not be loaded, by model and version
+    errors: dict[tuple[str, int], str] = field(default_factory=dict)
     methods: list[str] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     # each call takes the first one and fails with it
@@ -154,7 +156,10 @@ class FakeService:
         response = messages.GetModelStatusResponse()
         for number, version in sorted(self.models[spec.name].items(), reverse=True):
             if spec.version in (None, number):
-                response.model_version_status.add(version=number, state=version.state).status.SetInParent()
+                status = response.model_version_status.add(version=number, state=version.state).status
+                status.SetInParent()
+                if (spec.name, number) in self.errors:
+                    status.error_code, status.error_message = 9, self.errors[spec.name, number]
         return response
 
 

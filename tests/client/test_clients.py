@@ -302,6 +302,13 @@ def test_returns_signatures_and_version_statuses(client):
     assert client.status(version=1) == [VersionStatus(1, "AVAILABLE")]
 
 
+def test_resolves_a_label_to_its_version(client):
+    assert client.resolve_version() == 2
+    assert client.resolve_version("half", label="stable") == 1
+    with pytest.raises(InvalidInputError, match="label"):
+        client.resolve_version(label="nobody")
+
+
 def test_classifies_and_regresses_examples(client):
     examples = [{"x": 3.0}, {"x": [4.0], "name": "b"}]
     assert client.classify(examples, signature="score") == [[("3", 3.0)], [("4", 4.0)]]

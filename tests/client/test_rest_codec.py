@@ -119,6 +119,7 @@ def test_any_json_is_a_response_or_a_protocol_error(response):
         codec.regress(spec, [], None),
         codec.metadata(spec),
         codec.status(spec),
+        codec.resolve_version(spec),
     ):
         with contextlib.suppress(ProtocolError):
             request.decode(data)

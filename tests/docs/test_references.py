@@ -28,6 +28,7 @@ OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deplo
 SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
 SUBCOMMANDS += ("publish", "verify", "warmup", "compare")
 SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
+SUBCOMMANDS += ("diff", "status", "watch", "history", "prune")
 SUBCOMMANDS += ("clients add", "clients list", "clients revoke", "traffic show", "traffic set")
 # Those whose options are on the page about exports.
 EXPORT_COMMANDS = ("export", "publish", "verify", "warmup", "compare")
@@ -57,6 +58,8 @@ COMMANDS = {
 NOT_VARIABLES = {"SOURCE", "NAME", "VERSION", "FILE", "SERVER_FLAG", "PYTEST_ARGUMENT", "RENAME_NOREPLACE"}
 NOT_VARIABLES |= {"RENAME_EXCHANGE"}
 NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT", "LABEL", "POLICY"}
+# Columns of tables that commands print.
+NOT_VARIABLES |= {"DEFAULT", "ERROR", "ERRORS", "SIZE", "CONFIG", "BEFORE", "AFTER", "RESULT"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
 FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.gateway_dir import add_gateway_dir
+from tfserving.cli.text_table import print_table
 from tfserving.gateway.client_tokens import add_token, list_tokens, revoke_tokens
 
 
@@ -47,13 +48,11 @@ def _add(arguments: argparse.Namespace, prog: str) -> None:
 
 
 def _list(arguments: argparse.Namespace, _prog: str) -> None:
-    rows = [("TOKEN", "CLIENT", "CREATED", "EXPIRES")]
+    rows = []
     for token in list_tokens(arguments.gateway_dir):
         expires = f"{token.expires:%Y-%m-%d}" if token.expires else "never"
         rows.append((token.token_id, token.client, f"{token.created:%Y-%m-%d}", expires))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(("TOKEN", "CLIENT", "CREATED", "EXPIRES"), rows)
 
 
 def _revoke(arguments: argparse.Namespace, _prog: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from tfserving.cli.completion import complete, is_completing
 from tfserving.errors import InvalidInputError, RepositoryError, TfServingError
 
 FAILED = 1
@@ -21,12 +22,14 @@ _EXIT_STATUS = (
 )
 
 
-def new_parser(prog: str, description: str, details: str = "") -> argparse.ArgumentParser:
+def new_parser(
+    prog: str, description: str, details: str = "", *, exit_status: str = _EXIT_STATUS
+) -> argparse.ArgumentParser:
     """A parser whose --help ends with `details` and the exit status."""
     return argparse.ArgumentParser(
         prog=prog,
         description=description,
-        epilog=f"{details}\n{_EXIT_STATUS}" if details else _EXIT_STATUS,
+        epilog=f"{details}\n{exit_status}" if details else exit_status,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -52,6 +55,8 @@ def run_command(
     prog = parser.prog
     with _signals_as_interrupts() as signals:
         try:
+            if is_completing():
+                complete(parser)
             status = run(parser.parse_args(argv)) or 0
             sys.stdout.flush()
             return status
@@ -65,13 +70,18 @@ def run_command(
                 return _print_error(f"{prog}: {interrupted}", 128 + signals[0])
             if isinstance(error, ModuleNotFoundError):
                 return report_missing_module(prog, error, extra)
-            return _print_error(f"{prog}: error: {error}", _status_of(error))
+            return report_error(prog, error, _status_of(error))
 
 
 def report_missing_module(prog: str, error: ModuleNotFoundError, extra: str = "") -> int:
     """Print how to install the missing module; returns the exit status."""
     package = f"'tfserving-toolkit[{extra}]'" if extra else "tfserving-toolkit"
     return _print_error(f"{prog}: error: {error}; run: pip install {package}", FAILED)
+
+
+def report_error(prog: str, error: BaseException, status: int) -> int:
+    """Print an error; returns the exit status."""
+    return _print_error(f"{prog}: error: {error}", status)
 
 
 def _status_of(error: BaseException) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfserving.errors import ConfigError, RepositoryError
 from tfserving.repository.config_text import read_config_text
-from tfserving.repository.diagnostics import has_errors
+from tfserving.repository.diagnostics import Diagnostic, has_errors
 from tfserving.repository.lint import lint
 
 
@@ -39,8 +39,8 @@ def read_text(file: str) -> str:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
 
 
-def print_diagnostics(file: str, text: str, models_dir: Path | None = None) -> bool:
-    """Print the diagnostics of `file`, whose content is `text`, to stderr; returns whether it has no error.
+def find_diagnostics(text: str, models_dir: Path | None = None) -> tuple[Diagnostic, ...]:
+    """The diagnostics of a configuration.
 
     Raises:
         RepositoryError: `models_dir` is not a directory.
@@ -49,7 +49,16 @@ def print_diagnostics(file: str, text: str, models_dir: Path | None = None) -> b
         raise RepositoryError(
             f"--models-dir {models_dir} is not a directory; name the one that contains NAME/VERSION"
         )
-    diagnostics = lint(text, models_dir)
+    return lint(text, models_dir)
+
+
+def print_diagnostics(file: str, text: str, models_dir: Path | None = None) -> bool:
+    """Print the diagnostics of `file`, whose content is `text`, to stderr; returns whether it has no error.
+
+    Raises:
+        RepositoryError: `models_dir` is not a directory.
+    """
+    diagnostics = find_diagnostics(text, models_dir)
     for diagnostic in diagnostics:
         print(diagnostic.format(file), file=sys.stderr)
     return not has_errors(diagnostics)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tfserving import __version__
 from tfserving.cli.command import new_parser
+from tfserving.cli.completion import complete_command, is_completing
 
 # Subcommand: its module in this package, and what it does.
 _COMMANDS = {
@@ -29,6 +30,11 @@ _COMMANDS = {
     "label": ("label", "set and remove version labels"),
     "add": ("add", "serve one more model"),
     "remove": ("remove", "serve a model no longer"),
+    "diff": ("diff", "print what a models.config would change on servers"),
+    "status": ("status", "print the models, versions, states and labels of servers"),
+    "watch": ("watch", "show a live table of servers, models, calls, errors and latencies"),
+    "history": ("show_history", "print the changes of models.config"),
+    "prune": ("prune", "delete old versions that nothing uses"),
     "clients": ("clients", "create, list and revoke the tokens of the gateway's clients"),
     "traffic": ("traffic", "print and set the shares of the gateway's groups of servers"),
 }
@@ -47,5 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.usage = "tfserving COMMAND [ARGUMENT ...]"
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("command", metavar="COMMAND", choices=_COMMANDS, help="one of the commands below")
+    if is_completing():
+        return complete_command(parser, {name: module for name, (module, _) in _COMMANDS.items()})
     module, _ = _COMMANDS[parser.parse_args(arguments[:1]).command]
     return int(importlib.import_module(f"tfserving.cli.{module}").main(arguments[1:]))

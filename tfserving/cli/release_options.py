@@ -12,10 +12,12 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfserving.errors import InvalidInputError
-from tfserving.release.servers import ServerProcess, find_servers, is_same_file, name_servers
+
+if TYPE_CHECKING:
+    from tfserving.release.servers import ServerProcess
 
 # Seconds to wait for servers; START_TIMEOUT of run_tf_serving.sh.
 _TIMEOUT = 120.0
@@ -84,10 +86,10 @@ def list_servers(options: ReleaseOptions, *, by_models_dir: bool = False) -> lis
         InvalidInputError: an address is not valid.
         UnavailableError: docker does not report which containers run.
     """
-    engine = os.environ.get("ENGINE") or "auto"
-    if engine not in ("auto", "docker", "embedded"):
-        raise InvalidInputError(f"ENGINE={engine} is not a valid engine (auto, docker, embedded)")
-    known = find_servers(options.run_dir, engine=engine)
+    # Commands that only read the disk do not need gRPC.
+    from tfserving.release.servers import is_same_file, name_servers
+
+    known = list_known_servers(options)
     if options.addresses:
         return name_servers(options.addresses, known)
     return [
@@ -96,6 +98,16 @@ def list_servers(options: ReleaseOptions, *, by_models_dir: bool = False) -> lis
         if is_same_file(server.config, options.config)
         or (by_models_dir and is_same_file(server.models_dir, options.models_dir))
     ]
+
+
+def list_known_servers(options: ReleaseOptions) -> list[ServerProcess]:
+    """The servers that run_tf_serving.sh started, whatever their models.config; raises as `list_servers`."""
+    from tfserving.release.servers import find_servers
+
+    engine = os.environ.get("ENGINE") or "auto"
+    if engine not in ("auto", "docker", "embedded"):
+        raise InvalidInputError(f"ENGINE={engine} is not a valid engine (auto, docker, embedded)")
+    return find_servers(options.run_dir, engine=engine)
 
 
 def print_json(document: Any) -> None:

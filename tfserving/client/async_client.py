@@ -134,6 +134,12 @@ class AsyncClient(ClientBase):
         """See `BlockingClient.metadata`."""
         return await self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
 
+    async def resolve_version(
+        self, model: str | None = None, *, label: str | None = None, timeout: Timeout = UNSET
+    ) -> int:
+        """See `BlockingClient.resolve_version`."""
+        return await self._run(self._flows.resolve_version(self._flows.spec(model, None, label), timeout))
+
     async def status(
         self, model: str | None = None, *, version: int | None = None, timeout: Timeout = UNSET
     ) -> list[VersionStatus]:

@@ -185,6 +185,18 @@ class BlockingClient(ClientBase):
         """Fetch the model's signatures, by name; `describe` formats them."""
         return self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
 
+    def resolve_version(
+        self, model: str | None = None, *, label: str | None = None, timeout: Timeout = UNSET
+    ) -> int:
+        """The version that requests with this label get or, without a label, that all others get.
+
+        Raises:
+            InvalidInputError: the server has no such label.
+            NotFoundError: no version of the model is available.
+            TfServingError: see the class.
+        """
+        return self._run(self._flows.resolve_version(self._flows.spec(model, None, label), timeout))
+
     def status(
         self, model: str | None = None, *, version: int | None = None, timeout: Timeout = UNSET
     ) -> list[VersionStatus]:

@@ -188,6 +188,9 @@ class CallFlows:
         cached = yield from self._fetch_signatures(spec, self._deadline(timeout))
         return dict(cached.signatures)
 
+    def resolve_version(self, spec: ModelSpec, timeout: Timeout) -> Flow[int]:
+        return (yield from self._request(self._codec.resolve_version(spec), self._deadline(timeout)))
+
     def status(self, spec: ModelSpec, timeout: Timeout) -> Flow[list[VersionStatus]]:
         return (yield from self._request(self._codec.status(spec), self._deadline(timeout)))
 

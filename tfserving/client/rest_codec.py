@@ -94,6 +94,9 @@ class RestCodec:
     def metadata(self, spec: ModelSpec) -> Request[dict[str, Signature]]:
         return Request(f"{_path(spec)}/metadata", None, partial(_read, _read_metadata), spec.name)
 
+    def resolve_version(self, spec: ModelSpec) -> Request[int]:
+        return Request(f"{_path(spec)}/metadata", None, partial(_read, _read_version), spec.name)
+
     def status(self, spec: ModelSpec) -> Request[list[VersionStatus]]:
         path = _path(ModelSpec(spec.name, spec.version))
         return Request(path, None, partial(_read, _read_status), spec.name)
@@ -178,6 +181,10 @@ def _read_metadata(response: Any) -> dict[str, Signature]:
         reason = escape_unprintable(str(error))
         raise ProtocolError(f"the metadata in the response is not a SignatureDefMap: {reason}") from error
     return signatures_of(found.signature_def)
+
+
+def _read_version(response: Any) -> int:
+    return int(response["model_spec"]["version"])
 
 
 def _read_status(response: Any) -> list[VersionStatus]:

@@ -98,6 +98,13 @@ class RpcCodec:
         )
         return _message_request(services.GET_MODEL_METADATA, request, spec.name, _read_metadata)
 
+    def resolve_version(self, spec: ModelSpec) -> Request[int]:
+        # The status ignores labels; metadata has the version that the label stands for.
+        request = messages.GetModelMetadataRequest(
+            model_spec=spec.to_message(), metadata_field=[_SIGNATURE_DEF]
+        )
+        return _message_request(services.GET_MODEL_METADATA, request, spec.name, _read_version)
+
     def status(self, spec: ModelSpec) -> Request[list[VersionStatus]]:
         request = messages.GetModelStatusRequest(model_spec=spec.to_message())
         return _message_request(services.GET_MODEL_STATUS, request, spec.name, _read_status)
@@ -155,6 +162,10 @@ def _read_metadata(response: Any) -> dict[str, Signature]:
             f"{_SIGNATURE_DEF!r} in the response is a {packed.type_url}, expected a SignatureDefMap"
         )
     return signatures_of(found.signature_def)
+
+
+def _read_version(response: Any) -> int:
+    return int(response.model_spec.version.value)
 
 
 def _read_status(response: Any) -> list[VersionStatus]:

@@ -9,7 +9,7 @@ from typing import Any
 from tfserving.errors import ProtocolError, RepositoryError
 from tfserving.repository.graph_ops import find_ops
 from tfserving.repository.variables_index import read_shard_sizes
-from tfserving.wire.graph_files import find_graph_file, read_graph_file
+from tfserving.wire.graph_files import DEFAULT_SIGNATURE, find_graph_file, read_graph_file
 
 # The tag of the graph that servers load unless --saved_model_tags names others.
 SERVE = "serve"
@@ -61,8 +61,22 @@ def find_version_error(path: str | os.PathLike[str]) -> str | None:
 
 def find_notes(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """What makes calls of a complete SavedModel fail: the end of a sentence about the model, and a hint."""
-    ops = find_ops(read_graph_file(path))
-    return [note for note in (ops.python_error(), ops.compiled_note()) if note is not None]
+    model = read_graph_file(path)
+    ops = find_ops(model)
+    notes = (_signature_note(model), ops.python_error(), ops.compiled_note())
+    return [note for note in notes if note is not None]
+
+
+def _signature_note(model: Any) -> tuple[str, str] | None:
+    graph = next(graph for graph in model.meta_graphs if SERVE in graph.meta_info_def.tags)
+    names = sorted(name for name in graph.signature_def if not name.startswith("__"))
+    if DEFAULT_SIGNATURE in names:
+        return None
+    found = ", ".join(names) or "none"
+    return (
+        f"has no signature {DEFAULT_SIGNATURE} (found: {found}), so requests without signature_name fail",
+        f"name a signature in each request, or export the model with a signature {DEFAULT_SIGNATURE}",
+    )
 
 
 def _find_variables_error(variables: Path, model: Any) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfserving.errors import ConfigError
-from tfserving.repository.config_text import parse_text_format
+from tfserving.repository.config_text import parse_text_format, read_config_text
 from tfserving.repository.model_names import name_or_placeholder, quote
 from tfserving.repository.versions import MODELS_ROOT, local_path
 
@@ -96,6 +97,16 @@ def parse_config(text: str, origin: str = "") -> ServerConfig:
         return from_message(message)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}" if origin else str(error), model=error.model) from error
+
+
+def read_models(path: Path | None) -> tuple[ModelConfig, ...]:
+    """The models of a configuration file; none without a file, or if it is not valid."""
+    if path is None:
+        return ()
+    try:
+        return parse_config(read_config_text(path), str(path)).models
+    except (OSError, ConfigError):
+        return ()
 
 
 def from_message(message: Any) -> ServerConfig:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.repository.completeness import check_version_dir
-from tfserving.repository.model_names import quote
+from tfserving.repository.model_names import is_name, quote
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ _UNLOCKED_SECONDS = 10.0
 
 # A staging directory without a change for this long belongs to an export that was killed.
 _LEFTOVER_SECONDS = 24 * 60 * 60.0
+
+# In the name of a version that is being deleted.
+_WITHDRAWN = ".withdrawn-"
 
 # What absl::SimpleAtoi accepts, which file_system_storage_path_source.cc of TensorFlow Serving 2.20 uses.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
@@ -116,6 +119,17 @@ def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
 def list_versions(base_path: str | os.PathLike[str]) -> tuple[int, ...]:
     """The versions in `base_path` in ascending order; raises as `find_versions` does."""
     return tuple(find_versions(base_path))
+
+
+def list_models(models_dir: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The directories with versions in a model repository, by name; none if it is not readable."""
+    found = []
+    with contextlib.suppress(RepositoryError):
+        for path in _children(models_dir):
+            with contextlib.suppress(RepositoryError):
+                if is_name(path.name) and path.is_dir() and find_versions(path):
+                    found.append(path.name)
+    return tuple(found)
 
 
 def next_version(base_path: str | os.PathLike[str]) -> int:
@@ -203,6 +217,33 @@ def publish(
         raise RepositoryError(f"cannot publish to {base}: {error.strerror}; {staging} was removed") from error
     finally:
         _discard(staging)
+
+
+def withdraw(version_dir: Path) -> Path:
+    """Rename a version to a name that servers ignore, so that deleting it cannot leave half a version.
+
+    Returns:
+        The new path, which `find_withdrawn` finds if the process is killed before it is deleted.
+
+    Raises:
+        RepositoryError: the rename fails.
+    """
+    target = version_dir.with_name(f".{version_dir.name}{_WITHDRAWN}{secrets.token_hex(4)}")
+    try:
+        os.rename(version_dir, target)
+        _sync(version_dir.parent)
+    except OSError as error:
+        raise RepositoryError(f"cannot rename {version_dir}: {error.strerror}; it is kept") from error
+    return target
+
+
+def find_withdrawn(base_path: str | os.PathLike[str]) -> list[Path]:
+    """The withdrawn versions in `base_path` that are not deleted; raises as `find_versions` does."""
+    return [
+        path
+        for path in _children(base_path)
+        if path.name.startswith(".") and _WITHDRAWN in path.name and path.is_dir()
+    ]
 
 
 def check_unused(base_path: str | os.PathLike[str], version: int) -> None:

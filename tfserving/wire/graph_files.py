@@ -14,6 +14,9 @@ from tfserving.wire import messages
 # Of several, a server reads the first one (tensorflow/cc/saved_model/reader.cc).
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
+# The signature of requests that name none.
+DEFAULT_SIGNATURE = "serving_default"
+
 
 def find_graph_file(directory: str | os.PathLike[str]) -> Path | None:
     """The file in a SavedModel that a server reads the graph from; None if it has no such file."""

@@ -42,3 +42,7 @@ MULTI_INFERENCE = Method(PREDICTION_SERVICE, "MultiInference", "MultiInference")
 GET_MODEL_METADATA = Method(PREDICTION_SERVICE, "GetModelMetadata", "GetModelMetadata")
 GET_MODEL_STATUS = Method(MODEL_SERVICE, "GetModelStatus", "GetModelStatus")
 RELOAD_CONFIG = Method(MODEL_SERVICE, "HandleReloadConfigRequest", "ReloadConfig")
+
+# The path of the metrics unless the monitoring config has another one: PrometheusExporter::kPrometheusPath in
+# prometheus_exporter.cc.
+METRICS_PATH = "/monitoring/prometheus/metrics"

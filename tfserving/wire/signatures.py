@@ -10,9 +10,9 @@ from typing import Any
 from tfserving.errors import RepositoryError
 from tfserving.wire import tensors
 from tfserving.wire.dtypes import Array, DType
+from tfserving.wire.graph_files import DEFAULT_SIGNATURE as DEFAULT_SIGNATURE
 from tfserving.wire.graph_files import read_graph_file
 
-DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"

@@ -14,11 +14,9 @@ from tfserving.server.observability.prometheus_text import CONTENT_TYPE
 from tfserving.server.request_context import Observer
 from tfserving.server.server_options import ObservabilityOptions
 from tfserving.wire import messages
+from tfserving.wire.services import METRICS_PATH
 
 log = logging.getLogger(__name__)
-
-# PrometheusExporter::kPrometheusPath in prometheus_exporter.cc
-DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def _read_metrics_path(file: str) -> str:
             file,
         )
         return ""
-    path = str(prometheus.path) or DEFAULT_PATH
+    path = str(prometheus.path) or METRICS_PATH
     if not path.startswith("/"):
         raise ConfigError(f"--monitoring_config_file={file}: path {path!r} does not start with /")
     return path

@@ -106,6 +106,11 @@ def explain(ops: Iterable[str]) -> str:
     return "; ".join(_explain(op) for op in sorted(ops))
 
 
+def is_served(op: str) -> bool:
+    """Whether tensorflow_model_server has an op that TensorFlow lacks."""
+    return any(library.ops.match(op) for library in _LIBRARIES)
+
+
 def _explain(op: str) -> str:
     for library in _LIBRARIES:
         if library.ops.match(op):
