@@ -213,6 +213,12 @@ def test_retries_when_the_server_is_busy_or_unavailable(client, service):
     assert not service.failures
 
 
+def test_retries_when_a_server_that_shuts_down_cancels_the_call(client, service):
+    service.failures = [TfServingError("cancelled", code="CANCELLED") for _ in range(2)]
+    assert values(client.infer([2])) == {"y": [3.0]}
+    assert not service.failures
+
+
 def test_stops_retrying_after_the_last_attempt(client, service):
     service.failures = [exhausted() for _ in range(50)]
     with pytest.raises(ExhaustedError, match="--grpc_max_threads"):

@@ -50,9 +50,10 @@ Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str],
 class Retry:
     """Retries of calls for which a second attempt can help.
 
-    These are calls that failed with UNAVAILABLE, with DATA_LOSS because the response broke off, or with
-    "Server Threadpool Exhausted". The server may have processed a call whose connection broke. Calls have no
-    side effects, so a second attempt does no harm. The deadline covers all attempts together.
+    These are calls that failed with UNAVAILABLE, with CANCELLED by a server that shut down, with DATA_LOSS
+    because the response broke off, or with "Server Threadpool Exhausted". The server may have processed a
+    call whose connection broke. Calls have no side effects, so a second attempt does no harm. The deadline
+    covers all attempts together.
 
     Attributes:
         attempts: the maximum number of attempts; 1 disables retries.

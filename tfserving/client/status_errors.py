@@ -80,13 +80,16 @@ def make_error(
 
 
 def is_retryable(error: TfServingError) -> bool:
-    """Whether a retry can help: no response, part of a response, or all of the server's threads were busy.
+    """Whether a retry can help: no response, part of a response, a server that cancelled the call because it
+    shut down, or all of its threads busy.
 
     Other kinds of exhaustion (memory, message size) would only recur.
     """
     text = (error.server_message or str(error)).lower()
     if error.code == "DATA_LOSS":
         return error.server_message is None  # the response broke off; the server's own DATA_LOSS would recur
+    if error.code == "CANCELLED":
+        return True  # by the server or a proxy; a call that this side cancels raises no TfServingError
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text
     return error.code == "RESOURCE_EXHAUSTED" and _NO_THREAD in text
