@@ -10,6 +10,7 @@ import pytest
 from tfserving.client.call_flows import CallFlows
 from tfserving.client.flow import Request, run
 from tfserving.client.inputs import arrays_for
+from tfserving.client.label_split import LabelSplit
 from tfserving.client.options import UNSET, Retry
 from tfserving.client.types import VersionStatus
 from tfserving.errors import (
@@ -144,6 +145,14 @@ def busy(text="Server Threadpool Exhausted"):
 
 def gone(text="connection refused"):
     return UnavailableError(text, address="a")
+
+
+def test_the_random_numbers_choose_the_label_of_a_split(codec):
+    numbers = iter([0.0, 0.949, 0.951, 0.999])
+    split = LabelSplit({"stable": 95, "canary": 5}, "m")
+    flows = CallFlows(codec, "a", "m", timeout=60.0, retry=Retry(), split=split, rng=lambda: next(numbers))
+    labels = [flows.spec(None, None, split_key=None).label for _ in range(4)]
+    assert labels == ["stable", "stable", "canary", "canary"]
 
 
 def test_fetches_signatures_once_for_each_version_and_label(infer, server):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run_async
-from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,10 +51,11 @@ class AsyncClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """See `BlockingClient.infer`."""
         flows = self._flows
-        spec = flows.spec(model, version, label, signature)
+        spec = flows.spec(model, version, label, signature, split_key)
         return await self._run(flows.infer(inputs, spec, outputs, timeout))
 
     async def predict(
@@ -66,6 +68,7 @@ class AsyncClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """See `BlockingClient.predict`."""
         return await self.infer(
@@ -76,6 +79,7 @@ class AsyncClient(ClientBase):
             signature=signature,
             outputs=outputs,
             timeout=timeout,
+            split_key=split_key,
         )
 
     async def classify(
@@ -88,9 +92,10 @@ class AsyncClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> list[list[Classification]]:
         """See `BlockingClient.classify`."""
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return await self._run(self._flows.classify(examples, spec, context, timeout))
 
     async def regress(
@@ -103,9 +108,10 @@ class AsyncClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Array:
         """See `BlockingClient.regress`."""
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return await self._run(self._flows.regress(examples, spec, context, timeout))
 
     async def multi_inference(
@@ -118,9 +124,10 @@ class AsyncClient(ClientBase):
         version: int | None = None,
         label: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Inference:
         """See `BlockingClient.multi_inference`."""
-        spec = self._flows.spec(model, version, label)
+        spec = self._flows.spec(model, version, label, split_key=split_key)
         return await self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
 
     async def metadata(

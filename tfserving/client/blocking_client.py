@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run
-from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +32,9 @@ class BlockingClient(ClientBase):
     * `version` (int) or `label` (str): which version to use, by default the newest that is served.
     * `signature`: which signature of the model, by default "serving_default".
     * `timeout`: seconds for the call including its retries, None for no limit; by default the client's.
+    * `split_key`: with `split` in the constructor, calls with the same key (str, bytes or int; an int is the
+      same key as its digits) get the same label, in every process; None for a random choice. Calls with a
+      version or label, or of another model than `model_name`, are not split.
 
     Every error is a `TfServingError` and has the address, the model and the server's message:
     `NotFoundError` (model, version, label, signature), `InvalidInputError`, `FailedPreconditionError`,
@@ -59,6 +63,7 @@ class BlockingClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """Run the model on inputs and return its outputs.
 
@@ -67,7 +72,7 @@ class BlockingClient(ClientBase):
                 value alone is enough. Python numbers, strings and (nested) lists take the signature's dtype;
                 numpy arrays must have it. The first dimension is the batch with most models.
             outputs: names of the outputs to return, by default all.
-            model, version, label, signature, timeout: see the class.
+            model, version, label, signature, timeout, split_key: see the class.
 
         Returns:
             The outputs by name; numbers in the dtype that the server sent, strings as object arrays of bytes.
@@ -78,7 +83,7 @@ class BlockingClient(ClientBase):
             TfServingError: see the class.
         """
         flows = self._flows
-        spec = flows.spec(model, version, label, signature)
+        spec = flows.spec(model, version, label, signature, split_key)
         return self._run(flows.infer(inputs, spec, outputs, timeout))
 
     def predict(
@@ -91,6 +96,7 @@ class BlockingClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """The same as `infer`, which is preferred; takes the model as second positional argument."""
         return self.infer(
@@ -101,6 +107,7 @@ class BlockingClient(ClientBase):
             signature=signature,
             outputs=outputs,
             timeout=timeout,
+            split_key=split_key,
         )
 
     def classify(
@@ -113,6 +120,7 @@ class BlockingClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> list[list[Classification]]:
         """Call a signature with the method `tensorflow/serving/classify`.
 
@@ -120,12 +128,12 @@ class BlockingClient(ClientBase):
             examples: dicts from feature names to values: a number, str, bytes, or a list of these. Ints
                 become int64 features, floats float features: pass 2.0 where the graph parses a float.
             context: features that all examples share.
-            model, version, label, signature, timeout: see the class.
+            model, version, label, signature, timeout, split_key: see the class.
 
         Returns:
             For each example its classes, (label, score).
         """
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return self._run(self._flows.classify(examples, spec, context, timeout))
 
     def regress(
@@ -138,13 +146,14 @@ class BlockingClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Array:
         """Call a signature with the method `tensorflow/serving/regress`; arguments as for `classify`.
 
         Returns:
             float32, shape [number of examples].
         """
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return self._run(self._flows.regress(examples, spec, context, timeout))
 
     def multi_inference(
@@ -157,13 +166,14 @@ class BlockingClient(ClientBase):
         version: int | None = None,
         label: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Inference:
         """Call several classify and regress signatures of one model with the same examples, in one request.
 
         Args:
             examples, context: see `classify`.
             signatures: their names.
-            model, version, label, timeout: see the class.
+            model, version, label, timeout, split_key: see the class.
 
         Returns:
             By signature, what `classify` or `regress` would return.
@@ -171,7 +181,7 @@ class BlockingClient(ClientBase):
         Raises:
             UnsupportedError: over REST, which has no such call.
         """
-        spec = self._flows.spec(model, version, label)
+        spec = self._flows.spec(model, version, label, split_key=split_key)
         return self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
 
     def metadata(

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
+from tfserving.client.options import (
+    UNSET,
+    Retry,
+    SplitKey,
+    Timeout,
+    Unset,
+    check_timeout,
+    is_encodable,
+    names_of,
+)
 from tfserving.client.printable import escape_unprintable
 from tfserving.client.signature_cache import CachedSignatures, Signatures
 from tfserving.client.status_errors import is_retryable
@@ -31,6 +40,7 @@ from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 if TYPE_CHECKING:
     from tfserving.client.client_base import Codec
     from tfserving.client.features import Features
+    from tfserving.client.label_split import LabelSplit
     from tfserving.client.types import Classification, Inference, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
 
@@ -68,8 +78,9 @@ class CallFlows:
         model: the default model.
         timeout: default timeout in seconds, already checked; None for no limit.
         retry: when to retry.
+        split: the labels that calls of the default model go to; None for calls without a label.
         clock: monotonic time in seconds.
-        rng: random numbers in [0, 1), for the jitter of pauses.
+        rng: random numbers in [0, 1), for the jitter of pauses and the choice of labels.
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class CallFlows:
         *,
         timeout: float | None,
         retry: Retry,
+        split: LabelSplit | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -88,25 +100,34 @@ class CallFlows:
         self._model = model
         self._timeout = timeout
         self._retry = retry
+        self._split = split
         self._clock = clock
         self._rng = rng
         # Plain dict operations: threads may fetch the same signatures twice, which does no harm.
         self._cache: dict[tuple[str, int | None, str | None], CachedSignatures] = {}
 
     def spec(
-        self, model: str | None, version: int | None, label: str | None = None, signature: str | None = None
+        self,
+        model: str | None,
+        version: int | None,
+        label: str | None = None,
+        signature: str | None = None,
+        split_key: SplitKey | Unset = UNSET,
     ) -> ModelSpec:
-        """The model spec for the arguments of a call.
+        """The model spec for the arguments of a call; UNSET as the key means a call that is not split.
 
         Raises:
-            InvalidInputError: no model name was given, both a version and a label were, or one of them is
-                not valid.
+            InvalidInputError: no model name was given, both a version and a label were, or one of the
+                arguments is not valid.
         """
         name = model or self._model
         if not name:
             raise InvalidInputError(
                 "no model name was given; pass model=, or model_name= to the client", address=self._address
             )
+        if self._split is not None and split_key is not UNSET:
+            is_split = name == self._model and version is None and label is None
+            label = self._split.choose(split_key, self._rng) if is_split else label
         if version is not None and label is not None:
             raise InvalidInputError(
                 f"version={version} and label={label!r} are mutually exclusive; pass one of them"
