@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run_async
+from tfserving.client.flow_window import Rows, batches_async, check_window, run_in_order_async
 from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tfserving.client.features import Features
-    from tfserving.client.types import Classification, Inference, VersionStatus
+    from tfserving.client.types import Classification, Inference, RowResult, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
@@ -80,6 +81,40 @@ class AsyncClient(ClientBase):
             outputs=outputs,
             timeout=timeout,
             split_key=split_key,
+        )
+
+    def infer_many(
+        self,
+        inputs: Rows,
+        *,
+        batch_size: int = 32,
+        concurrency: int = 4,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
+    ) -> AsyncGenerator[RowResult, None]:
+        """See `BlockingClient.infer_many`: an asynchronous iterator; the rows may arrive asynchronously too.
+
+            async for result in client.infer_many(rows):
+
+        Requests run as tasks. `aclose()` cancels them, as does the end of `contextlib.aclosing`.
+        """
+        flows = self._flows
+        check_window(inputs, batch_size, concurrency)
+        flows.check_call(outputs, timeout)
+        make_spec = partial(flows.spec, model, version, label, signature, split_key)
+        make_spec()  # raises before the first row is read
+        return run_in_order_async(
+            (
+                flows.infer_rows(first, rows, make_spec(), outputs, timeout)
+                async for first, rows in batches_async(inputs, batch_size)
+            ),
+            self._send,
+            concurrency,
         )
 
     async def classify(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run
+from tfserving.client.flow_window import batches, check_window, run_in_order
 from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tfserving.client.features import Features
-    from tfserving.client.types import Classification, Inference, VersionStatus
+    from tfserving.client.types import Classification, Inference, RowResult, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
@@ -108,6 +109,54 @@ class BlockingClient(ClientBase):
             outputs=outputs,
             timeout=timeout,
             split_key=split_key,
+        )
+
+    def infer_many(
+        self,
+        inputs: Iterable[Any],
+        *,
+        batch_size: int = 32,
+        concurrency: int = 4,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
+    ) -> Generator[RowResult, None, None]:
+        """Run the model on many rows, several of them in each request, and yield the results in order.
+
+        The iterable is read as results are taken: at most `2 * concurrency` requests are ahead of them. Close
+        the generator to stop early. An exception of the iterable is raised here.
+
+        Errors of requests are not raised: each row has its outputs or its error. A request that fails because
+        of a row, or because it is too large, is sent again in halves, until the row is found. A server that
+        is unavailable is retried until `timeout`, however many attempts `retry` allows, unless it allows one.
+
+        Args:
+            inputs: for each row what `infer` takes, without the dimension of the batch.
+            batch_size: maximum number of rows in a request.
+            concurrency: maximum number of requests at a time, each in a thread.
+            timeout: seconds for each request including its retries, None for no limit.
+            outputs: see `infer`.
+            model, version, label, signature, split_key: see the class. A label is chosen for each request.
+
+        Raises:
+            InvalidInputError: an argument is not valid; raised before anything is sent.
+        """
+        flows = self._flows
+        check_window(inputs, batch_size, concurrency)
+        flows.check_call(outputs, timeout)
+        make_spec = partial(flows.spec, model, version, label, signature, split_key)
+        make_spec()  # raises before the first row is read
+        return run_in_order(
+            (
+                flows.infer_rows(first, rows, make_spec(), outputs, timeout)
+                for first, rows in batches(inputs, batch_size)
+            ),
+            self._send,
+            concurrency,
         )
 
     def classify(

@@ -23,14 +23,17 @@ from tfserving.client.options import (
     names_of,
 )
 from tfserving.client.printable import escape_unprintable
+from tfserving.client.rows import join_rows, split_outputs
 from tfserving.client.signature_cache import CachedSignatures, Signatures
-from tfserving.client.status_errors import is_retryable
+from tfserving.client.status_errors import is_retryable, is_row_error
+from tfserving.client.types import RowResult
 from tfserving.errors import (
     DeadlineError,
     ExhaustedError,
     InvalidInputError,
     NotFoundError,
     TfServingError,
+    release_frames,
 )
 from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
@@ -140,6 +143,12 @@ class CallFlows:
                 "is not valid; names are str, a version is an int"
             ) from error
 
+    def check_call(self, outputs: str | Sequence[str] | None, timeout: Timeout) -> None:
+        """Raise InvalidInputError for arguments that every request of `infer_rows` would reject."""
+        if outputs is not None:
+            names_of(outputs, "outputs")
+        self._deadline(timeout)
+
     def infer(
         self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
     ) -> Flow[Arrays]:
@@ -167,6 +176,35 @@ class CallFlows:
                 if newer is None or cached.is_same(newer, spec.signature):
                     raise
                 cached, is_new = newer, True
+
+    def infer_rows(
+        self,
+        first: int,
+        rows: Sequence[Any],
+        spec: ModelSpec,
+        outputs: str | Sequence[str] | None,
+        timeout: Timeout,
+    ) -> Flow[list[RowResult]]:
+        """Predict for rows in one request, or in smaller ones to find the rows that fail.
+
+        Args:
+            first: number of the first row.
+            rows: see `join_rows`.
+            spec, outputs: as for `infer`.
+            timeout: for each request. Errors that a retry can solve are retried until then.
+        """
+        try:
+            arrays = yield from self._infer_until_deadline(join_rows(rows), spec, outputs, timeout)
+            return split_outputs(arrays, first, len(rows))
+        except TfServingError as error:
+            self._add_context(error, spec.name)
+            if len(rows) == 1 or not is_row_error(error):
+                release_frames(error)
+                return [RowResult(row, None, error) for row in range(first, first + len(rows))]
+        middle = len(rows) // 2
+        results = yield from self.infer_rows(first, rows[:middle], spec, outputs, timeout)
+        results += yield from self.infer_rows(first + middle, rows[middle:], spec, outputs, timeout)
+        return results
 
     def classify(
         self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
@@ -261,6 +299,22 @@ class CallFlows:
         if spec.label is not None:  # the status ignores labels, metadata does not
             yield from self._request(self._codec.metadata(spec), until, retry=False)
         return None
+
+    def _infer_until_deadline(
+        self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
+    ) -> Flow[Arrays]:
+        """As `infer`, with as many retries as the deadline allows, so that a server can restart."""
+        deadline = self._deadline(timeout)
+        while True:
+            left = None if deadline is None else max(0.0, deadline - self._clock())
+            try:
+                return (yield from self.infer(inputs, spec, outputs, left))
+            except TfServingError as error:
+                pause = self._retry.longest_pause * (1 - self._rng() / 2)
+                is_late = deadline is not None and self._clock() + pause >= deadline
+                if is_late or self._retry.attempts == 1 or not is_retryable(error):
+                    raise
+            yield Pause(pause)
 
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._timeout

@@ -20,6 +20,9 @@ _TOO_MANY_PINGS = "too many pings"
 # The REST transports' message for a response that is not HTTP.
 NOT_HTTP = "not an http response"
 
+# Codes of errors whose cause can be one row of a request, or the size of the request.
+_ROW_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN"})
+
 # What gRPC, requests and this package write for status 407, Proxy Authentication Required.
 _PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
 
@@ -93,3 +96,8 @@ def is_retryable(error: TfServingError) -> bool:
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text
     return error.code == "RESOURCE_EXHAUSTED" and _NO_THREAD in text
+
+
+def is_row_error(error: TfServingError) -> bool:
+    """Whether a request with a part of the rows can succeed where the whole request failed."""
+    return error.code in _ROW_CODES and not is_retryable(error)
