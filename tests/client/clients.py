@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from tfserving import client
@@ -20,7 +21,7 @@ def make_client(kind: str, address: Any, model: str | None, **options: Any) -> A
 
 
 class Blocking:
-    """Runs the coroutines of an asyncio client until they complete."""
+    """Runs the coroutines and asynchronous iterators of an asyncio client until they complete."""
 
     def __init__(self, wrapped: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.wrapped = wrapped
@@ -33,6 +34,17 @@ class Blocking:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = value(*args, **kwargs)
+            if hasattr(result, "__anext__"):
+                return self._iterate(result)
             return self.loop.run_until_complete(result) if inspect.isawaitable(result) else result
 
         return call
+
+    def _iterate(self, results: Any) -> Iterator[Any]:
+        try:
+            while True:
+                yield self.loop.run_until_complete(anext(results))
+        except StopAsyncIteration:
+            pass
+        finally:
+            self.loop.run_until_complete(results.aclose())

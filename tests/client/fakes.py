@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -277,7 +279,7 @@ def _regress(message: Any, result: Any) -> None:
 class FakeRestServer:
     """The same service over HTTP."""
 
-    def __init__(self, service: FakeService) -> None:
+    def __init__(self, service: FakeService, port: int = 0) -> None:
         self.requests: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         outer = self
@@ -317,7 +319,12 @@ class FakeRestServer:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # tests cause failing handshakes
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+            def process_request(self, request: Any, client_address: Any) -> None:
+                outer._connections.append(request)
+                super().process_request(request, client_address)
+
+        self._connections: list[socket.socket] = []
+        self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_port
         self.address = f"127.0.0.1:{self.port}"
@@ -335,6 +342,9 @@ class FakeRestServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata|:[a-z]+)?")

@@ -10,6 +10,7 @@ import pytest
 from tfserving.client.call_flows import CallFlows
 from tfserving.client.flow import Request, run
 from tfserving.client.inputs import arrays_for
+from tfserving.client.label_split import LabelSplit
 from tfserving.client.options import UNSET, Retry
 from tfserving.client.types import VersionStatus
 from tfserving.errors import (
@@ -144,6 +145,14 @@ def busy(text="Server Threadpool Exhausted"):
 
 def gone(text="connection refused"):
     return UnavailableError(text, address="a")
+
+
+def test_the_random_numbers_choose_the_label_of_a_split(codec):
+    numbers = iter([0.0, 0.949, 0.951, 0.999])
+    split = LabelSplit({"stable": 95, "canary": 5}, "m")
+    flows = CallFlows(codec, "a", "m", timeout=60.0, retry=Retry(), split=split, rng=lambda: next(numbers))
+    labels = [flows.spec(None, None, split_key=None).label for _ in range(4)]
+    assert labels == ["stable", "stable", "canary", "canary"]
 
 
 def test_fetches_signatures_once_for_each_version_and_label(infer, server):
@@ -292,6 +301,82 @@ def test_does_not_retry_errors_that_would_recur(infer, server, error):
     with pytest.raises(type(error)):
         infer([1])
     assert server.paths.count("predict") == 1
+
+
+@pytest.fixture
+def infer_rows(flows, server, clock):
+    def infer_rows(rows, timeout=UNSET):
+        flow = flows.infer_rows(10, rows, flows.spec(None, None), None, timeout)
+        return run(flow, server.send, clock.sleep)
+
+    return infer_rows
+
+
+def test_rows_are_retried_until_the_deadline(infer_rows, server, clock):
+    server.script = [gone() for _ in range(40)]
+    assert [result.outputs["y"].item() for result in infer_rows([1, 2])] == [1, 2]
+    assert 10 < clock.now < 60
+    server.script = [gone(str(number)) for number in range(100)]
+    results = infer_rows([1, 2], timeout=10)
+    assert [result.row for result in results] == [10, 11]
+    assert all(isinstance(result.error, UnavailableError) for result in results)
+    assert max(server.timeouts[-6:]) < 4
+
+
+def test_rows_are_retried_without_a_deadline_until_the_server_responds(infer_rows, server, clock):
+    server.script = [gone() for _ in range(200)]
+    assert infer_rows([1], timeout=None)[0].error is None
+    assert clock.now > 60
+
+
+def test_rows_are_not_retried_if_retries_are_off(codec, server, clock):
+    flows = CallFlows(codec, "a", "m", timeout=60.0, retry=Retry(attempts=1), clock=clock)
+    server.script = [None, gone()]
+    (result,) = run(flows.infer_rows(0, [1], flows.spec(None, None), None, UNSET), server.send, clock.sleep)
+    assert isinstance(result.error, UnavailableError)
+    assert clock.now == 0
+
+
+def test_a_row_that_fails_costs_a_number_of_requests_that_grows_with_the_logarithm(infer_rows, server):
+    def reject(request):
+        if request.path == "predict" and 77 in request.body[1]["x"]:
+            raise InvalidInputError("77 is not valid", address="a", server_message="77 is not valid")
+        return send(request)
+
+    send, server.send = server.send, reject
+    results = infer_rows(list(range(64, 128)))
+    assert [result.row for result in results if result.error] == [10 + 77 - 64]
+    assert server.paths.count("predict") == 6  # halves without the row
+    assert [result.outputs["y"].item() for result in results if not result.error] == [
+        number for number in range(64, 128) if number != 77
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFoundError("no such model", address="a"),
+        DeadlineError("late", address="a"),
+        TfServingError("who are you", code="UNAUTHENTICATED", address="a"),
+    ],
+)
+def test_an_error_that_no_row_causes_is_that_of_every_row(infer_rows, server, error):
+    server.script = [error]
+    assert [result.error for result in infer_rows([1, 2, 3])] == [error] * 3
+    assert server.paths == ["metadata"]
+
+
+def test_an_error_of_a_row_keeps_no_reference_to_the_inputs(infer_rows, server):
+    gc.disable()
+    try:
+        x = np.ones((), np.int64)  # the signature takes float32
+        (result,) = infer_rows([x])
+        alive = weakref.ref(x)
+        del x
+        assert alive() is None
+        assert "expected float32" in str(result.error)
+    finally:
+        gc.enable()
 
 
 def test_wait_polls_until_the_model_is_available(wait, server, clock):

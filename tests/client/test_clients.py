@@ -1,5 +1,7 @@
 """All four clients have the same calls, results and errors."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,105 @@ def test_infer_takes_a_model_version_label_and_signature(client, service):
     pair = client.infer({"a": [[1, 2], [3, 4]], "b": [5, 2**40]}, signature="pair")
     assert values(pair) == {"sum": [8.0, float(2**40)], "twice": [10, 2**41]}
     assert {name: array.dtype for name, array in pair.items()} == {"sum": np.float32, "twice": np.int64}
+
+
+@pytest.fixture
+def split_client(connect, service):
+    """A client whose calls go to version 1 and, with label "canary", to version 2."""
+    service.labels["half", "canary"] = 2
+    return connect(split={"stable": 3, "canary": 1})
+
+
+def versions_of(client, **options):
+    return [int(client.infer([0], **options)["y"][0]) for _ in range(20)]
+
+
+def test_calls_without_a_key_are_split_at_random(split_client):
+    random.seed(1)
+    versions = versions_of(split_client)
+    assert 0 < versions.count(2) < versions.count(1)
+    random.seed(1)
+    assert versions_of(split_client) == versions
+
+
+def test_calls_with_a_key_go_to_one_label(split_client):
+    by_key = {key: set(versions_of(split_client, split_key=key)) for key in ("a", "b", "c", "d", 5, b"f")}
+    assert {len(versions) for versions in by_key.values()} == {1}
+    assert set.union(*by_key.values()) == {1, 2}
+
+
+def test_a_version_a_label_or_another_model_is_not_split(split_client, service):
+    service.models["other"] = {7: service.models["half"][2]}
+    assert set(versions_of(split_client, version=2)) == {2}
+    assert set(versions_of(split_client, label="stable")) == {1}
+    assert set(versions_of(split_client, model="other")) == {2}
+    service.labels.clear()
+    assert split_client.metadata().keys() == service.models["half"][2].signatures.keys()
+    split_client.wait_until_available(5)
+
+
+def test_every_inference_call_is_split(connect, service, kind):
+    client = connect(split={"missing": 1})
+    calls = [
+        lambda: client.infer([0]),
+        lambda: client.infer([0], split_key="a"),
+        lambda: client.predict([0], split_key="a"),
+    ]
+    if "rest" not in kind:  # the fake server does not look at the label of the others over gRPC
+        calls.append(lambda: client.multi_inference([{"x": 1.0}], ["score"], split_key="a"))
+    for call in calls:
+        with pytest.raises(InvalidInputError, match="label: missing"):
+            call()
+    key = {"split_key": "a"}
+    if "rest" in kind:
+        client.classify([{"x": 1.0}], signature="score", **key)
+        client.regress([{"x": 1.0}], signature="value", **key)
+        paths = [method for method in service.methods if "missing" in method]
+        assert {path.rpartition(":")[2] for path in paths} >= {"classify", "regress"}
+
+
+def test_a_client_without_a_split_ignores_the_key(client):
+    assert set(versions_of(client, split_key="a")) == {2}
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({}, "pass a dict from labels to weights"),
+        ([("stable", 1)], "pass a dict from labels to weights"),
+        ({"": 1}, "label '' is not valid"),
+        ({1: 1}, "label 1 is not valid"),
+        ({"a\ud800": 1}, "is not valid; pass a str"),
+        ({"a": 0}, "weight 0 of label 'a' is not valid; pass a number above 0, or omit the label"),
+        ({"a": -1}, "weight -1"),
+        ({"a": True}, "weight True"),
+        ({"a": "5"}, "weight '5'"),
+        ({"a": float("nan")}, "weight nan"),
+        ({"a": float("inf")}, "weight inf"),
+        ({"a": 1e308, "b": 1e308}, "the weights are too large"),
+        ({"a": 10**400}, "the weights are too large"),
+    ],
+)
+def test_rejects_an_invalid_split(connect, split, words):
+    with pytest.raises(InvalidInputError, match=words):
+        connect(split=split)
+
+
+def test_rejects_a_split_without_a_model(connect):
+    with pytest.raises(InvalidInputError, match="labels belong to a model; pass model_name="):
+        connect(None, split={"stable": 1})
+
+
+@pytest.mark.parametrize("key", [1.5, True, ["a"]])
+def test_rejects_an_invalid_key(split_client, key):
+    with pytest.raises(InvalidInputError, match="pass a str, bytes or int"):
+        split_client.infer([0], split_key=key)
+
+
+def test_rejects_an_int_longer_than_a_uuid_as_key(split_client):
+    split_client.infer([0], split_key=2**128 - 1)
+    with pytest.raises(InvalidInputError, match="an int of 40001 bits; pass at most 128 bits, or a str"):
+        split_client.infer([0], split_key=2**40000)
 
 
 def test_predict_is_infer_with_the_model_as_second_argument(client, service):
@@ -209,6 +310,12 @@ def test_errors_of_the_server_keep_their_class_code_and_message(client, service,
 
 def test_retries_when_the_server_is_busy_or_unavailable(client, service):
     service.failures = [exhausted(), UnavailableError("going down"), exhausted()]
+    assert values(client.infer([2])) == {"y": [3.0]}
+    assert not service.failures
+
+
+def test_retries_when_a_server_that_shuts_down_cancels_the_call(client, service):
+    service.failures = [TfServingError("cancelled", code="CANCELLED") for _ in range(2)]
     assert values(client.infer([2])) == {"y": [3.0]}
     assert not service.failures
 

@@ -57,6 +57,7 @@ def test_cloudpickle_takes_a_client_with_a_function_for_metadata(connect, servic
 @pytest.mark.parametrize("cls", [TfRpcClient, TfRestClient])
 def test_a_pickled_client_has_all_arguments_of_the_constructor(cls):
     options = {"retry": Retry(attempts=2), "timeout": 3.0, "proxy": "http://user:secret@p:1"}
+    options["split"] = {"stable": 95, "canary": 5}
     if cls is TfRpcClient:
         options |= {"keepalive": Keepalive(5), "channels": 2, "channel_options": [("grpc.x", 1)]}
     client = cls(["a:1", "b:2"], "half", **options)

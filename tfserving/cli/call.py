@@ -6,11 +6,19 @@ import argparse
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfserving import client
 from tfserving.cli.call_inputs import read_inputs
-from tfserving.cli.call_outputs import arrays_as_json, arrays_as_text, status_as_json, status_as_text
+from tfserving.cli.call_outputs import (
+    arrays_as_json,
+    arrays_as_text,
+    status_as_json,
+    status_as_text,
+    write_npz,
+)
+from tfserving.cli.call_rows import RowsOptions, call_rows
 from tfserving.cli.command import new_parser, run_command
 from tfserving.client.inputs import choose_signature
 from tfserving.client.options import (
@@ -33,6 +41,9 @@ if TYPE_CHECKING:
 _ADDRESS_VARIABLE, _TOKEN_VARIABLE = "TFSERVING_ADDRESS", "TFSERVING_TOKEN"
 # Servers limit the size of headers, so a longer token would not arrive.
 _LONGEST_TOKEN = 65536
+
+# Rows in a request, requests at a time.
+_BATCH_SIZE, _CONCURRENCY = 32, 4
 
 _VALUES = """\
 values:
@@ -85,7 +96,20 @@ def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: 
     )
     version.add_argument("--label", help="version label, for example stable")
     add("--signature", metavar="NAME", help="signature (default: serving_default)")
-    add("--output", action="append", metavar="NAME", help="only this output; can be repeated")
+    add(
+        "--output",
+        action="append",
+        metavar="NAME|FILE.npz",
+        help="only this output; can be repeated. A name that ends in .npz is the file to write to",
+    )
+    add(
+        "--input",
+        metavar="FILE",
+        help="send the rows of an .npy or .npz file in several requests, and write the outputs to the file "
+        "of --output; an interrupted command continues when it is repeated",
+    )
+    add("--batch-size", type=_count, metavar="N", help=f"rows in a request (default: {_BATCH_SIZE})")
+    add("--concurrency", type=_count, metavar="N", help=f"requests at a time (default: {_CONCURRENCY})")
     add(
         "--timeout",
         type=_seconds,
@@ -127,11 +151,32 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _call(arguments: argparse.Namespace, prog: str) -> None:
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
+    return int(text[:10])
+
+
+def _call(arguments: argparse.Namespace, prog: str) -> int:
     if arguments.values and (arguments.show or arguments.status):
         raise InvalidInputError("--show and --status do not send values; omit VALUE")
+    files = [Path(name) for name in arguments.output or () if name.endswith(".npz")]
+    names = [name for name in arguments.output or () if not name.endswith(".npz")] or None
+    _check_files(arguments, files)
     inputs = read_inputs(arguments.values)
     with _open_client(arguments) as model:
+        if arguments.input is not None:
+            options = RowsOptions(
+                input=arguments.input,
+                output=files[0],
+                batch_size=arguments.batch_size or _BATCH_SIZE,
+                concurrency=arguments.concurrency or _CONCURRENCY,
+                version=arguments.version,
+                label=arguments.label,
+                signature=arguments.signature,
+                outputs=names,
+            )
+            return call_rows(model, options, prog)
         if arguments.status:
             versions = model.status(version=arguments.version)
             _print((status_as_json if arguments.json else status_as_text)(versions))
@@ -148,9 +193,30 @@ def _call(arguments: argparse.Namespace, prog: str) -> None:
                 version=arguments.version,
                 label=arguments.label,
                 signature=arguments.signature,
-                outputs=arguments.output,
+                outputs=names,
             )
-            _print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+            if files:
+                write_npz(files[0], outputs)
+            else:
+                _print((arrays_as_json if arguments.json else arrays_as_text)(outputs))
+    return 0
+
+
+def _check_files(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
+    if len(files) > 1:
+        raise InvalidInputError(f"--output names the files {files[0]} and {files[1]}; give one")
+    if arguments.input is None:
+        if arguments.batch_size or arguments.concurrency:
+            raise InvalidInputError("--batch-size and --concurrency need --input FILE")
+        if files and (arguments.json or not arguments.values):
+            raise InvalidInputError(
+                f"--output {files[0]} writes the outputs of a request; "
+                "pass VALUE or --input, and omit --show, --status and --json"
+            )
+    elif arguments.values or arguments.show or arguments.status or arguments.json:
+        raise InvalidInputError("--input sends the rows of a file; omit VALUE, --show, --status and --json")
+    elif not files:
+        raise InvalidInputError("--input needs a file for the outputs; pass --output FILE.npz")
 
 
 def _print(text: str) -> None:

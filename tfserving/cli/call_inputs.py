@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.lib.format
 
 from tfserving.errors import InvalidInputError
 
+# The functions for the format of .npy files, which have no types.
+npy_format: Any = numpy.lib.format
+
 _SUFFIXES = (".npy", ".npz", ".json")
 # What numpy, zipfile and json raise for a file in another format.
-_FORMAT_ERRORS = (ValueError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+FORMAT_ERRORS = (ValueError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 # A name contains no character that JSON begins with, since JSON can contain "=" as well.
 _NAMED = re.compile(r'([^=\[{"]+)=(.*)', re.DOTALL)
 
@@ -79,7 +83,7 @@ def _read_file(path: Path) -> Any:
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
-    except _FORMAT_ERRORS as error:
+    except FORMAT_ERRORS as error:
         raise InvalidInputError(f"{path} is not a valid {path.suffix} file: {error}") from error
 
 

@@ -1,16 +1,21 @@
-"""Responses as text and as JSON."""
+"""Responses as text, as JSON and as .npz files."""
 
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from tfserving.cli.call_inputs import npy_format
 from tfserving.client.printable import escape_unprintable
 from tfserving.client.rest_json import encode_base64
 from tfserving.client.types import VersionStatus
+from tfserving.errors import InvalidInputError, UnsupportedError
 from tfserving.wire.dtypes import Array, Arrays, DType
 
 
@@ -25,6 +30,48 @@ def arrays_as_text(arrays: Arrays) -> str:
 def arrays_as_json(arrays: Arrays) -> str:
     """An object by name; bytes as text or {"b64": ...}, complex as [re, im], NaN and Infinity bare."""
     return json.dumps({name: _plain(array.tolist()) for name, array in arrays.items()}, ensure_ascii=False)
+
+
+def write_npz(path: Path, arrays: Arrays) -> None:
+    """Write the arrays to an .npz file, which is complete as soon as it has its name.
+
+    Raises:
+        InvalidInputError: the file cannot be written.
+    """
+    saved = {name: as_npz_array(name, array) for name, array in arrays.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            save_arrays(temporary, saved)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_arrays(file: Path | IO[bytes], arrays: Arrays) -> None:
+    """As `numpy.savez`, for arrays with any name."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy_format.write_array(member, array, allow_pickle=False)
+
+
+def as_npz_array(name: str, array: Array) -> Array:
+    """The array in a dtype that an .npz file can hold: strings as bytes of one length, bfloat16 as float32.
+
+    Raises:
+        UnsupportedError: a string ends in a NUL byte, which numpy drops.
+    """
+    if array.dtype == object:
+        if any(value.endswith(b"\0") for value in array.reshape(-1).tolist()):
+            raise UnsupportedError(
+                f"output {name!r} has a string that ends in a NUL byte, which an .npz file cannot hold; "
+                "omit it with --output NAME, or use the client in Python"
+            )
+        return array.astype("S")
+    return array.astype(np.float32) if DType.of(array.dtype) is DType.DT_BFLOAT16 else array
 
 
 def status_as_text(versions: Sequence[VersionStatus]) -> str:

@@ -11,6 +11,7 @@ from tfserving.client.options import Keepalive as Keepalive
 from tfserving.client.options import Retry as Retry
 from tfserving.client.options import Tls as Tls
 from tfserving.client.types import Classification as Classification
+from tfserving.client.types import RowResult as RowResult
 from tfserving.client.types import VersionStatus as VersionStatus
 from tfserving.errors import ConfigError as ConfigError
 from tfserving.errors import DeadlineError as DeadlineError

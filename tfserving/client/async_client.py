@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
 from tfserving.client.flow import Flow, Request, run_async
-from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, Timeout
+from tfserving.client.flow_window import Rows, batches_async, check_window, run_in_order_async
+from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tfserving.client.features import Features
-    from tfserving.client.types import Classification, Inference, VersionStatus
+    from tfserving.client.types import Classification, Inference, RowResult, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
@@ -50,10 +52,11 @@ class AsyncClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """See `BlockingClient.infer`."""
         flows = self._flows
-        spec = flows.spec(model, version, label, signature)
+        spec = flows.spec(model, version, label, signature, split_key)
         return await self._run(flows.infer(inputs, spec, outputs, timeout))
 
     async def predict(
@@ -66,6 +69,7 @@ class AsyncClient(ClientBase):
         signature: str | None = None,
         outputs: str | Sequence[str] | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Arrays:
         """See `BlockingClient.predict`."""
         return await self.infer(
@@ -76,6 +80,41 @@ class AsyncClient(ClientBase):
             signature=signature,
             outputs=outputs,
             timeout=timeout,
+            split_key=split_key,
+        )
+
+    def infer_many(
+        self,
+        inputs: Rows,
+        *,
+        batch_size: int = 32,
+        concurrency: int = 4,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
+    ) -> AsyncGenerator[RowResult, None]:
+        """See `BlockingClient.infer_many`: an asynchronous iterator; the rows may arrive asynchronously too.
+
+            async for result in client.infer_many(rows):
+
+        Requests run as tasks. `aclose()` cancels them, as does the end of `contextlib.aclosing`.
+        """
+        flows = self._flows
+        check_window(inputs, batch_size, concurrency)
+        flows.check_call(outputs, timeout)
+        make_spec = partial(flows.spec, model, version, label, signature, split_key)
+        make_spec()  # raises before the first row is read
+        return run_in_order_async(
+            (
+                flows.infer_rows(first, rows, make_spec(), outputs, timeout)
+                async for first, rows in batches_async(inputs, batch_size)
+            ),
+            self._send,
+            concurrency,
         )
 
     async def classify(
@@ -88,9 +127,10 @@ class AsyncClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> list[list[Classification]]:
         """See `BlockingClient.classify`."""
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return await self._run(self._flows.classify(examples, spec, context, timeout))
 
     async def regress(
@@ -103,9 +143,10 @@ class AsyncClient(ClientBase):
         label: str | None = None,
         signature: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Array:
         """See `BlockingClient.regress`."""
-        spec = self._flows.spec(model, version, label, signature)
+        spec = self._flows.spec(model, version, label, signature, split_key)
         return await self._run(self._flows.regress(examples, spec, context, timeout))
 
     async def multi_inference(
@@ -118,9 +159,10 @@ class AsyncClient(ClientBase):
         version: int | None = None,
         label: str | None = None,
         timeout: Timeout = UNSET,
+        split_key: SplitKey = None,
     ) -> Inference:
         """See `BlockingClient.multi_inference`."""
-        spec = self._flows.spec(model, version, label)
+        spec = self._flows.spec(model, version, label, split_key=split_key)
         return await self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
 
     async def metadata(

@@ -12,16 +12,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.flow import Flow, Pause, Request
 from tfserving.client.inputs import choose_signature
-from tfserving.client.options import UNSET, Retry, Timeout, check_timeout, is_encodable, names_of
+from tfserving.client.options import (
+    UNSET,
+    Retry,
+    SplitKey,
+    Timeout,
+    Unset,
+    check_timeout,
+    is_encodable,
+    names_of,
+)
 from tfserving.client.printable import escape_unprintable
+from tfserving.client.rows import join_rows, split_outputs
 from tfserving.client.signature_cache import CachedSignatures, Signatures
-from tfserving.client.status_errors import is_retryable
+from tfserving.client.status_errors import is_retryable, is_row_error
+from tfserving.client.types import RowResult
 from tfserving.errors import (
     DeadlineError,
     ExhaustedError,
     InvalidInputError,
     NotFoundError,
     TfServingError,
+    release_frames,
 )
 from tfserving.repository.config_text import parse_text_format
 from tfserving.wire import messages
@@ -31,6 +43,7 @@ from tfserving.wire.signatures import CLASSIFY_METHOD, REGRESS_METHOD
 if TYPE_CHECKING:
     from tfserving.client.client_base import Codec
     from tfserving.client.features import Features
+    from tfserving.client.label_split import LabelSplit
     from tfserving.client.types import Classification, Inference, VersionStatus
     from tfserving.wire.dtypes import Array, Arrays
 
@@ -68,8 +81,9 @@ class CallFlows:
         model: the default model.
         timeout: default timeout in seconds, already checked; None for no limit.
         retry: when to retry.
+        split: the labels that calls of the default model go to; None for calls without a label.
         clock: monotonic time in seconds.
-        rng: random numbers in [0, 1), for the jitter of pauses.
+        rng: random numbers in [0, 1), for the jitter of pauses and the choice of labels.
     """
 
     def __init__(
@@ -80,6 +94,7 @@ class CallFlows:
         *,
         timeout: float | None,
         retry: Retry,
+        split: LabelSplit | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -88,25 +103,34 @@ class CallFlows:
         self._model = model
         self._timeout = timeout
         self._retry = retry
+        self._split = split
         self._clock = clock
         self._rng = rng
         # Plain dict operations: threads may fetch the same signatures twice, which does no harm.
         self._cache: dict[tuple[str, int | None, str | None], CachedSignatures] = {}
 
     def spec(
-        self, model: str | None, version: int | None, label: str | None = None, signature: str | None = None
+        self,
+        model: str | None,
+        version: int | None,
+        label: str | None = None,
+        signature: str | None = None,
+        split_key: SplitKey | Unset = UNSET,
     ) -> ModelSpec:
-        """The model spec for the arguments of a call.
+        """The model spec for the arguments of a call; UNSET as the key means a call that is not split.
 
         Raises:
-            InvalidInputError: no model name was given, both a version and a label were, or one of them is
-                not valid.
+            InvalidInputError: no model name was given, both a version and a label were, or one of the
+                arguments is not valid.
         """
         name = model or self._model
         if not name:
             raise InvalidInputError(
                 "no model name was given; pass model=, or model_name= to the client", address=self._address
             )
+        if self._split is not None and split_key is not UNSET:
+            is_split = name == self._model and version is None and label is None
+            label = self._split.choose(split_key, self._rng) if is_split else label
         if version is not None and label is not None:
             raise InvalidInputError(
                 f"version={version} and label={label!r} are mutually exclusive; pass one of them"
@@ -118,6 +142,12 @@ class CallFlows:
                 f"model={name!r}, version={version!r}, label={label!r} or signature={signature!r} "
                 "is not valid; names are str, a version is an int"
             ) from error
+
+    def check_call(self, outputs: str | Sequence[str] | None, timeout: Timeout) -> None:
+        """Raise InvalidInputError for arguments that every request of `infer_rows` would reject."""
+        if outputs is not None:
+            names_of(outputs, "outputs")
+        self._deadline(timeout)
 
     def infer(
         self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
@@ -146,6 +176,35 @@ class CallFlows:
                 if newer is None or cached.is_same(newer, spec.signature):
                     raise
                 cached, is_new = newer, True
+
+    def infer_rows(
+        self,
+        first: int,
+        rows: Sequence[Any],
+        spec: ModelSpec,
+        outputs: str | Sequence[str] | None,
+        timeout: Timeout,
+    ) -> Flow[list[RowResult]]:
+        """Predict for rows in one request, or in smaller ones to find the rows that fail.
+
+        Args:
+            first: number of the first row.
+            rows: see `join_rows`.
+            spec, outputs: as for `infer`.
+            timeout: for each request. Errors that a retry can solve are retried until then.
+        """
+        try:
+            arrays = yield from self._infer_until_deadline(join_rows(rows), spec, outputs, timeout)
+            return split_outputs(arrays, first, len(rows))
+        except TfServingError as error:
+            self._add_context(error, spec.name)
+            if len(rows) == 1 or not is_row_error(error):
+                release_frames(error)
+                return [RowResult(row, None, error) for row in range(first, first + len(rows))]
+        middle = len(rows) // 2
+        results = yield from self.infer_rows(first, rows[:middle], spec, outputs, timeout)
+        results += yield from self.infer_rows(first + middle, rows[middle:], spec, outputs, timeout)
+        return results
 
     def classify(
         self, examples: Sequence[Features], spec: ModelSpec, context: Features | None, timeout: Timeout
@@ -243,6 +302,22 @@ class CallFlows:
         if spec.label is not None:  # the status ignores labels, metadata does not
             yield from self._request(self._codec.metadata(spec), until, retry=False)
         return None
+
+    def _infer_until_deadline(
+        self, inputs: Any, spec: ModelSpec, outputs: str | Sequence[str] | None, timeout: Timeout
+    ) -> Flow[Arrays]:
+        """As `infer`, with as many retries as the deadline allows, so that a server can restart."""
+        deadline = self._deadline(timeout)
+        while True:
+            left = None if deadline is None else max(0.0, deadline - self._clock())
+            try:
+                return (yield from self.infer(inputs, spec, outputs, left))
+            except TfServingError as error:
+                pause = self._retry.longest_pause * (1 - self._rng() / 2)
+                is_late = deadline is not None and self._clock() + pause >= deadline
+                if is_late or self._retry.attempts == 1 or not is_retryable(error):
+                    raise
+            yield Pause(pause)
 
     def _deadline(self, timeout: Timeout) -> float | None:
         seconds = self._timeout

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tfserving.client.options import Retry, check_timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tfserving.client.call_flows import CallFlows
+    from tfserving.client.label_split import LabelSplit
     from tfserving.client.rest_codec import RestCodec
     from tfserving.client.rpc_codec import RpcCodec
 
@@ -35,9 +38,11 @@ class ClientBase:
         model_name: str | None,
         timeout: float | None,
         retry: Retry,
+        split: Mapping[str, float] | None,
         arguments: dict[str, Any],
     ) -> None:
         check_timeout(timeout)
+        self._split = None if split is None else _make_split(split, model_name)
         self.address = address
         self._arguments = Arguments(arguments)
         self.model_name = model_name
@@ -56,11 +61,23 @@ class ClientBase:
         from tfserving.client.call_flows import CallFlows
 
         return CallFlows(
-            self._make_codec(), self.address, self.model_name, timeout=self._timeout, retry=self._retry
+            self._make_codec(),
+            self.address,
+            self.model_name,
+            timeout=self._timeout,
+            retry=self._retry,
+            split=self._split,
         )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r}, {self.model_name!r})"
+
+
+def _make_split(split: Mapping[str, float], model_name: str | None) -> LabelSplit:
+    # imports hashlib, which few clients need
+    from tfserving.client.label_split import LabelSplit
+
+    return LabelSplit(split, model_name)
 
 
 def _create(cls: type[ClientBase], arguments: dict[str, Any]) -> ClientBase:

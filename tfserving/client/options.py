@@ -41,6 +41,8 @@ Timeout = Union[float, None, Unset]  # noqa: UP007 - an alias is evaluated, and 
 ProxyOption = Union[str, None, Unset]  # noqa: UP007
 
 PathLike = Union[str, "os.PathLike[str]"]
+# None for a random choice.
+SplitKey = Union[str, bytes, int, None]  # noqa: UP007
 Pairs = Sequence[tuple[str, str]]
 # A callable is called before every call, so that it can renew a token.
 Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str], Pairs]]]  # noqa: UP007
@@ -50,9 +52,10 @@ Metadata = Union[Mapping[str, str], Pairs, Callable[[], Union[Mapping[str, str],
 class Retry:
     """Retries of calls for which a second attempt can help.
 
-    These are calls that failed with UNAVAILABLE, with DATA_LOSS because the response broke off, or with
-    "Server Threadpool Exhausted". The server may have processed a call whose connection broke. Calls have no
-    side effects, so a second attempt does no harm. The deadline covers all attempts together.
+    These are calls that failed with UNAVAILABLE, with CANCELLED by a server that shut down, with DATA_LOSS
+    because the response broke off, or with "Server Threadpool Exhausted". The server may have processed a
+    call whose connection broke. Calls have no side effects, so a second attempt does no harm. The deadline
+    covers all attempts together.
 
     Attributes:
         attempts: the maximum number of attempts; 1 disables retries.
@@ -74,7 +77,7 @@ class Retry:
             )
         check_seconds(self.first_pause, "first_pause")
         check_seconds(self.longest_pause, "longest_pause")
-        if not _is_number(self.factor) or not 1 <= self.factor <= MAX_TIMEOUT:
+        if not is_number(self.factor) or not 1 <= self.factor <= MAX_TIMEOUT:
             raise InvalidInputError(f"Retry(factor={self.factor!r}) is not valid; pass 1 or more")
 
     def pause(self, failures: int, jitter: float) -> float:
@@ -133,13 +136,14 @@ class Tls:
                 raise InvalidInputError(f"Tls: {path} does not exist or is not a file")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a real number; a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_seconds(value: object, name: str) -> None:
     """Raise InvalidInputError for anything but a number of seconds from 0 to MAX_TIMEOUT."""
-    if not _is_number(value) or not 0 <= value <= MAX_TIMEOUT:  # type: ignore[operator]
+    if not is_number(value) or not 0 <= value <= MAX_TIMEOUT:  # type: ignore[operator]
         raise InvalidInputError(f"{name}={value!r} is not a number of seconds from 0 to {MAX_TIMEOUT:.0f}")
 
 
@@ -155,7 +159,7 @@ def check_timeout(value: object) -> None:
 
 def check_max_bytes(value: object) -> None:
     """Raise InvalidInputError unless the value is a valid `max_response_bytes`."""
-    if value is not None and not (_is_number(value) and isinstance(value, int) and 0 < value < 2**31):
+    if value is not None and not (is_number(value) and isinstance(value, int) and 0 < value < 2**31):
         raise InvalidInputError(
             f"max_response_bytes={value!r} is not a number of bytes from 1 to {2**31 - 1}; "
             "pass None for no limit"

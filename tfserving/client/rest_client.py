@@ -46,6 +46,8 @@ class TfRestClient(RestTransport, BlockingClient):
         row_format: send `instances` instead of `inputs`; see `RestCodec`.
         max_response_bytes: larger responses raise ExhaustedError, before and after decompression, as do
             responses with more arrays and objects than a sixteenth of it; None for no limit.
+        split: weights of version labels, such as {"stable": 95, "canary": 5}: calls of `model_name` without
+            a version or label go to one of these labels, by its share; see `split_key` of the calls.
 
     Raises:
         InvalidInputError: an address or option is not valid.

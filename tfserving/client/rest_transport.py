@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfserving.client.client_base import ClientBase
@@ -52,6 +52,7 @@ class RestTransport(ClientBase):
         proxy: ProxyOption = UNSET,
         row_format: bool = False,
         max_response_bytes: int | None = DEFAULT_MAX_RESPONSE_BYTES,
+        split: Mapping[str, float] | None = None,
     ) -> None:
         check_max_bytes(max_response_bytes)
         self._endpoints = RestEndpoints(address, tls=tls is not None, proxy=proxy)
@@ -65,8 +66,9 @@ class RestTransport(ClientBase):
             "proxy": proxy,
             "row_format": row_format,
             "max_response_bytes": max_response_bytes,
+            "split": dict(split) if isinstance(split, Mapping) else split,
         }
-        super().__init__(self._endpoints.text, model_name, timeout, retry, arguments)
+        super().__init__(self._endpoints.text, model_name, timeout, retry, split, arguments)
         self._metadata = metadata if callable(metadata) else pairs_of(metadata)
         self._tls = tls
         self._row_format = row_format

@@ -41,6 +41,8 @@ class TfRpcClient(RpcTransport, BlockingClient):
         channel_options: more gRPC channel options, (name, value); they override the client's.
         max_response_bytes: larger responses raise ExhaustedError, before and after decompression; None for no
             limit but that of protobuf, 2 GiB.
+        split: weights of version labels, such as {"stable": 95, "canary": 5}: calls of `model_name` without
+            a version or label go to one of these labels, by its share; see `split_key` of the calls.
 
     Raises:
         InvalidInputError: an address or option is not valid.

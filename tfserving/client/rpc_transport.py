@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import grpc
@@ -54,6 +54,7 @@ class RpcTransport(ClientBase):
         channels: int = 1,
         channel_options: Sequence[tuple[str, Any]] = (),
         max_response_bytes: int | None = DEFAULT_MAX_RESPONSE_BYTES,
+        split: Mapping[str, float] | None = None,
     ) -> None:
         check_max_bytes(max_response_bytes)
         targets = Targets(address, DEFAULT_RPC_PORT)
@@ -69,8 +70,9 @@ class RpcTransport(ClientBase):
             "channels": channels,
             "channel_options": channel_options,
             "max_response_bytes": max_response_bytes,
+            "split": dict(split) if isinstance(split, Mapping) else split,
         }
-        super().__init__(targets.text, model_name, timeout, retry, arguments)
+        super().__init__(targets.text, model_name, timeout, retry, split, arguments)
         # of options with the same name, gRPC takes the first
         options = [*channel_options, *options_for(targets, keepalive, tls, channels, max_response_bytes)]
         credentials = credentials_for(tls) if tls else None

@@ -20,6 +20,9 @@ _TOO_MANY_PINGS = "too many pings"
 # The REST transports' message for a response that is not HTTP.
 NOT_HTTP = "not an http response"
 
+# Codes of errors whose cause can be one row of a request, or the size of the request.
+_ROW_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN"})
+
 # What gRPC, requests and this package write for status 407, Proxy Authentication Required.
 _PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
 
@@ -80,13 +83,21 @@ def make_error(
 
 
 def is_retryable(error: TfServingError) -> bool:
-    """Whether a retry can help: no response, part of a response, or all of the server's threads were busy.
+    """Whether a retry can help: no response, part of a response, a server that cancelled the call because it
+    shut down, or all of its threads busy.
 
     Other kinds of exhaustion (memory, message size) would only recur.
     """
     text = (error.server_message or str(error)).lower()
     if error.code == "DATA_LOSS":
         return error.server_message is None  # the response broke off; the server's own DATA_LOSS would recur
+    if error.code == "CANCELLED":
+        return True  # by the server or a proxy; a call that this side cancels raises no TfServingError
     if error.code == "UNAVAILABLE":
         return _TOO_MANY_PINGS not in text
     return error.code == "RESOURCE_EXHAUSTED" and _NO_THREAD in text
+
+
+def is_row_error(error: TfServingError) -> bool:
+    """Whether a request with a part of the rows can succeed where the whole request failed."""
+    return error.code in _ROW_CODES and not is_retryable(error)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tfserving.wire.dtypes import Array
+    from tfserving.errors import TfServingError
+    from tfserving.wire.dtypes import Array, Arrays
 
 
 class Classification(NamedTuple):
@@ -30,3 +31,15 @@ class VersionStatus(NamedTuple):
     state: str
     error_code: str = "OK"
     error_message: str = ""
+
+
+class RowResult(NamedTuple):
+    """The result of one row of `infer_many`: outputs or an error.
+
+    `row` is the number of the row, from 0. `outputs` are arrays by name, without the dimension of the batch;
+    the rows of one request share memory. If the row failed, `outputs` is None and `error` says why.
+    """
+
+    row: int
+    outputs: Arrays | None
+    error: TfServingError | None = None
