@@ -27,7 +27,8 @@ LAYERS = {
     "server": ("repository",),
     "export": ("repository",),
     "gateway": ("errors",),
-    "cli": ("client", "server", "export", "gateway"),
+    "bench": ("client",),
+    "cli": ("client", "server", "export", "gateway", "bench"),
     "__main__": ("cli",),
 }
 

@@ -12,6 +12,7 @@ from tfserving.cli.command import new_parser
 # Subcommand: its module in this package, and what it does.
 _COMMANDS = {
     "call": ("call", "send a request to a served model; print its status or signatures"),
+    "bench": ("bench", "measure the throughput and the latency of a served model"),
     "export": ("export", "write a model into the model repository, ready to be served"),
     "serve": ("serve", "run the embedded server, with the flags of tensorflow_model_server"),
     "check": ("check", "check a models.config and the models that it names"),

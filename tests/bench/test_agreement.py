@@ -1,0 +1,39 @@
+"""In a closed loop, `tfserving bench` agrees with h2load on throughput and p99.
+
+This is the quick form; `python -m benchmarks.load_generators` measures longer, with other models and loads.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.load_generators import measure_rounds, ratios_of
+from benchmarks.server import servers
+
+LIMIT = 0.25
+# Rounds until the medians have to agree: other tests use the machine at the same time.
+FEWEST, MOST = 2, 8
+
+
+@pytest.fixture(scope="module")
+def server(versioned_model, tmp_path_factory):
+    """An embedded server with a model that takes microseconds."""
+    if shutil.which("h2load") is None:
+        pytest.skip("needs h2load (Debian: nghttp2-client)")
+    base_path = tmp_path_factory.mktemp("models") / "trivial"
+    versioned_model.publish(base_path, 1)
+    with servers.embedded("--model_name=trivial", f"--model_base_path={base_path}") as server:
+        yield server
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("make", [servers.grpc_request, servers.rest_request])
+def test_agrees_with_h2load(server, make, tmp_path):
+    rounds = []
+    for one in measure_rounds(make(server, "trivial", tmp_path), 4, 1.0):
+        rounds.append(one)
+        if len(rounds) >= FEWEST and ratios_of(rounds).agree(LIMIT):
+            return
+        assert len(rounds) < MOST, f"{ratios_of(rounds)} after {MOST} rounds: {rounds}"
