@@ -13,7 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,14 @@ import numpy as np
 from benchmarks.report import Row, table, time_text
 from benchmarks.server import h2load, servers
 from tfserving.bench.load_connection import LoadTarget
-from tfserving.bench.measurement import LevelResult, LoadLevel, MeasurementOptions, measure
+from tfserving.bench.measurement import LevelResult, LoadLevel, LoadProgress, MeasurementOptions, measure
 from tfserving.bench.quantiles import quantile
 
 LIMIT = 0.1
 # A frame of gRPC has a flag and a length before the message.
 _GRPC_PREFIX = 5
+# Seconds in which h2load starts.
+_STARTING = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,51 @@ class Ratios:
 
 
 def measure_rounds(request: servers.Request, clients: int, seconds: float) -> Iterator[Round]:
-    """Measure with both, as often as the caller takes a round."""
+    """Measure with both in turn, as often as the caller takes a round."""
+    while True:
+        load = h2load.run_for_seconds(request, seconds, clients)
+        result = _bench(request, clients, seconds)
+        yield Round(load.rate, quantile(np.asarray(load.latencies), 0.99), result)
+
+
+def compare_together(request: servers.Request, clients: int, seconds: float) -> Ratios:
+    """Measure with both at the same time, so that both see the same server on the same busy machine."""
+    with ThreadPoolExecutor(1) as pool:
+        loads: list[Future[h2load.Load]] = []
+
+        def start(progress: LoadProgress) -> None:
+            if progress.phase == "measuring" and not loads:
+                loads.append(pool.submit(h2load.run_for_seconds, request, seconds, clients))
+
+        result = _bench(request, clients, seconds + _STARTING, start)
+        load = loads[0].result()
+    to_monotonic = time.monotonic() - time.time()
+    starts = np.asarray(load.starts) + to_monotonic
+    begin, end = starts[0], min(starts[-1], result.start + result.seconds)
+    shared = (starts >= begin) & (starts < end)
+    due = result.due + result.start
+    ours = result.latencies[(due >= begin) & (due < end)]
+    theirs = np.asarray(load.latencies)[shared]
+    return Ratios(len(ours) / len(theirs), quantile(ours, 0.99) / quantile(theirs, 0.99))
+
+
+def _bench(
+    request: servers.Request,
+    clients: int,
+    seconds: float,
+    on_progress: Callable[[LoadProgress], None] = lambda progress: None,
+) -> LevelResult:
     url = urlsplit(request.url)
     port = url.port or 0
     target = LoadTarget(socket.AF_INET, ("127.0.0.1", port), f"127.0.0.1:{port}")
     body = request.body.read_bytes()
     prepared = (url.path, body if request.http1 else body[_GRPC_PREFIX:])
     options = MeasurementOptions(warmup=0.2 * seconds, duration=seconds, precision=1e-9, processes=1)
-    while True:
-        load = h2load.run_for_seconds(request, seconds, clients)
-        level = LoadLevel(concurrency=clients)
-        result = measure([target], not request.http1, [prepared], level, options)
-        if result.errors:
-            raise RuntimeError(f"requests failed: {result.errors}")
-        yield Round(load.rate, quantile(np.asarray(load.latencies), 0.99), result)
+    level = LoadLevel(concurrency=clients)
+    result = measure([target], not request.http1, [prepared], level, options, on_progress)
+    if result.errors:
+        raise RuntimeError(f"requests failed: {result.errors}")
+    return result
 
 
 def ratios_of(rounds: list[Round]) -> Ratios:

@@ -33,6 +33,7 @@ def result_with(usage: GeneratorUsage = USAGE, **options) -> LevelResult:
     due = np.arange(0.0, 10.0, 0.01)
     given = {
         "level": LoadLevel(concurrency=1),
+        "start": 0.0,
         "seconds": 10.0,
         "requests": 1000,
         "errors": {},

@@ -13,7 +13,8 @@ from tfserving import __version__
 from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show", "clients", "traffic")
+COMMANDS = ("call", "bench", "export", "serve", "check", "format", "select", "versions", "show", "clients")
+COMMANDS += ("traffic",)
 
 
 def python(*argv: str, **options) -> subprocess.CompletedProcess[str]:

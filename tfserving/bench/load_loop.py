@@ -119,6 +119,14 @@ class LoadLoop:
 
     def run(self) -> None:
         """Run until the control descriptor is readable and the requests in flight are complete."""
+        try:
+            self._run()
+        finally:
+            for connection in self._connections:
+                connection.close()
+            self._selector.close()
+
+    def _run(self) -> None:
         clock, plan = self._clock, self._plan
         for _ in range(plan.connections if plan.rate is None else 1):
             self._open_connection()
@@ -133,6 +141,7 @@ class LoadLoop:
             for key, mask in events:
                 if key.data is None:
                     self._selector.unregister(key.fileobj)
+                    self._take_arrivals(clock())
                     self._is_stopping = True
                     self._next_due = float("inf")
                 else:
@@ -157,7 +166,7 @@ class LoadLoop:
     def _wait(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         # The selector rounds up to milliseconds. select() does not, and a selector can be waited for.
         if self._plan.rate is not None and timeout > 0:
-            select.select([self._selector.fileno()], [], [], timeout)  # type: ignore[attr-defined]
+            select.select([self._selector.fileno()], [], [], timeout)
             timeout = 0
         return self._selector.select(timeout)
 

@@ -73,12 +73,12 @@ class LoadProcesses:
             if not open_pipes:
                 return found
             ready = wait(open_pipes, max(0.0, left))
-            for pipe in ready:
-                number = self._pipes.index(pipe)  # type: ignore[arg-type]
-                try:
-                    found.append((number, pipe.recv()))  # type: ignore[union-attr]
-                except (EOFError, OSError):
-                    self._is_open[number] = False
+            for number, pipe in enumerate(self._pipes):
+                if pipe in ready:
+                    try:
+                        found.append((number, pipe.recv()))
+                    except (EOFError, OSError):
+                        self._is_open[number] = False
             if left <= 0:
                 return found
 

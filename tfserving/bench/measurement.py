@@ -134,6 +134,7 @@ class LevelResult:
     """
 
     level: LoadLevel
+    start: float
     seconds: float
     requests: int
     errors: Mapping[str, int]
@@ -325,6 +326,7 @@ class _Measurement:
         usage = _usage(during, samples.lags if self._level.rate is not None else np.zeros(0))
         result = LevelResult(
             level=self._level,
+            start=start,
             seconds=end - start,
             requests=samples.outcomes.total(),
             errors=errors,
@@ -403,9 +405,9 @@ class _Samples:
             texts[number] = report.outcomes
             parts[number].append(report.samples)
         self.outcomes: Counter[str] = Counter()
-        found = [np.empty((0, 4))]
+        found: list[Array] = [np.empty((0, 4))]
         for number, chunks in parts.items():
-            rows = np.frombuffer(b"".join(chunks)).reshape(-1, 4)
+            rows: Array = np.frombuffer(b"".join(chunks)).reshape(-1, 4)
             rows = rows[(rows[:, 0] >= start) & (rows[:, 0] < end)]
             found.append(rows)
             for code, count in enumerate(np.bincount(rows[:, 3].astype(int), minlength=1)):
