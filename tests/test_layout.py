@@ -28,7 +28,8 @@ LAYERS = {
     "export": ("repository",),
     "gateway": ("errors",),
     "release": ("client", "export"),
-    "cli": ("client", "server", "export", "gateway", "release"),
+    "bench": ("client",),
+    "cli": ("client", "server", "export", "gateway", "release", "bench"),
     "__main__": ("cli",),
 }
 

@@ -18,10 +18,14 @@ _DATA = re.compile(r"\((\d+)\) data")
 
 @dataclass(frozen=True)
 class Load:
-    """Requests per second, and the latency of each request in seconds, in the order of their start."""
+    """Requests per second, and of each request, in the order of their start, its latency and its start.
+
+    Both are in seconds, the start since the epoch.
+    """
 
     rate: float
     latencies: Sequence[float]
+    starts: Sequence[float]
 
 
 def run_for_seconds(request: Request, seconds: float, clients: int) -> Load:
@@ -61,4 +65,5 @@ def _run(request: Request, clients: int, *options: str) -> Load:
     # A gRPC error is a success for HTTP, but has no message.
     if succeeded != count or any(failed) or not count or int(data[1]) < count * request.response_bytes:
         raise RuntimeError(f"requests failed: {done.stdout}")
-    return Load(float(finished[1]), [int(line[2]) / 1e6 for line in lines])
+    latencies, starts = ([int(line[column]) / 1e6 for line in lines] for column in (2, 0))
+    return Load(float(finished[1]), latencies, starts)

@@ -25,7 +25,7 @@ CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-model
 
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
 OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
-SUBCOMMANDS = ("call", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS = ("call", "bench", "export", "serve", "check", "format", "select", "versions", "show")
 SUBCOMMANDS += ("publish", "verify", "warmup", "compare")
 SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
 SUBCOMMANDS += ("diff", "status", "watch", "history", "prune")
@@ -48,6 +48,7 @@ COMMANDS = {
                 "benchmarks.server",
                 "benchmarks.capacity.replicas",
                 "benchmarks.capacity",
+                "benchmarks.load_generators",
             ),
             "tests.soak",
         )
@@ -224,11 +225,11 @@ def uses(script: str, variable: str) -> bool:
 
 @pytest.mark.parametrize("name", SETTINGS_PAGES)
 def test_every_option_of_a_command_is_documented(name: str) -> None:
-    export_page = name.replace("settings", "export")
-    of_export_page = [f"tfserving {command}" for command in EXPORT_COMMANDS]
+    pages = {f"tfserving {command}": name.replace("settings", "export") for command in EXPORT_COMMANDS}
+    pages["tfserving bench"] = name.replace("settings", "measure")
     for command in COMMANDS:
         if command.startswith(("bash", "tfserving")) and command != "tfserving serve":
-            text = read_page(export_page if command in of_export_page else name).text
+            text = read_page(pages.get(command, name)).text
             missing = {flag for flag in flags_in(help_of(command)) if flag not in text} - {"--help"}
             assert missing == set(), command
             assert command.removeprefix("bash ") in text

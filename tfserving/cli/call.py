@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +18,21 @@ from tfserving.cli.call_outputs import (
 )
 from tfserving.cli.call_rows import RowsOptions, call_rows
 from tfserving.cli.command import new_parser, run_command
+from tfserving.cli.connection_options import (
+    add_address_option,
+    add_transport_options,
+    address_of,
+    metadata_of,
+    parse_seconds,
+    tls_of,
+)
 from tfserving.client.inputs import choose_signature
 from tfserving.client.options import (
     DEFAULT_REST_PORT,
     DEFAULT_RPC_PORT,
     DEFAULT_TIMEOUT,
-    MAX_TIMEOUT,
     UNSET,
     ProxyOption,
-    Tls,
 )
 from tfserving.client.printable import escape_unprintable
 from tfserving.errors import InvalidInputError
@@ -36,11 +40,6 @@ from tfserving.wire.signatures import describe
 
 if TYPE_CHECKING:
     from tfserving.client.blocking_client import BlockingClient
-
-# What can contain a secret can also come from the environment, which other users cannot read.
-_ADDRESS_VARIABLE, _TOKEN_VARIABLE = "TFSERVING_ADDRESS", "TFSERVING_TOKEN"
-# Servers limit the size of headers, so a longer token would not arrive.
-_LONGEST_TOKEN = 65536
 
 # Rows in a request, requests at a time.
 _BATCH_SIZE, _CONCURRENCY = 32, 4
@@ -82,12 +81,7 @@ def main(
 def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: str, model: str) -> None:
     add = parser.add_argument
     add("values", nargs="*", metavar="VALUE", help="inputs: JSON, NAME=JSON, or a file (see below)")
-    add(
-        "--address",
-        metavar="HOST:PORT",
-        default=os.environ.get(_ADDRESS_VARIABLE),
-        help=f"server (default: ${_ADDRESS_VARIABLE}, else {address}; with --rest {rest_address})",
-    )
+    add_address_option(parser, address, rest_address)
     default = f"default: {model}" if model else "required"
     add("--model", metavar="NAME", default=model, required=not model, help=f"name of the model ({default})")
     version = parser.add_mutually_exclusive_group()
@@ -112,21 +106,12 @@ def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: 
     add("--concurrency", type=_count, metavar="N", help=f"requests at a time (default: {_CONCURRENCY})")
     add(
         "--timeout",
-        type=_seconds,
+        type=parse_seconds,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help="deadline of the request in seconds (default: %(default)g)",
     )
-    add("--rest", action="store_true", help="use the REST API instead of gRPC")
-    add("--tls", action="store_true", help="encrypt the connection")
-    add("--ca", metavar="FILE", help="PEM file with the trusted certificate authorities; implies --tls")
-    token = parser.add_mutually_exclusive_group()
-    token.add_argument(
-        "--token-file", metavar="FILE", help=f"file with a bearer token to send (default: ${_TOKEN_VARIABLE})"
-    )
-    token.add_argument(
-        "--token", metavar="TEXT", help="bearer token to send; other users see it in the process list"
-    )
+    add_transport_options(parser)
     add(
         "--proxy",
         metavar="URL",
@@ -136,19 +121,6 @@ def _add_arguments(parser: argparse.ArgumentParser, address: str, rest_address: 
     instead.add_argument("--show", action="store_true", help="print the signatures")
     instead.add_argument("--status", action="store_true", help="print the state of the model's versions")
     add("--json", action="store_true", help="print the response as JSON")
-    parser.set_defaults(rpc_address=address, rest_address=rest_address)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= MAX_TIMEOUT:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds above 0, at most {MAX_TIMEOUT:.0f}"
-        )
-    return value
 
 
 def _count(text: str) -> int:
@@ -225,34 +197,15 @@ def _print(text: str) -> None:
 
 
 def _open_client(arguments: argparse.Namespace) -> BlockingClient:
-    tls = Tls(ca=arguments.ca) if arguments.tls or arguments.ca else None
-    token = _read_token(arguments)
-    metadata = {"authorization": f"Bearer {token}"} if token else {}
     proxy: ProxyOption = UNSET
     if arguments.proxy is not None:
         proxy = None if arguments.proxy == "none" else arguments.proxy
     client_class = client.TfRestClient if arguments.rest else client.TfRpcClient
-    address = arguments.address or (arguments.rest_address if arguments.rest else arguments.rpc_address)
     return client_class(
-        address, arguments.model, timeout=arguments.timeout, tls=tls, metadata=metadata, proxy=proxy
+        address_of(arguments),
+        arguments.model,
+        timeout=arguments.timeout,
+        tls=tls_of(arguments),
+        metadata=metadata_of(arguments),
+        proxy=proxy,
     )
-
-
-def _read_token(arguments: argparse.Namespace) -> str:
-    """The token of the command line, of a file, or of the environment; "" for none."""
-    path: str | None = arguments.token_file
-    if path is None:
-        return arguments.token if arguments.token is not None else os.environ.get(_TOKEN_VARIABLE, "")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_LONGEST_TOKEN + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(f"--token-file: cannot read {path}: {reason}") from error
-    token = content.strip().decode("ascii", "replace")
-    if not token or len(content) > _LONGEST_TOKEN or not (token.isascii() and token.isprintable()):
-        raise InvalidInputError(
-            f"--token-file: {path} is not a token; expected one line of at most {_LONGEST_TOKEN} bytes "
-            "of printable ASCII text"
-        )
-    return token

@@ -75,8 +75,12 @@ def read_warmup(version_dir: Path) -> Iterator[Any]:
             one that is not a PredictionLog.
     """
     path = warmup_file(version_dir)
-    if not path.exists():
-        return
+    if path.exists():
+        yield from read_warmup_file(path)
+
+
+def read_warmup_file(path: Path) -> Iterator[Any]:
+    """As `read_warmup`, for the path of a file that exists."""
     if not path.is_file():  # a FIFO without a writer would block
         raise ProtocolError(f"{path} is not a regular file; remove it or export the version again")
     for number, record in enumerate(tfrecord.read_records(path), start=1):
