@@ -39,10 +39,12 @@ class CallCounts:
 
     Attributes:
         errors: calls that failed on the server's side.
+        rejections: calls that failed on the caller's side, such as with names that the signature lacks.
         buckets: cumulative number of successful calls by the upper bound of their latency in seconds.
     """
 
     errors: float = 0.0
+    rejections: float = 0.0
     buckets: dict[float, float] = field(default_factory=dict)
 
     @property
@@ -60,6 +62,7 @@ class CallRates:
         error_rate: the share of calls that failed, from 0 to 1; None without a call.
         p50, p99: latencies in seconds; None without a successful call. They are interpolated within a bucket,
             as Prometheus does.
+        rejections: number of calls that failed on the caller's side, which `calls` does not contain.
     """
 
     calls: float
@@ -67,6 +70,7 @@ class CallRates:
     error_rate: float | None
     p50: float | None
     p99: float | None
+    rejections: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,12 @@ def parse_counts(text: str) -> dict[tuple[str, str], CallCounts]:
             continue
         at = counts.setdefault((model, version), CallCounts())
         if name in (_COUNT, _VERSION_COUNT):
-            if labels.get("status") in _SERVER_ERRORS and (
-                not by_version or labels.get("method") in _INFERENCE
-            ):
+            if labels.get("status") == "OK" or (by_version and labels.get("method") not in _INFERENCE):
+                continue
+            if labels.get("status") in _SERVER_ERRORS:
                 at.errors += value
+            else:
+                at.rejections += value
         elif by_version:
             if labels.get("method") in _INFERENCE:
                 _add_bucket(at, labels["le"], value)
@@ -163,7 +169,7 @@ def compare_readings(before: MetricsReading, after: MetricsReading) -> dict[tupl
 
 
 def _compare_counts(before: CallCounts, after: CallCounts, seconds: float) -> CallRates:
-    if after.successes < before.successes or after.errors < before.errors:
+    if any(getattr(after, name) < getattr(before, name) for name in ("successes", "errors", "rejections")):
         before = CallCounts()  # the server was restarted
     errors = after.errors - before.errors
     buckets = {
@@ -176,6 +182,7 @@ def _compare_counts(before: CallCounts, after: CallCounts, seconds: float) -> Ca
         errors / calls if calls else None,
         find_quantile(buckets, 0.5),
         find_quantile(buckets, 0.99),
+        after.rejections - before.rejections,
     )
 
 
