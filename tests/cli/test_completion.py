@@ -45,7 +45,7 @@ def complete(models_dir):
 
 
 def test_completes_commands_and_options(complete):
-    assert complete("tfserving ver") == {"versions"}
+    assert complete("tfserving ver") == {"verify", "versions"}
     assert complete("tfserving diff --ser") == {"--server"}
     assert complete("tfserving traffic s") == {"show", "set"}
 

@@ -46,6 +46,7 @@ METHODS = {
     "predict",
     "regress",
     "reload_config",
+    "resolve_version",
     "status",
     "wait_until_available",
 }

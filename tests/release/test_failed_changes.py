@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.release.conftest import CONFIG, Release
-from tfserving.cli import release_command, release_options
 from tfserving.release import change as change_module
+from tfserving.release import servers as servers_module
 from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
 from tfserving.release.servers import ServerProcess
@@ -210,8 +210,7 @@ def baked(release, monkeypatch):
     release.serve()
     problem = "it reads the models.config in its image"
     server = ServerProcess("tfserving", release.servers[0].address, problem=problem)
-    for module in (release_options, release_command):
-        monkeypatch.setattr(module, "find_servers", lambda *_, **__: [server])
+    monkeypatch.setattr(servers_module, "find_servers", lambda *_, **__: [server])
     return release
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
+    list_known_servers,
     list_servers,
     print_json,
     read_release_options,
@@ -28,14 +28,12 @@ from tfserving.release.change import (
 from tfserving.release.config_edit import parse_config_file
 from tfserving.release.history import HistoryRecord, ModelState
 from tfserving.release.rollout import ModelFacts, gather_facts, is_in_force
-from tfserving.release.servers import find_servers
 from tfserving.repository.config import ServerConfig
 from tfserving.repository.diagnostics import list_numbers
 
 EXIT_STATUS = (
-    "If the change fails, everything goes back to the config before it, on all servers; then the exit status "
-    "is "
-    "1.\nWithout a server, only the file changes.\n"
+    "If the change fails, everything goes back to the config before it, on all servers, and the exit status "
+    "is 1.\nWithout a server, only the file changes.\n"
 )
 
 
@@ -95,7 +93,7 @@ def open_command(
     report = make_reporter(prog)
     servers = list_servers(options)
     if not servers:
-        for server in find_servers(options.run_dir, engine=os.environ.get("ENGINE") or "auto"):
+        for server in list_known_servers(options):
             if server.problem:
                 report(f"note: {server} is not changed: {server.problem}")
         report("note: no server uses this config; only the file changes (--server names servers)")
