@@ -86,6 +86,22 @@ def prepare(path: Path, *variants: str) -> None:
     limit_rate(path, 1_000_000)
 
 
+def trust_clients(path: Path, chain: str) -> Path:
+    """Write the certificate of the authority of clients; return its file."""
+    (path / "tls").mkdir(exist_ok=True)
+    file = path / "tls" / "client-ca.crt"
+    file.write_text(chain)
+    return file
+
+
+def write_identity(path: Path, name: str, identity: tuple[str, str]) -> list[Path]:
+    """Write a client's certificate and key; return their files."""
+    files = [path / f"{name}.crt", path / f"{name}.key"]
+    for file, text in zip(files, identity, strict=True):
+        file.write_text(text)
+    return files
+
+
 def limit_rate(path: Path, tokens: int, interval: str = "1s") -> None:
     """Set the bucket of each client in rate_limit.yaml."""
     text = (SOURCE / "dynamic" / "rate_limit.yaml").read_text()
@@ -315,15 +331,18 @@ def test_a_file_with_a_typo_is_rejected_and_the_old_one_stays(start, name, event
 
 
 def rpc(running, token, **options):
-    tls = Tls(ca=running.directory / "tls" / "tls.crt", **options.pop("identity", {}))
-    metadata = bearer(token) if token else {}
-    return TfRpcClient(running.address, "digits", tls=tls, metadata=metadata, **options)
+    return TfRpcClient(running.address, "digits", **access(running, token, **options))
 
 
 def rest(running, token, **options):
-    tls = Tls(ca=running.directory / "tls" / "tls.crt", **options.pop("identity", {}))
-    metadata = bearer(token) if token else {}
-    return TfRestClient(f"https://{running.address}", "digits", tls=tls, metadata=metadata, **options)
+    return TfRestClient(f"https://{running.address}", "digits", **access(running, token, **options))
+
+
+def access(running, token, *, identity=(None, None), **options):
+    """The arguments of a client with a token, or with the files of its certificate and key."""
+    chain, key = identity
+    tls = Tls(ca=running.directory / "tls" / "tls.crt", certificate=chain, key=key)
+    return {"tls": tls, "metadata": bearer(token) if token else {}, **options}
 
 
 # Both protocols on one port
@@ -455,10 +474,11 @@ def wait_until_refused(client):
         started = time.monotonic()
 
 
-def works(client):
+def works(client, refusal=PermissionDeniedError):
+    """Whether a call works; if not, it must fail with this kind of error."""
     try:
         client.infer([1.0])
-    except PermissionDeniedError:
+    except refusal:
         return False
     return True
 
@@ -472,27 +492,22 @@ def wait_until(condition, seconds):
 
 
 def test_client_certificates_are_the_other_choice(start, tmp_path):
-    chain, key = certificate("ranker")
-    other_chain, other_key = certificate("other")
-    names = {"client.crt": chain, "client.key": key, "other.crt": other_chain, "other.key": other_key}
-    for name, text in names.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "tls").mkdir()
-    (tmp_path / "tls" / "client-ca.crt").write_text(chain)
+    ranker = certificate("ranker")
+    own = write_identity(tmp_path, "client", ranker)
+    other = write_identity(tmp_path, "other", certificate("other"))
+    trust_clients(tmp_path, ranker[0])
     running, _ = start("client_certificates")
     since = mark_log(running)
-    identity = {"certificate": tmp_path / "client.crt", "key": tmp_path / "client.key"}
     for connect_client in (rpc, rest):
-        with connect_client(running, None, identity=identity) as client:
+        with connect_client(running, None, identity=own) as client:
             assert client.infer([1.0])["y"].tolist() == [1.5]
         with pytest.raises(PermissionDeniedError), connect_client(running, None) as client:
             client.infer([1.0])
     assert {line["client"] for line in wait_for_log(running, 6, since)} == {"CN=ranker", None}
-    identity = {"certificate": tmp_path / "other.crt", "key": tmp_path / "other.key"}
     for connect_client in (rpc, rest):
         with (
             pytest.raises(TfServingError),
-            connect_client(running, None, identity=identity, timeout=5) as client,
+            connect_client(running, None, identity=other, timeout=5) as client,
         ):
             client.infer([1.0])
     for path in PATHS:
@@ -511,12 +526,8 @@ def test_client_certificates_are_the_other_choice(start, tmp_path):
 
 def test_a_certificate_of_another_authority_is_refused_before_any_request(start, tmp_path):
     """The name of the certificate is that of a client."""
-    own, foreign = certificate("ranker"), certificate("ranker")
-    identity = [tmp_path / "foreign.crt", tmp_path / "foreign.key"]
-    for path, text in zip(identity, foreign, strict=True):
-        path.write_text(text)
-    (tmp_path / "tls").mkdir()
-    (tmp_path / "tls" / "client-ca.crt").write_text(own[0])
+    identity = write_identity(tmp_path, "foreign", certificate("ranker"))
+    trust_clients(tmp_path, certificate("ranker")[0])
     running, _ = start("client_certificates")
     for path in PATHS:
         for method in HTTP_METHODS:
@@ -545,11 +556,8 @@ def exchange_http1(connection, request):
 def test_a_revoked_certificate_loses_its_connections_and_calls_in_flight_finish(tmp_path):
     old, new = certificate("old"), certificate("new")
     prepare(tmp_path, "client_certificates")
-    ca = tmp_path / "tls" / "client-ca.crt"
-    ca.write_text(old[0])
-    identity = {"certificate": tmp_path / "client.crt", "key": tmp_path / "client.key"}
-    for path, text in zip(identity.values(), old, strict=True):
-        path.write_text(text)
+    ca = trust_clients(tmp_path, old[0])
+    identity = write_identity(tmp_path, "client", old)
     blocked, arrived, released = (threading.Event() for _ in range(3))
 
     def block(method):
@@ -567,39 +575,27 @@ def test_a_revoked_certificate_loses_its_connections_and_calls_in_flight_finish(
         client = stack.enter_context(rpc(running, None, identity=identity, retry=Retry(attempts=1)))
         other = stack.enter_context(rest(running, None, identity=identity, retry=Retry(attempts=1)))
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        assert is_admitted(client)
-        assert is_admitted(other)
+        assert works(client, TfServingError)
+        assert works(other, TfServingError)
         blocked.set()
         call = pool.submit(client.infer, [1.0])
         assert arrived.wait(60)
         replace(ca, new[0])
-        wait_until(lambda: not is_admitted(client), 5)
-        wait_until(lambda: not is_admitted(other), 5)
+        wait_until(lambda: not works(client, TfServingError), 5)
+        wait_until(lambda: not works(other, TfServingError), 5)
         assert not call.done()
         released.set()
         assert call.result(60)["y"].tolist() == [1.5]
 
 
-def is_admitted(client):
-    try:
-        client.infer([1.0])
-    except TfServingError:
-        return False
-    return True
-
-
 def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path):
     issuer = certificate("authority")
     named, unnamed = (certificate(name, subject=False, issuer=issuer) for name in ("dns.example", None))
-    (tmp_path / "tls").mkdir()
-    (tmp_path / "tls" / "client-ca.crt").write_text(issuer[0])
+    trust_clients(tmp_path, issuer[0])
     running, _ = start("client_certificates", rate=3)
     since = mark_log(running)
     for number, identity in enumerate((named, unnamed)):
-        paths = [tmp_path / f"{number}.crt", tmp_path / f"{number}.key"]
-        for path, text in zip(paths, identity, strict=True):
-            path.write_text(text)
-        context = trust(running, "http/1.1", paths)
+        context = trust(running, "http/1.1", write_identity(tmp_path, str(number), identity))
         connection = http.client.HTTPSConnection("localhost", running.port, timeout=60, context=context)
         statuses = []
         with closing(connection):
@@ -615,8 +611,7 @@ def test_a_certificate_without_a_subject_has_a_name_and_a_limit(start, tmp_path)
 
 
 def test_a_caller_without_a_certificate_cannot_set_its_name(start, tmp_path):
-    (tmp_path / "tls").mkdir()
-    (tmp_path / "tls" / "client-ca.crt").write_text(certificate("ranker")[0])
+    trust_clients(tmp_path, certificate("ranker")[0])
     running, _ = start("client_certificates")
     since = mark_log(running)
     assert send_rest(running, "GET", STATUS, {"x-client-id": "CN=ranker"})[0] == 403
@@ -644,7 +639,7 @@ def test_a_limited_client_does_not_take_the_share_of_another(start):
     other = add_token(running.dynamic, "other")[1]
     with rpc(running, one, retry=Retry(attempts=1)) as greedy:
         wait_until(lambda: can_call(running, other), 2)
-        outcomes = [can_infer(greedy) for _ in range(100)]
+        outcomes = [works(greedy, ExhaustedError) for _ in range(100)]
         # The signature was the first request.
         assert outcomes == [True] * 19 + [False] * 81
         with pytest.raises(ExhaustedError, match="local_rate_limited"):
@@ -652,7 +647,7 @@ def test_a_limited_client_does_not_take_the_share_of_another(start):
         assert send_rest(running, "POST", PREDICT, bearer(one), BODY)[0] == 429
         # `other` has used 1 of its 20 requests.
         with rpc(running, other, retry=Retry(attempts=1)) as modest:
-            assert [can_infer(modest) for _ in range(20)] == [True] * 18 + [False] * 2
+            assert [works(modest, ExhaustedError) for _ in range(20)] == [True] * 18 + [False] * 2
 
 
 def test_a_limited_client_does_not_slow_another(start):
@@ -665,7 +660,7 @@ def test_a_limited_client_does_not_slow_another(start):
     ):
         wait_until(lambda: can_call(running, other), 2)
         alone = [measure_call(modest) for _ in range(100)]
-        while can_infer(greedy):
+        while works(greedy, ExhaustedError):
             pass
         done = threading.Event()
         refused = pool.submit(count_refused, greedy, done)
@@ -686,21 +681,13 @@ def count_refused(client, done):
     """Call until `done` is set; every call must be refused."""
     count = 0
     while not done.is_set():
-        assert not can_infer(client)
+        assert not works(client, ExhaustedError)
         count += 1
     return count
 
 
 def can_call(running, token):
     return send_rest(running, "GET", STATUS, bearer(token))[0] == 200
-
-
-def can_infer(client):
-    try:
-        client.infer([1.0])
-    except ExhaustedError:
-        return False
-    return True
 
 
 def test_an_oversized_request_does_not_reach_a_server(recording, token):

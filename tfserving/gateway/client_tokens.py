@@ -87,8 +87,8 @@ def add_token(directory: Path, client: str, *, days: int | None = None) -> tuple
     with lock(directory):
         keys = _read_keys(directory)
         numbers = [_number_of(key) for key in keys if _token_of(key).client == client]
-        highest = max(numbers, default=0)
-        token_id = f"{client}.{max(highest, _read_revoked_numbers(directory).get(client, 0)) + 1}"
+        numbers.append(_read_revoked_numbers(directory).get(client, 0))
+        token_id = f"{client}.{max(numbers) + 1}"
         key = {"kty": "oct", "alg": "HS256", "kid": token_id, "k": _encode(secret)}
         key["created"] = created.isoformat()
         if expires:
