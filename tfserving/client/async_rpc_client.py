@@ -10,6 +10,7 @@ import grpc.aio
 
 from tfserving.client.async_client import AsyncClient
 from tfserving.client.flow import Request
+from tfserving.client.options import pairs_of
 from tfserving.client.rpc_transport import RpcTransport
 
 
@@ -28,11 +29,11 @@ class AsyncTfRpcClient(RpcTransport, AsyncClient):
     _owner = asyncio.get_running_loop
 
     async def _send(self, request: Request[Any]) -> bytes:
+        metadata = pairs_of(self._metadata) if callable(self._metadata) else self._metadata
         stubs = self._channels.next_stubs()
         try:
-            response: bytes = await stubs[request.path](
-                request.body, timeout=request.timeout, metadata=self._call_metadata()
-            )
+            stub = stubs[request.path]
+            response: bytes = await stub(request.body, timeout=request.timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._translate(error, request.model) from error
         except grpc.aio.UsageError as error:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfserving.client.client_base import ClientBase
-from tfserving.client.flow import Flow, Request, run
+from tfserving.client.flow import Request, run
 from tfserving.client.flow_window import batches, check_window, run_in_order
 from tfserving.client.options import DEFAULT_TIMEOUT, UNSET, SplitKey, Timeout
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tfserving.wire.dtypes import Array, Arrays
     from tfserving.wire.signatures import Signature
 
-T = TypeVar("T")
 Self = TypeVar("Self", bound="BlockingClient")
 
 
@@ -50,9 +49,6 @@ class BlockingClient(ClientBase):
     def close(self) -> None:
         """Close the connections; calls in flight fail. Later calls raise FailedPreconditionError."""
         raise NotImplementedError
-
-    def _run(self, flow: Flow[T]) -> T:
-        return run(flow, self._send, time.sleep)
 
     def infer(
         self,
@@ -85,7 +81,7 @@ class BlockingClient(ClientBase):
         """
         flows = self._flows
         spec = flows.spec(model, version, label, signature, split_key)
-        return self._run(flows.infer(inputs, spec, outputs, timeout))
+        return run(flows.infer(inputs, spec, outputs, timeout), self._send, time.sleep)
 
     def predict(
         self,
@@ -183,7 +179,7 @@ class BlockingClient(ClientBase):
             For each example its classes, (label, score).
         """
         spec = self._flows.spec(model, version, label, signature, split_key)
-        return self._run(self._flows.classify(examples, spec, context, timeout))
+        return run(self._flows.classify(examples, spec, context, timeout), self._send, time.sleep)
 
     def regress(
         self,
@@ -203,7 +199,7 @@ class BlockingClient(ClientBase):
             float32, shape [number of examples].
         """
         spec = self._flows.spec(model, version, label, signature, split_key)
-        return self._run(self._flows.regress(examples, spec, context, timeout))
+        return run(self._flows.regress(examples, spec, context, timeout), self._send, time.sleep)
 
     def multi_inference(
         self,
@@ -231,7 +227,8 @@ class BlockingClient(ClientBase):
             UnsupportedError: over REST, which has no such call.
         """
         spec = self._flows.spec(model, version, label, split_key=split_key)
-        return self._run(self._flows.multi_inference(examples, signatures, spec, context, timeout))
+        flow = self._flows.multi_inference(examples, signatures, spec, context, timeout)
+        return run(flow, self._send, time.sleep)
 
     def metadata(
         self,
@@ -242,7 +239,8 @@ class BlockingClient(ClientBase):
         timeout: Timeout = UNSET,
     ) -> dict[str, Signature]:
         """Fetch the model's signatures, by name; `describe` formats them."""
-        return self._run(self._flows.metadata(self._flows.spec(model, version, label), timeout))
+        spec = self._flows.spec(model, version, label)
+        return run(self._flows.metadata(spec, timeout), self._send, time.sleep)
 
     def resolve_version(
         self, model: str | None = None, *, label: str | None = None, timeout: Timeout = UNSET
@@ -254,13 +252,15 @@ class BlockingClient(ClientBase):
             NotFoundError: no version of the model is available.
             TfServingError: see the class.
         """
-        return self._run(self._flows.resolve_version(self._flows.spec(model, None, label), timeout))
+        spec = self._flows.spec(model, None, label)
+        return run(self._flows.resolve_version(spec, timeout), self._send, time.sleep)
 
     def status(
         self, model: str | None = None, *, version: int | None = None, timeout: Timeout = UNSET
     ) -> list[VersionStatus]:
         """The state of each version that the server knows, newest first; unloaded versions are END."""
-        return self._run(self._flows.status(self._flows.spec(model, version), timeout))
+        spec = self._flows.spec(model, version)
+        return run(self._flows.status(spec, timeout), self._send, time.sleep)
 
     def wait_until_available(
         self,
@@ -278,7 +278,7 @@ class BlockingClient(ClientBase):
             DeadlineError: the model was not available within `timeout` seconds; has the last status.
         """
         spec = self._flows.spec(model, version, label)
-        self._run(self._flows.wait_until_available(spec, timeout))
+        run(self._flows.wait_until_available(spec, timeout), self._send, time.sleep)
 
     def reload_config(self, config: Any, *, timeout: Timeout = UNSET) -> None:
         """Replace the server's whole list of models.
@@ -292,7 +292,7 @@ class BlockingClient(ClientBase):
             ConfigError: the text does not parse.
             UnsupportedError: over REST, which has no such call.
         """
-        self._run(self._flows.reload_config(config, timeout))
+        run(self._flows.reload_config(config, timeout), self._send, time.sleep)
 
     def __enter__(self: Self) -> Self:
         return self

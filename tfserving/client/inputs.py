@@ -71,8 +71,6 @@ def order_outputs(outputs: Arrays, expected: Sequence[str]) -> Arrays:
     Raises:
         ProtocolError: an output is missing: a truncated response can still parse.
     """
-    if len(outputs) == 1 and len(expected) == 1 and expected[0] in outputs:
-        return outputs
     try:
         return {name: outputs[name] for name in expected} | outputs
     except KeyError as error:

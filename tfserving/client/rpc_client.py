@@ -9,6 +9,7 @@ import grpc
 from tfserving.client.blocking_client import BlockingClient
 from tfserving.client.flow import Request
 from tfserving.client.fork_safety import GATE
+from tfserving.client.options import pairs_of
 from tfserving.client.rpc_transport import RpcTransport
 from tfserving.errors import UnavailableError
 
@@ -51,7 +52,7 @@ class TfRpcClient(RpcTransport, BlockingClient):
     _api = grpc
 
     def _send(self, request: Request[Any]) -> bytes:
-        metadata = self._call_metadata()
+        metadata = pairs_of(self._metadata) if callable(self._metadata) else self._metadata
         channels = self._channels
         thread = GATE.enter()
         cancellations = channels.cancellations

@@ -38,7 +38,8 @@ class RpcCodec:
         expected = tuple(outputs or signature.outputs)
 
         def decode(data: bytes) -> Arrays:
-            return order_outputs(predict.decode_response(data)[1], expected)
+            outputs = predict.decode_response(data)[1]
+            return outputs if tuple(outputs) == expected else order_outputs(outputs, expected)
 
         def request_for(inputs: Any) -> Request[Arrays]:
             body = None

@@ -95,9 +95,6 @@ class RpcTransport(ClientBase):
 
         return RpcCodec()
 
-    def _call_metadata(self) -> tuple[tuple[str, str], ...]:
-        return pairs_of(self._metadata) if callable(self._metadata) else self._metadata
-
     def _translate(self, error: grpc.RpcError, model: str | None) -> TfServingError:
         code = error.code().name
         return make_error(
