@@ -45,8 +45,15 @@ def compiled_model(tmp_path_factory):
     return path
 
 
-def run(path, *flags):
-    command = [sys.executable, "-c", RUN, path, *flags]
+USE_KERAS = """
+print("keras" in sys.modules)
+import tensorflow as tf
+print(tf.keras.layers.Dense(1)(np.ones((1, 1))).shape)
+"""
+
+
+def run(path, *flags, program=RUN):
+    command = [sys.executable, "-c", program, path, *flags]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()
 
@@ -60,3 +67,7 @@ def test_compiled_signatures_fail_without_the_flag(compiled_model):
 @pytest.mark.parametrize("flag", ["xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"])
 def test_compiled_signatures_run_with_the_flag(compiled_model, flag):
     assert run(compiled_model, f"--{flag}") == ["compiled [6.0]", "plain [6.0]"]
+
+
+def test_keras_is_imported_only_by_code_that_uses_it(compiled_model):
+    assert run(compiled_model, program=RUN + USE_KERAS)[-2:] == ["False", "(1, 1)"]

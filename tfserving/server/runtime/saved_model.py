@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
+
+# Whether TensorFlow uses Keras 2 (tf_keras, a package of its own) or Keras 3.
+_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
 
 def load(
@@ -265,13 +269,31 @@ def _import_tensorflow(*, xla: bool) -> _TensorFlow:
     """TensorFlow, which is imported once; without `xla` the process cannot compile with XLA from then on."""
     with _importing:
         if not _imported:
-            with gc_tuning.freeze_objects():
+            with gc_tuning.freeze_objects(), _without_keras():
                 import tensorflow as tf
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
             if not xla:
                 native.disable_xla(tf)
             _imported.append(_TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf)))
     return _imported[0]
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """While TensorFlow is imported: do not import Keras 3 with it, which a server does not need.
+
+    It takes a third of the time and 85 MB. TensorFlow looks for Keras 2 instead, which is
+    rarely installed. Code that uses `tf.keras` later gets the version that the environment selects.
+    """
+    given = os.environ.get(_LEGACY_KERAS)
+    os.environ[_LEGACY_KERAS] = "1"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_LEGACY_KERAS]
+        else:
+            os.environ[_LEGACY_KERAS] = given
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
