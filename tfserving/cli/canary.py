@@ -15,13 +15,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving canary") -
     parser = new_parser(
         prog,
         "Loads a version beside the promoted one, and labels them canary and stable. Callers without label "
-        "or "
-        "version get the highest version that is loaded. If that would be the canary, the command needs "
+        "or version get the highest version that is loaded. If that would be the canary, the command needs "
         "--labels-in-use.",
         f"examples:\n  {prog} digits 2 --labels-in-use\n\n"
         "Afterwards, `tfserving promote` ends the canary with the new version, `tfserving rollback` with the "
-        "old "
-        f"one.\n\n{EXIT_STATUS}",
+        f"old one.\n\n{EXIT_STATUS}",
     )
     parser.add_argument("name", metavar="NAME", help="the model")
     parser.add_argument("version", metavar="VERSION", type=int, help="the version, which is on disk")

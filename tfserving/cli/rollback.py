@@ -15,8 +15,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving rollback")
     parser = new_parser(
         prog,
         "Goes back to the version that was promoted before, by the history in MODELS_DIR/.history.jsonl. A "
-        "second "
-        "rollback goes one step further. During a canary, it ends the canary.",
+        "second rollback goes one step further. During a canary, it ends the canary.",
         f"examples:\n  {prog} digits\n  {prog} digits --to 1 --message 'wrong on 7'\n\n{EXIT_STATUS}",
     )
     parser.add_argument("name", metavar="NAME", help="the model")

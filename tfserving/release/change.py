@@ -328,8 +328,7 @@ class ChangeSession:
             state = "is in force" if result == DONE else "was undone"
             raise RepositoryError(
                 f"the change {state}, but it cannot be recorded in {history.path}: {error.strerror}; the "
-                "next "
-                "command records it"
+                "next command records it"
             ) from error
         self._files.end()
         return record

@@ -187,8 +187,7 @@ def plan_promotion(
         label = next(label for label, now in labels.items() if now == max(final))
         raise FailedPreconditionError(
             f"label {label!r} keeps version {max(final)} of model {quote(facts.name)} loaded, and callers "
-            "without "
-            f"version get the highest one that is loaded, not {version}; move the label first: "
+            f"without version get the highest one that is loaded, not {version}; move the label first: "
             f"tfserving label {facts.name} {label}={version}",
             model=facts.name,
         )
@@ -237,8 +236,7 @@ def plan_canary(facts: ModelFacts, version: int, *, labels_in_use: bool) -> Plan
             f"without label or version would all get it. If all of them use the label {STABLE} "
             f"(`tfserving label {name} {STABLE}={stable}` sets it), pass --labels-in-use. Otherwise serve "
             "the canary from a separate group of servers behind the gateway of deploy/, and set its share "
-            "with "
-            "`tfserving traffic`",
+            "with `tfserving traffic`",
             model=name,
         )
     return _plan_versions(facts, "canary", version, {*facts.in_use, *final}, labels, final, promoted=stable)
