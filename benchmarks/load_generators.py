@@ -1,8 +1,8 @@
 """Compare `tfserving bench` with h2load: python -m benchmarks.load_generators [--quick] [--models DIR]
 
 Both send the same request to the same embedded server, alternately in several rounds, with 1, 4 and 8
-callers. Prints the ratios of the medians, and exits with 1 if one differs by more than 10 %. Needs
-requirements.txt and h2load (Debian: nghttp2-client).
+callers. --perf-analyzer compares it with perf_analyzer over gRPC as well. Prints the ratios of the medians,
+and exits with 1 if one differs by more than 10 %. Needs requirements.txt and h2load (Debian: nghttp2-client).
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks import perf_analyzer
 from benchmarks.report import Row, table, time_text
 from benchmarks.server import h2load, servers
+from benchmarks.server.benchmark_models import INPUTS
 from tfserving.bench.load_connection import LoadTarget
 from tfserving.bench.measurement import LevelResult, LoadLevel, LoadProgress, MeasurementOptions, measure
 from tfserving.bench.quantiles import quantile
@@ -38,7 +41,7 @@ _STARTING = 1.0
 
 @dataclass(frozen=True)
 class Round:
-    """Requests per second and p99 in seconds of h2load, and those of tfserving bench with the rest."""
+    """Requests per second and p99 in seconds of the other generator, and the result of tfserving bench."""
 
     rate: float
     p99: float
@@ -47,7 +50,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Ratios:
-    """The medians of tfserving bench divided by those of h2load."""
+    """The medians of tfserving bench divided by those of the other generator."""
 
     rate: float
     p99: float
@@ -57,12 +60,19 @@ class Ratios:
         return abs(self.rate - 1) <= limit and abs(self.p99 - 1) <= limit
 
 
-def measure_rounds(request: servers.Request, clients: int, seconds: float) -> Iterator[Round]:
-    """Measure with both in turn, as often as the caller takes a round."""
-    while True:
-        load = h2load.run_for_seconds(request, seconds, clients)
-        result = _bench(request, clients, seconds)
-        yield Round(load.rate, quantile(np.asarray(load.latencies), 0.99), result)
+# From a number of clients and seconds to requests per second and p99 in seconds.
+Generator = Callable[[int, float], tuple[float, float]]
+
+
+def measure_rounds(
+    request: servers.Request, other: Generator, clients: int, seconds: float, count: int
+) -> list[Round]:
+    """Measure with both in turn."""
+    rounds = []
+    for _ in range(count):
+        rate, p99 = other(clients, seconds)
+        rounds.append(Round(rate, p99, _bench(request, clients, seconds)))
+    return rounds
 
 
 def compare_together(request: servers.Request, clients: int, seconds: float) -> Ratios:
@@ -115,20 +125,35 @@ def ratios_of(rounds: list[Round]) -> Ratios:
     )
 
 
-def _measure_rows(models: Path, directory: Path, count: int, seconds: float) -> Iterator[tuple[bool, str]]:
+def _run_h2load(request: servers.Request, clients: int, seconds: float) -> tuple[float, float]:
+    load = h2load.run_for_seconds(request, seconds, clients)
+    return load.rate, quantile(np.asarray(load.latencies), 0.99)
+
+
+def _measure_rows(
+    models: Path, directory: Path, count: int, seconds: float, analyzer: Path | None
+) -> Iterator[tuple[bool, str]]:
+    """Yield for each comparison whether both agree, and its rows of the table."""
     for model, callers in (("trivial", (1, 4, 8)), ("mobilenet", (1, 4))):
         with ExitStack() as stack:
             flags = (f"--model_name={model}", f"--model_base_path={models / model}")
             server = stack.enter_context(servers.embedded(*flags))
             for api, make in (("gRPC", servers.grpc_request), ("REST", servers.rest_request)):
                 request = make(server, model, directory)
+                others: dict[str, Generator] = {"h2load": partial(_run_h2load, request)}
+                if analyzer is not None and api == "gRPC":
+                    others["perf_analyzer"] = partial(_run_analyzer, analyzer, server.grpc_port, model)
                 for clients in callers:
-                    found = measure_rounds(request, clients, seconds)
-                    rounds = [next(found) for _ in range(count)]
-                    yield _row(f"{model}, {api}, {clients} callers", rounds)
+                    for name, other in others.items():
+                        rounds = measure_rounds(request, other, clients, seconds, count)
+                        yield _row(f"{model}, {api}, {clients} callers", name, rounds)
 
 
-def _row(what: str, rounds: list[Round]) -> tuple[bool, str]:
+def _run_analyzer(program: Path, port: int, model: str, clients: int, seconds: float) -> tuple[float, float]:
+    return perf_analyzer.run_for_seconds(program, port, model, *INPUTS[model], seconds, clients)
+
+
+def _row(what: str, other: str, rounds: list[Round]) -> tuple[bool, str]:
     ratios = ratios_of(rounds)
     results = [each.result for each in rounds]
     rate = statistics.median(each.rate for each in results)
@@ -139,8 +164,8 @@ def _row(what: str, rounds: list[Round]) -> tuple[bool, str]:
         f"{rate:,.0f} calls/s, p99 {time_text(p99)}, busy {busy:.0%}, refused {refused} of {len(rounds)}"
     )
     rows = [
-        Row(f"{what}: calls/s", "h2load", measured, ratios.rate),
-        Row(f"{what}: p99", "h2load", "", ratios.p99),
+        Row(f"{what}: calls/s", other, measured, ratios.rate),
+        Row(f"{what}: p99", other, "", ratios.p99),
     ]
     return ratios.agree(LIMIT), "\n".join(table(rows).splitlines()[2:])
 
@@ -150,6 +175,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.load_generators", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="measure briefly, only to check that it runs")
     parser.add_argument("--models", type=Path, metavar="DIR", help="models that benchmark_models has written")
+    parser.add_argument(
+        "--perf-analyzer",
+        type=Path,
+        metavar="FILE",
+        help="the program; benchmarks/perf_analyzer.py has details",
+    )
     arguments = parser.parse_args()
     count, seconds = (1, 2.0) if arguments.quick else (5, 5.0)
     with tempfile.TemporaryDirectory() as temporary:
@@ -160,7 +191,7 @@ def main() -> int:
             subprocess.run(command, cwd=servers.ROOT, check=True, capture_output=True)
         print(table([]))
         agreements = []
-        for agrees, text in _measure_rows(models, Path(temporary), count, seconds):
+        for agrees, text in _measure_rows(models, Path(temporary), count, seconds, arguments.perf_analyzer):
             print(text, flush=True)
             agreements.append(agrees)
     return 0 if all(agreements) or arguments.quick else 1
