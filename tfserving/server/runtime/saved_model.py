@@ -36,7 +36,7 @@ from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
 
-# Whether TensorFlow uses Keras 2 (tf_keras, a package of its own) or Keras 3.
+# Whether TensorFlow uses Keras 2 (tf_keras, a separate package) or Keras 3.
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
 
