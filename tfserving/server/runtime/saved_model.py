@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +25,8 @@ from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning, native, op_libraries
+from tfserving.server.runtime import gc_tuning, op_libraries
+from tfserving.server.runtime.tensorflow_process import import_tensorflow
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays, DType
@@ -76,7 +75,7 @@ class SavedModel:
     """A SavedModel of TensorFlow 1 or 2 in its own session, with tables and state."""
 
     def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
-        runtime = _import_tensorflow(xla=options.xla_cpu or options.xla_gpu)
+        runtime = import_tensorflow(options)
         tf = runtime.module
 
         self._errors = tf.errors
@@ -248,30 +247,7 @@ class SavedModel:
         return f" ({op_libraries.explain(missing)})" if missing else ""
 
 
-class _TensorFlow(NamedTuple):
-    """The module, a class of it, and what sets the floating-point mode of a thread."""
-
-    module: Any
-    CallableOptions: Any
-    flushing_denormals: AbstractContextManager[None]
-
-
 _collector = gc_tuning.DelayedCollector()
-_importing = threading.Lock()
-_imported: list[_TensorFlow] = []
-
-
-def _import_tensorflow(*, xla: bool) -> _TensorFlow:
-    """TensorFlow, which is imported once; without `xla` the process cannot compile with XLA from then on."""
-    with _importing:
-        if not _imported:
-            with gc_tuning.freeze_objects():
-                import tensorflow as tf
-                from tensorflow.core.protobuf.config_pb2 import CallableOptions
-            if not xla:
-                native.disable_xla(tf)
-            _imported.append(_TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf)))
-    return _imported[0]
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
