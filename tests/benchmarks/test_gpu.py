@@ -33,17 +33,14 @@ def test_rejects_an_unknown_configuration():
 
 @pytest.mark.tensorflow
 def test_measures_small_models_without_a_gpu(tmp_path):
-    done = run("--cpu", "--json", str(tmp_path / "figures"), "plain", "batching+xla")
+    done = run("--cpu", "--json", str(tmp_path / "figures"), "batching+xla")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "figures").read_text())
     loads = [(row["configuration"], row["model"], row["is_jpeg"], row["errors"]) for row in rows]
     assert loads == [
-        ("plain", "resnet50", False, {}),
-        ("plain", "resnet50", False, {}),
-        ("plain", "mobilenet", False, {}),
         ("batching+xla", "resnet50", False, {}),
         ("batching+xla", "resnet50", True, {}),
         ("batching+xla", "mobilenet", False, {}),
     ]
     table = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert table == ["configuration", *["plain"] * 3, *["batching+xla"] * 3]
+    assert table == ["configuration", *["batching+xla"] * 3]
