@@ -50,6 +50,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$SCRIPT")" && pwd)
 : "${REST_PORT:=}"                           # the port for REST
 : "${GPU:=}"                                 # an index, a UUID or a list; empty: no GPU (docker), every GPU (embedded)
 : "${GPU_MEMORY_FRACTION:=}"                 # share to use, such as 0.5; empty: all (docker), as needed (embedded)
+: "${XLA:=}"                                 # true: compile functions with jit_compile; auto: all; empty: nothing
 : "${REPLICAS_PER_GPU:=}"                    # servers for each GPU of the list GPU; empty: one server for all of them
 : "${REPLICAS:=}"                            # without GPU: the number of servers; empty: one
 : "${ENABLE_MODEL_WARMUP:=}"                 # true or false; empty: the server's default, true
@@ -76,6 +77,8 @@ source "$ROOT/lib/repository.sh"
 source "$ROOT/lib/server_status.sh"
 # shellcheck source=lib/server_flags.sh
 source "$ROOT/lib/server_flags.sh"
+# shellcheck source=lib/gpus.sh
+source "$ROOT/lib/gpus.sh"
 # shellcheck source=lib/docker_engine.sh
 source "$ROOT/lib/docker_engine.sh"
 # shellcheck source=lib/embedded_engine.sh
@@ -174,6 +177,7 @@ check_server_settings() {
   check_bind_address
   check_ports
   check_gpu
+  check_xla
   check_replicas
   check_seconds DRAIN_SECONDS
   check_seconds MAX_CONNECTION_AGE_SECONDS

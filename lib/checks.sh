@@ -159,6 +159,8 @@ check_gpu() {
   check_pattern GPU_MEMORY_FRACTION '^(1(\.0*)?|0?\.[0-9]*[1-9][0-9]*)?$' fraction 'above 0, up to 1'
 }
 
+check_xla() { check_choice XLA value '' true auto false; }
+
 # check_limits: the memory and the CPUs of a container.
 check_limits() {
   check_pattern MEMORY '^([1-9][0-9]{0,17}[bkmgBKMG]?)?$' 'memory size' \

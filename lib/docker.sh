@@ -11,6 +11,16 @@ docker_within() {
 # query_docker ARG...: the same for a command that only takes long if the daemon hangs.
 query_docker() { docker_within 10 "$@"; }
 
+# is_docker_remote: whether the daemon runs on another machine, according to its address.
+is_docker_remote() {
+  local address=${DOCKER_HOST:-}
+  [[ -n $address ]] || address=$(query_docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null) \
+    || address=''
+  case $address in
+    '' | unix:* | npipe:*) return 1 ;;
+  esac
+}
+
 # probe_docker: sets ENGINE_VERSION and LOG_DRIVER if a Docker daemon responds; else sets REASON and DOCKER_FIX, and
 # returns 1. NO_DOCKER tells whether docker is not installed or no daemon runs, so that nothing can run in it.
 # shellcheck disable=SC2034 # not every script uses all of them

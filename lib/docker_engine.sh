@@ -143,6 +143,7 @@ docker_command() {
   for name in DRAIN_SECONDS MAX_CONNECTION_AGE_SECONDS MAX_CONNECTION_AGE_GRACE_SECONDS; do
     ! is_set "$name" || COMMAND+=(--env "$name=${!name}")
   done
+  [[ $XLA != auto ]] || COMMAND+=(--env "TF_XLA_FLAGS=$(xla_environment "$(xla_device)")")
   COMMAND+=(${MOUNTS[@]+"${MOUNTS[@]}"})
   split_docker_args
   COMMAND+=(${WORDS[@]+"${WORDS[@]}"} "$IMAGE_NAME" ${FLAGS[@]+"${FLAGS[@]}"} "$@")
@@ -160,7 +161,7 @@ print_build_command() {
 IMAGE_FORMAT='{{with .Config.Labels}}{{index . "tfserving.mode"}}|{{index . "tfserving.model_name"}}{{else}}|{{end}}|'
 IMAGE_FORMAT+='{{range .Config.Env}}{{.}} {{end}}'
 
-# docker_prepare: checks what needs the daemon: the image, whose model is the default, and the ports of other
+# docker_prepare: checks what needs the daemon: the image, whose model is the default, the GPUs, and the ports of other
 # containers.
 docker_prepare() {
   local image mode model variables port names
@@ -183,6 +184,7 @@ docker_prepare() {
   [[ -z $GPU || " $variables" == *' CUDA_VERSION='* || " $variables" == *' NVIDIA_VISIBLE_DEVICES='* ]] \
     || reject "GPU=$GPU, but image $IMAGE_NAME has no CUDA; build it from the -gpu image:" \
       "TF_SERVING_IMAGE=$(gpu_image) $(print_build_command IMAGE_NAME)"
+  check_gpus_exist
   for port in "$GRPC_PORT" "$REST_PORT"; do
     names=$(query_docker ps --filter "publish=$port" --format '{{.Names}}') || names=''
     # A restart stops its own containers first.

@@ -30,6 +30,7 @@ embedded_command() {
       ;;
   esac
   add_setting_flags embedded_add_file
+  [[ $XLA != auto ]] || FLAGS+=(--xla_auto_jit=true)
   COMMAND+=("--host=$BIND_ADDRESS" "--port=$GRPC_PORT" "--rest_api_port=$REST_PORT" "--models_dir=$MODELS_DIR")
   COMMAND+=("${LOAD_RETRY_FLAGS[@]}")
   COMMAND+=("${FLAGS[@]}" "$@")
@@ -37,7 +38,7 @@ embedded_command() {
   [[ -z $age ]] || COMMAND+=("$age")
 }
 
-embedded_prepare() { :; }
+embedded_prepare() { check_gpus_exist; }
 
 embedded_start() {
   create_file command

@@ -163,6 +163,7 @@ start_replicas() {
     check_names_are_free "$CONTAINER_NAME" "${NAMES[@]}"
   fi
   (with_replica "${NAMES[0]}" prepare_command)
+  check_gpus_exist
   [[ $ACTION != restart ]] || stop_running
   for number in "${NAMES[@]}"; do
     (with_replica "$number" check_ports_are_free)

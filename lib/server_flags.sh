@@ -40,6 +40,9 @@ add_setting_flags() {
     || FLAGS+=("--model_config_file_poll_wait_seconds=$MODEL_CONFIG_FILE_POLL_WAIT_SECONDS")
   [[ -z $ENABLE_MODEL_WARMUP ]] || FLAGS+=("--enable_model_warmup=$ENABLE_MODEL_WARMUP")
   [[ -z $GPU_MEMORY_FRACTION ]] || FLAGS+=("--per_process_gpu_memory_fraction=$GPU_MEMORY_FRACTION")
+  case $XLA in
+    true | auto) FLAGS+=("--xla_$(xla_device)_compilation_enabled=true") ;; # the one for GPUs enables XLA on CPUs too
+  esac
   [[ -z $BATCHING_PARAMETERS_FILE ]] || FLAGS+=(--enable_batching=true)
   "$1" BATCHING_PARAMETERS_FILE batching_parameters_file
   "$1" MONITORING_CONFIG_FILE monitoring_config_file

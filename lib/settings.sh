@@ -55,6 +55,7 @@ setting RUN_DIR "$ROOT/.run"
 
 setting GPU ''
 setting GPU_MEMORY_FRACTION ''
+setting XLA ''
 setting REPLICAS ''
 setting REPLICAS_PER_GPU ''
 setting MODEL_CONFIG_FILE_POLL_WAIT_SECONDS ''

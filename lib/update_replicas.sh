@@ -17,6 +17,7 @@ update_replicas() {
   check_models
   OWN_NAMES="$(list_replicas | tr '\n' ' ')"
   (with_replica "$CONTAINER_NAME-1" prepare_command)
+  check_gpus_exist
   replace_all update_replica undo_update
   for_each_replica finish_update
   swap_settings "$CONTAINER_NAME" "$CONTAINER_NAME-previous"

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -59,8 +59,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def embedded(*flags: str) -> Iterator[Server]:
-    """Run the embedded server; all its models are loaded."""
+def embedded(
+    *flags: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+) -> Iterator[Server]:
+    """Run the embedded server; all its models are loaded.
+
+    Args:
+        environment: variables to set for it.
+        log: where it writes its log.
+    """
     ports = _free_port(), _free_port()
     command = [
         "-m",
@@ -69,8 +76,8 @@ def embedded(*flags: str) -> Iterator[Server]:
         f"--port={ports[0]}",
         f"--rest_api_port={ports[1]}",
     ]
-    with _running([*command, *flags]) as process:
-        _wait_until_listening(process, ports[1])
+    with _running([*command, *flags], environment, log) as process:
+        _wait_until_listening(process, ports[1], log)
         yield Server(process, *ports)
 
 
@@ -155,10 +162,19 @@ def _random(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 @contextlib.contextmanager
-def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+def _running(
+    arguments: list[str], environment: Mapping[str, str] | None = None, log: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (
+        (log or Path(os.devnull)).open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | dict(environment or {}),
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -168,10 +184,12 @@ def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path | None = None) -> None:
     deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"{process.args} exited with code {process.returncode}"
+        if process.poll() is not None:
+            end = log.read_text(errors="replace")[-2000:] if log else ""
+            raise RuntimeError(f"{process.args} exited with code {process.returncode}\n{end}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)

@@ -38,6 +38,7 @@ ROOT=$(CDPATH='' cd -- "$DIRECTORY/../.." && pwd)
 : "${CANARY_REPLICAS:=}"                  # the number of servers of the group canary; empty: as running, or 0
 : "${MODELS_DIR:=}"                       # serve the models of this directory of each node; empty: those of the image
 : "${GPUS:=}"                             # 1: a GPU for each server; empty: none
+: "${XLA:=}"                              # true: compile functions with jit_compile; auto: all; empty: nothing
 : "${GATEWAY_DIR:=}"                      # start two gateways with the files of this directory; empty: none
 : "${TLS_DIR:=}"                          # their tls.crt, tls.key, client-ca.crt; empty: GATEWAY_DIR/../gateway-tls
 : "${GATEWAY_PORT:=}"                     # their port on two nodes; empty: only in the network of the stack
@@ -61,6 +62,8 @@ source "$ROOT/lib/common.sh"
 source "$ROOT/lib/docker.sh"
 # shellcheck source=lib/server_flags.sh
 source "$ROOT/lib/server_flags.sh"
+# shellcheck source=lib/gpus.sh
+source "$ROOT/lib/gpus.sh"
 # shellcheck source=lib/settings_file.sh
 source "$ROOT/lib/settings_file.sh"
 
@@ -154,6 +157,7 @@ check_settings() {
   check_count REPLICAS
   check_count CANARY_REPLICAS
   check_choice GPUS value '' 1
+  check_xla
   check_limits
   check_seconds HEALTHCHECK_INTERVAL
   check_seconds HEALTHCHECK_START_PERIOD
@@ -263,6 +267,19 @@ add_gateway() {
   [[ -z $GATEWAY_PORT ]] || FILES+=(gateway_port.yml)
 }
 
+# add_xla: adds the environment of XLA to COMMAND, and its flag to SERVER_FLAGS.
+add_xla() {
+  local device=${GPUS:+gpu} environment=''
+  device=${device:-cpu}
+  case $XLA in
+    true | auto)
+      SERVER_FLAGS=("--xla_${device}_compilation_enabled=true" ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"})
+      ;;
+  esac
+  [[ $XLA != auto ]] || environment=$(xla_environment "$device")
+  COMMAND+=("TF_XLA_FLAGS=$environment")
+}
+
 # add_monitoring: adds Prometheus to COMMAND and FILES, and the metrics of the servers to SERVER_FLAGS.
 add_monitoring() {
   COMMAND+=("PROMETHEUS_IMAGE=$PROMETHEUS_IMAGE")
@@ -277,6 +294,7 @@ set_deploy_command() {
   COMMAND=(env)
   [[ -z $GATEWAY_DIR ]] || add_gateway
   [[ -z $MONITORING ]] || add_monitoring
+  add_xla
   for name in ${SERVER_FLAGS[@]+"${SERVER_FLAGS[@]}"}; do
     flags+="${flags:+ }$(quoted "$name")"
   done

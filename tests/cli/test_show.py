@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.saved_models import saved_model
 from tfserving.cli.show import main
 from tfserving.wire import messages
 
@@ -26,6 +27,16 @@ def test_prints_the_signatures(run, make_version):
     assert "serving_default" in out
     assert "image" in out
     assert "(-1, 64)" in out
+
+
+def test_notes_functions_that_need_xla(run, make_version):
+    model = saved_model("Placeholder", "MatMul")
+    model.meta_graphs[0].graph_def.node[1].attr["_XlaMustCompile"].b = True
+    (make_version("a", 1) / "saved_model.pb").write_bytes(model.SerializeToString())
+    status, out, err = run(main, "models/a/1")
+    assert (status, "serving_default" in out) == (0, True)
+    assert err.startswith("note: the model has functions with jit_compile=True, whose calls fail in servers")
+    assert err.endswith("(run_tf_serving.sh: XLA=true)\n")
 
 
 def test_rejects_a_directory_without_saved_model_pb(run):

@@ -43,6 +43,11 @@ def values(outputs):
     return {name: array.tolist() for name, array in outputs.items()}
 
 
+def test_the_server_logs_its_devices_before_it_loads_models(server):
+    log = server.log.read_text()
+    assert 0 < log.index("devices: ") < log.index("loading from")
+
+
 # What JSON values cannot be converted to by tensorflow_model_server.
 ONLY_GRPC = {"float16", "bfloat16", "uint16", "complex64"}
 

@@ -130,7 +130,7 @@ def compare_session(shown: str, output: Output) -> None:
 
 
 class FakeDocker:
-    """tests/scripts/fake_docker.py as the docker command, with the images that the commands need."""
+    """tests/scripts/fake_docker.py as the docker command with the images that the commands need; two GPUs."""
 
     def __init__(self, directory: Path) -> None:
         self.world = directory / "world"
@@ -143,6 +143,9 @@ class FakeDocker:
         ignore_context = 'for last; do :; done; [ "$last" != - ] || exec cat >/dev/null'
         command.write_text(f'#!/bin/sh\n{ignore_context}\nexec {sys.executable} -S -E {script} "$@"\n')
         command.chmod(0o755)
+        gpus = self.bin / "nvidia-smi"
+        gpus.write_text('#!/bin/sh\nfor gpu in 0 1; do echo "GPU $gpu: NVIDIA H200 (UUID: GPU-$gpu)"; done\n')
+        gpus.chmod(0o755)
         labels = {"tfserving.mode": "single", "tfserving.model_name": "iris", "tfserving.models": "iris:1"}
         image = {"env": ["CUDA_VERSION=12.5.1"], "labels": labels}
         state = {"engine": "answers", "log_driver": "json-file", "build": "works", "run": "works"}

@@ -49,6 +49,7 @@ COMMANDS = {
                 "benchmarks.capacity.replicas",
                 "benchmarks.capacity",
                 "benchmarks.load_generators",
+                "benchmarks.gpu",
             ),
             "tests.soak",
         )
@@ -63,7 +64,15 @@ NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT", "LABEL", "POLICY"}
 NOT_VARIABLES |= {"DEFAULT", "ERROR", "ERRORS", "SIZE", "CONFIG", "BEFORE", "AFTER", "RESULT"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
-FOREIGN_VARIABLES = {"CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "LC_ALL", "MODEL", "PORT", "CN"}
+FOREIGN_VARIABLES = {
+    "CUDA_VISIBLE_DEVICES",
+    "TF_CPP_MIN_LOG_LEVEL",
+    "TF_XLA_FLAGS",
+    "LC_ALL",
+    "MODEL",
+    "PORT",
+    "CN",
+}
 # In tf_rpc_client.py, for users to edit.
 EDITABLE_CONSTANTS = {"RPC_ADDRESS", "REST_ADDRESS"}
 FOREIGN_FLAGS = {
@@ -76,6 +85,8 @@ FOREIGN_FLAGS = {
     "--strict",
     "--ipc",
     "--concurrency",
+    "--tf_xla_auto_jit",
+    "--tf_xla_cpu_global_jit",
 }
 
 # Messages of tensorflow_model_server, gRPC and Docker.

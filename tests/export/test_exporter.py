@@ -190,6 +190,28 @@ class TestModules:
             "serving_default",
         }
 
+    def test_servers_restore_the_variables_of_keras_layers(self, models_dir, call_signature):
+        import keras
+        import tensorflow as tf
+
+        layer = keras.layers.BatchNormalization()
+        layer.build((None, 2))
+        layer.moving_mean.assign([1.0, 2.0])
+
+        class Module(tf.Module):
+            def __init__(self):
+                self.layer = layer
+                self.factor = tf.Variable(3.0)
+                self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [4.0]), 0.0)
+
+            @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+            def __call__(self, x):
+                return {"y": self.layer(x) * self.factor * self.table.lookup(tf.constant(["a"]))}
+
+        version = export_saved_model(Module(), "m", models_dir=models_dir)
+        outputs = call_signature(version, x=[[2.0, 2.0]])
+        np.testing.assert_allclose(outputs["y"], [[12.0, 0.0]], rtol=1e-3, atol=1e-5)
+
     def test_rejects_a_module_without_signatures(self, models_dir):
         import tensorflow as tf
 

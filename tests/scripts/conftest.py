@@ -82,6 +82,11 @@ class Checkout:
         docker = binaries / "docker"
         docker.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "fake_docker.py"} "$@"\n')
         docker.chmod(0o755)
+        self.nvidia_smi = binaries / "nvidia-smi"
+        self.nvidia_smi.write_text(
+            '#!/bin/sh\ncat "$FAKE_WORLD/gpus"; grep -q UUID "$FAKE_WORLD/gpus" || exit 6\n'
+        )
+        self.nvidia_smi.chmod(0o755)
         self.state = {
             "engine": "works",
             "log_driver": "json-file",
@@ -100,6 +105,7 @@ class Checkout:
         self.serve({})
         self.let_server("works")
         self.let_server_log("")
+        self.add_gpus()
 
     def _add_package(self) -> None:
         """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
@@ -166,6 +172,11 @@ class Checkout:
     def let_server_log(self, text: str) -> None:
         """Sets what servers that start later write to their log."""
         (self.world / "log").write_text(text)
+
+    def add_gpus(self, *names: str) -> None:
+        """Sets the GPUs that the fake nvidia-smi lists; the UUID of the first one ends in 0."""
+        lines = [f"GPU {index}: {name} (UUID: GPU-3a23c669-{index})" for index, name in enumerate(names)]
+        (self.world / "gpus").write_text("\n".join(lines or ["No devices were found"]) + "\n")
 
     def served(self) -> dict[str, Any]:
         """The arguments and environment of the last server that was started."""

@@ -299,6 +299,8 @@ def main(arguments: list[str]) -> None:
             if not fake_swarm.handle(state, arguments):
                 fail(f"fake docker does not support {arguments}", 99)
             save(state)
+        case ["context", "inspect", *_]:
+            print(state.get("address", "unix:///var/run/docker.sock"))
         case ["info", *_]:
             info(state)
         case ["build", *rest]:

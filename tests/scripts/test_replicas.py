@@ -259,6 +259,16 @@ class TestGpus:
             "CUDA_VISIBLE_DEVICES=5",
         ]
 
+    @pytest.mark.parametrize("engine", ["docker", "embedded"])
+    def test_no_server_starts_if_one_of_the_gpus_does_not_exist(self, checkout: Any, engine: str) -> None:
+        replicas = Replicas(checkout, engine)
+        checkout.add_single_image("digits", "CUDA_VERSION=12")
+        checkout.add_gpus("NVIDIA H200")
+        result = replicas.start(REPLICAS="", GPU="0,7", REPLICAS_PER_GPU="1")
+        assert "GPU=0,7 names 7, which is not a GPU of this machine (found 0 NVIDIA H200)" in result.rejection
+        assert checkout.calls("run") == []
+        assert checkout.server_processes() == []
+
     def test_without_replicas_one_server_has_all_gpus(self, checkout: Any) -> None:
         (command,) = self.start(checkout, GPU="0,1")
         assert values_of(command, "--gpus") == ['"device=0,1"']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,9 @@ class TestCommand:
         ("variables", "flags"),
         [
             ({"GPU_MEMORY_FRACTION": "0.5"}, ["--per_process_gpu_memory_fraction=0.5"]),
+            ({"XLA": "true"}, ["--xla_cpu_compilation_enabled=true"]),
+            ({"XLA": "auto", "GPU": "0"}, ["--xla_gpu_compilation_enabled=true"]),
+            ({"XLA": "false"}, []),
             ({"ENABLE_MODEL_WARMUP": "false"}, ["--enable_model_warmup=false"]),
             ({"ENABLE_MODEL_WARMUP": "true"}, ["--enable_model_warmup=true"]),
             ({"MODEL_CONFIG_FILE_POLL_WAIT_SECONDS": "5"}, ["--model_config_file_poll_wait_seconds=5"]),
@@ -142,6 +146,17 @@ class TestCommand:
         assert "max-size=10m" in dry_run(checkout, ENGINE="docker")
 
 
+class TestXla:
+    def test_auto_clusters_the_operations_of_the_device(self, checkout: Any) -> None:
+        on_cpu, on_gpu = (dry_run(checkout, XLA="auto", GPU=gpu) for gpu in ("", "0"))
+        assert values_of(on_cpu, "--env") == ["TF_XLA_FLAGS=--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"]
+        assert values_of(on_gpu, "--env") == ["TF_XLA_FLAGS=--tf_xla_auto_jit=2"]
+
+    @pytest.mark.parametrize("value", ["true", "false", ""])
+    def test_other_values_do_not_cluster(self, checkout: Any, value: str) -> None:
+        assert "TF_XLA_FLAGS" not in " ".join(dry_run(checkout, XLA=value))
+
+
 class TestGpu:
     @pytest.mark.parametrize("gpu", ["0", "0,1", GPU_UUID, f"{GPU_UUID},{OTHER_GPU}", "2, 3"])
     def test_quotes_the_value_for_docker(self, checkout: Any, gpu: str) -> None:
@@ -152,6 +167,7 @@ class TestGpu:
 
     @pytest.mark.parametrize("env", ["CUDA_VERSION=12.5.1", "NVIDIA_VISIBLE_DEVICES=all"])
     def test_runs_an_image_with_cuda(self, checkout: Any, ports: dict[str, str], env: str) -> None:
+        checkout.add_gpus("NVIDIA H200", "NVIDIA H200")
         checkout.add_single_image("digits", "PATH=/bin", env)
         result = checkout.run("run_tf_serving.sh", GPU="0,1", GPU_MEMORY_FRACTION=".5", **ports)
         assert result.code == 0
@@ -174,6 +190,56 @@ class TestGpu:
         assert "GPU=0, but image tfserving-digits has no CUDA; build it from the -gpu image" in rejection
         assert rejection.endswith(image)
         assert checkout.calls("run") == []
+
+    @pytest.mark.parametrize(
+        ("gpus", "gpu", "message"),
+        [
+            (
+                2,
+                "7",
+                "GPU=7 names 7, which is not a GPU of this machine (found 0 NVIDIA H200, 1 NVIDIA H200)",
+            ),
+            (
+                1,
+                "0,1",
+                "GPU=0,1 names 1, which is not a GPU of this machine (found 0 NVIDIA H200); set it to",
+            ),
+            (1, GPU_UUID, f"GPU={GPU_UUID} names {GPU_UUID}, which is not a GPU of this machine"),
+            (
+                0,
+                "7",
+                "GPU=7, but this machine has no GPU: nvidia-smi -L reports: No devices were found; inst",
+            ),
+        ],
+    )
+    def test_rejects_a_gpu_that_does_not_exist(
+        self, checkout: Any, ports: dict[str, str], gpus: int, gpu: str, message: str
+    ) -> None:
+        checkout.add_gpus(*["NVIDIA H200"] * gpus)
+        checkout.add_single_image("digits", "CUDA_VERSION=12.5.1")
+        assert message in checkout.run("run_tf_serving.sh", GPU=gpu, **ports).rejection
+        assert checkout.calls("run") == []
+
+    @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="nvidia-smi is installed")
+    def test_rejects_a_gpu_without_nvidia_smi(self, checkout: Any, ports: dict[str, str]) -> None:
+        checkout.nvidia_smi.unlink()
+        checkout.add_single_image("digits", "CUDA_VERSION=12.5.1")
+        rejection = checkout.run("run_tf_serving.sh", GPU="0", **ports).rejection
+        assert "GPU=0, but this machine has no GPU: nvidia-smi is not installed; install NVIDIA" in rejection
+
+    def test_accepts_uuids_that_nvidia_smi_lists(self, checkout: Any, ports: dict[str, str]) -> None:
+        checkout.add_gpus("NVIDIA H200", "NVIDIA H200")
+        checkout.add_single_image("digits", "CUDA_VERSION=12.5.1")
+        assert checkout.run("run_tf_serving.sh", GPU="GPU-3a23c669-0,1", **ports).code == 0
+
+    @pytest.mark.parametrize("where", ["DOCKER_HOST", "context"])
+    def test_leaves_the_gpus_of_a_remote_daemon_to_docker(
+        self, checkout: Any, ports: dict[str, str], where: str
+    ) -> None:
+        checkout.add_single_image("digits", "CUDA_VERSION=12.5.1")
+        variables = {"DOCKER_HOST": "ssh://gpu-server"} if where == "DOCKER_HOST" else {}
+        checkout.change(address="tcp://192.0.2.1:2376" if where == "context" else "unix:///x")
+        assert checkout.run("run_tf_serving.sh", GPU="7", **ports, **variables).code == 0
 
     @pytest.mark.parametrize("gpu", ["all", "-1", "0,", ",0", "0;id", "GPU-", "a", '0"', "0 1,x", "device=0"])
     def test_rejects_invalid_values(self, checkout: Any, gpu: str) -> None:
@@ -424,6 +490,7 @@ class TestRejects:
             ({"GPU_MEMORY_FRACTION": "0"}, "is not a valid fraction (above 0, up to 1)"),
             ({"GPU_MEMORY_FRACTION": "1.1"}, "is not a valid fraction"),
             ({"GPU_MEMORY_FRACTION": "half"}, "is not a valid fraction"),
+            ({"XLA": "on"}, "XLA=on is not a valid value (true, auto, false)"),
             ({"ENABLE_MODEL_WARMUP": "yes"}, "ENABLE_MODEL_WARMUP=yes is not a valid value (true, false)"),
             (
                 {"RESTART_POLICY": "sometimes"},

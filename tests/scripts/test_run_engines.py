@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -171,6 +172,16 @@ def test_waits_until_every_model_is_available(server: Server) -> None:
     assert any("serving: gRPC" in line for line in lines)
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_a_restart_with_a_gpu_that_does_not_exist_keeps_the_server(server: Server) -> None:
+    server.checkout.add_single_image("digits", "CUDA_VERSION=12")
+    server.checkout.add_gpus("NVIDIA H200")
+    assert server(GPU="0").code == 0
+    before = server.processes()
+    assert "GPU=7 names 7, which is not a GPU of this machine" in server("restart", GPU="7").rejection
+    assert server.processes() == before
+    assert server("status").code == 0
 
 
 def test_start_fails_if_the_server_exits(server: Server) -> None:
@@ -561,6 +572,21 @@ class TestEmbedded:
             "--enable_model_warmup=true",
         ]
 
+    @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "gpu")])
+    def test_xla_compiles_for_the_gpu_if_there_is_one(self, server: Server, gpus: int, device: str) -> None:
+        server.checkout.add_gpus(*["NVIDIA H200"] * gpus)
+        assert server("--dry-run", XLA="true").command[-1] == f"--xla_{device}_compilation_enabled=true"
+        assert server("--dry-run", XLA="auto").command[-2:] == [
+            f"--xla_{device}_compilation_enabled=true",
+            "--xla_auto_jit=true",
+        ]
+
+    @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="nvidia-smi is installed")
+    def test_without_nvidia_smi_the_server_checks_the_gpu(self, server: Server) -> None:
+        server.checkout.nvidia_smi.unlink()
+        assert server(GPU="7").code == 0
+        assert server.checkout.served()["environment"] == {"CUDA_VISIBLE_DEVICES": "7"}
+
     def test_files_become_flags_with_absolute_paths(self, server: Server) -> None:
         names = ("BATCHING_PARAMETERS_FILE", "MONITORING_CONFIG_FILE", "SSL_CONFIG_FILE")
         for name in names:
@@ -575,6 +601,7 @@ class TestEmbedded:
 
     def test_the_server_receives_flags_and_environment(self, server: Server) -> None:
         flag = "--grpc_channel_arguments=b c;'d'"
+        server.checkout.add_gpus("NVIDIA H200", "NVIDIA H200")
         assert server("--", flag, GPU="0,1").code == 0
         served = server.checkout.served()
         assert served["argv"][-1] == flag

@@ -82,6 +82,20 @@ class TestUp:
         flags = "--monitoring_config_file=/etc/tfserving/monitoring.config --enable_batching"
         assert environment_of(command)["SERVER_FLAGS"] == flags
 
+    @pytest.mark.parametrize(
+        ("variables", "flags", "environment"),
+        [
+            ({}, "", ""),
+            ({"XLA": "true"}, "--xla_cpu_compilation_enabled=true", ""),
+            ({"XLA": "auto", "GPUS": "1"}, "--xla_gpu_compilation_enabled=true", "--tf_xla_auto_jit=2"),
+        ],
+    )
+    def test_xla_compiles_for_the_device_of_the_servers(
+        self, checkout: Any, variables: dict[str, str], flags: str, environment: str
+    ) -> None:
+        found = environment_of(checkout.run(SCRIPT, "up", "--dry-run", **variables).command)
+        assert (found["SERVER_FLAGS"], found["TF_XLA_FLAGS"]) == (flags, environment)
+
     def test_reads_variables_from_a_file(self, checkout: Any) -> None:
         file = checkout.tmp / "stack.env"
         file.write_text(
@@ -201,6 +215,7 @@ class TestRejects:
             ({"STACK": "a b"}, "STACK='a b' is not a valid stack name"),
             ({"REPLICAS": "two"}, "REPLICAS=two is not a valid number (0-9999)"),
             ({"GPUS": "2"}, "GPUS=2 is not a valid value (1)"),
+            ({"XLA": "on"}, "XLA=on is not a valid value (true, auto, false)"),
             ({"MEMORY": "lots"}, "MEMORY=lots is not a valid memory size"),
             (
                 {"MODELS_DIR": "models"},

@@ -49,7 +49,7 @@ def test_the_support_of_each_flag_is_listed(flag):
 
 
 def test_own_flags_are_listed_with_their_defaults():
-    own = [(f"`--{flag.name}`", str(flag.default)) for flag in FLAGS if flag.own]
+    own = [(f"`--{flag.name}`", str(flag.default).lower()) for flag in FLAGS if flag.own]
     assert [(row["flag"], row["default"]) for row in OWN_FLAGS] == own
 
 

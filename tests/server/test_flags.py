@@ -88,6 +88,10 @@ def test_models_dir_becomes_absolute(tmp_path, monkeypatch):
         (["--saved_model_tags=serve,gpu"], RuntimeOptions(tags=("serve", "gpu"))),
         (["--per_process_gpu_memory_fraction=0.5"], RuntimeOptions(gpu_memory_fraction=0.5)),
         (["--enable_model_warmup=false"], RuntimeOptions(warmup=False)),
+        (
+            ["--xla_gpu_compilation_enabled", "--xla_auto_jit"],
+            RuntimeOptions(xla_gpu=True, xla_auto_jit=True),
+        ),
         (["--num_request_iterations_for_warmup=3"], RuntimeOptions(warmup_iterations=3)),
         (["--num_request_iterations_for_warmup=0"], RuntimeOptions(warmup_iterations=1)),
     ],
@@ -147,6 +151,7 @@ def test_sets_the_batching_options():
         (["--rest_api_port=-1"], "--rest_api_port=-1 is not a valid port"),
         (["--port=8501", "--rest_api_port=8501"], "are both 8501"),
         (["--batching_parameters_file=x"], "no effect without --enable_batching"),
+        (["--xla_auto_jit"], "--xla_auto_jit needs XLA; add --xla_gpu_compilation_enabled for GPUs or"),
         (
             [f"--tensorflow_{name}_parallelism=2" for name in ("session", "intra_op", "inter_op")],
             "give either the first or the other two",

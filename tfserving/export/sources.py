@@ -88,7 +88,8 @@ def write(source: Any, directory: Path) -> None:
     if isinstance(source, tf.types.experimental.PolymorphicFunction | tf.types.experimental.ConcreteFunction):
         root, functions = _wrap_function(source)
     elif isinstance(source, tf.Module):
-        root, functions = source, _functions_of(source)
+        functions = _functions_of(source)
+        root = _without_keras(source, functions)
     else:
         raise InvalidInputError(
             f"{type(source).__name__} cannot be exported; give a Keras 3 model, a tf.Module, "
@@ -189,6 +190,30 @@ def _wrap_function(function: Any) -> tuple[Any, dict[str, Any]]:
     root.function = function
     root.captured_variables = list(concrete.graph.variables)
     return root, {DEFAULT_SIGNATURE: concrete}
+
+
+def _without_keras(module: Any, functions: Mapping[str, Any]) -> Any:
+    """The module; or, if its functions use variables of Keras, another one that tracks what they use.
+
+    `tf.saved_model.save` writes a variable that belongs to a Keras layer twice, and servers restore only the
+    copy that no function reads.
+    """
+    import tensorflow as tf
+
+    keras = sys.modules.get("keras")
+    if keras is None:
+        return module
+    descendants = tf.train.TrackableView(module).descendants()
+    of_keras = {id(each.value) for each in descendants if isinstance(each, keras.Variable)}
+    variables = {id(each): each for function in functions.values() for each in function.graph.variables}
+    if not of_keras & variables.keys():
+        return module
+    root = tf.Module()
+    root.captured_variables = list(variables.values())
+    root.resources = [
+        each for each in descendants if isinstance(each, tf.saved_model.experimental.TrackableResource)
+    ]
+    return root
 
 
 def _functions_of(module: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class GraphOps:
         return (
             "has functions with jit_compile=True, whose calls fail in servers without XLA",
             "start the server with --xla_cpu_compilation_enabled=true, or --xla_gpu_compilation_enabled=true "
-            "for GPUs",
+            "for GPUs (run_tf_serving.sh: XLA=true)",
         )
 
 

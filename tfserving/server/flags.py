@@ -133,6 +133,11 @@ def _find_error(options: ServerOptions) -> str:
             "--tensorflow_session_parallelism contradicts --tensorflow_intra_op_parallelism and "
             "--tensorflow_inter_op_parallelism; give either the first or the other two"
         )
+    if runtime.xla_auto_jit and not (runtime.xla_cpu or runtime.xla_gpu):
+        return (
+            "--xla_auto_jit needs XLA; add --xla_gpu_compilation_enabled for GPUs or "
+            "--xla_cpu_compilation_enabled for the CPU"
+        )
     if not (options.models.config_file or options.models.base_path or options.print_version):
         return "no model to serve; give --model_config_file, or --model_base_path and --model_name"
     return ""

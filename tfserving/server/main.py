@@ -37,6 +37,7 @@ from tfserving.server.ports import BoundPort, bind
 from tfserving.server.rest.rest_server import make_rest_runner, open_port
 from tfserving.server.runtime.malloc_tuning import limit_arenas
 from tfserving.server.runtime.saved_model import load
+from tfserving.server.runtime.tensorflow_process import start_tensorflow
 from tfserving.server.server_options import ModelOptions, ServerOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
@@ -118,6 +119,7 @@ class Server:
         limits = replace(options.limits, max_connections=fit_connections(options.limits.max_connections))
         read_config = config_reader(options.models)
         read_config()  # an invalid file is reported before anything is loaded
+        self._runtime = options.runtime
         manager = ServableManager(servable_loader(options, metrics), options.loading)
         if metrics is not None:
             metrics.set_models(manager)
@@ -156,9 +158,9 @@ class Server:
         """Wait until every model is available; False if `stop` is set first.
 
         Raises:
-            TfServingError: a model cannot be loaded.
+            TfServingError: a model cannot be loaded, or a GPU that CUDA_VISIBLE_DEVICES names does not exist.
         """
-        loading = asyncio.ensure_future(run_in_new_thread(self._core.start))
+        loading = asyncio.ensure_future(run_in_new_thread(self._load))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
@@ -201,6 +203,10 @@ class Server:
             log.warning("requests or loads still run after another %g s; exiting without them", GRACE_SECONDS)
         else:
             log.info("stopped")
+
+    def _load(self) -> None:
+        start_tensorflow(self._runtime)
+        self._core.start()
 
     def _unload(self) -> None:
         self._core.stop()

@@ -227,6 +227,13 @@ class RuntimeOptions:
         "Compile with XLA for CPUs what a model asks to compile (jit_compile); otherwise such requests fail.",
     )
     xla_gpu: bool = _flag("xla_gpu_compilation_enabled", False, "Compile with XLA for CPUs and GPUs.")
+    xla_auto_jit: bool = _flag(
+        "xla_auto_jit",
+        False,
+        "Also compile the other operations of all models with XLA (auto-clustering): those on GPUs, and with "
+        "--xla_cpu_compilation_enabled those on the CPU.",
+        own=True,
+    )
     warmup: bool = _flag(
         "enable_model_warmup", True, "Replay the warmup records of a version before it becomes available."
     )

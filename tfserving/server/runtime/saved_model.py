@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +25,14 @@ from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning, native, op_libraries
+from tfserving.server.runtime import gc_tuning, op_libraries
+from tfserving.server.runtime.tensorflow_process import import_tensorflow
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
 from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature, signatures_of
 
 log = logging.getLogger(__name__)
-
-# Whether TensorFlow uses Keras 2 (tf_keras, a separate package) or Keras 3.
-_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
 
 def load(
@@ -80,7 +75,7 @@ class SavedModel:
     """A SavedModel of TensorFlow 1 or 2 in its own session, with tables and state."""
 
     def __init__(self, path: Path, options: RuntimeOptions, metrics: RuntimeMetrics) -> None:
-        runtime = _import_tensorflow(xla=options.xla_cpu or options.xla_gpu)
+        runtime = import_tensorflow(options)
         tf = runtime.module
 
         self._errors = tf.errors
@@ -252,48 +247,7 @@ class SavedModel:
         return f" ({op_libraries.explain(missing)})" if missing else ""
 
 
-class _TensorFlow(NamedTuple):
-    """The module, a class of it, and what sets the floating-point mode of a thread."""
-
-    module: Any
-    CallableOptions: Any
-    flushing_denormals: AbstractContextManager[None]
-
-
 _collector = gc_tuning.DelayedCollector()
-_importing = threading.Lock()
-_imported: list[_TensorFlow] = []
-
-
-def _import_tensorflow(*, xla: bool) -> _TensorFlow:
-    """TensorFlow, which is imported once; without `xla` the process cannot compile with XLA from then on."""
-    with _importing:
-        if not _imported:
-            with gc_tuning.freeze_objects(), _without_keras():
-                import tensorflow as tf
-                from tensorflow.core.protobuf.config_pb2 import CallableOptions
-            if not xla:
-                native.disable_xla(tf)
-            _imported.append(_TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf)))
-    return _imported[0]
-
-
-@contextmanager
-def _without_keras() -> Iterator[None]:
-    """While TensorFlow is imported: do not import Keras 3 with it, which a server does not need.
-
-    It takes a third of the time and 85 MB. TensorFlow looks for Keras 2 instead, which is
-    rarely installed. Code that uses `tf.keras` later gets the version that the environment selects.
-    """
-    given = os.environ.get(_LEGACY_KERAS)
-    os.environ[_LEGACY_KERAS] = "1"
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ[_LEGACY_KERAS]
-        else:
-            os.environ[_LEGACY_KERAS] = given
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
