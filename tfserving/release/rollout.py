@@ -390,8 +390,9 @@ def choose_rollback_version(facts: ModelFacts, records: list[HistoryRecord]) -> 
         FailedPreconditionError: the history has none.
     """
     state = facts.state
-    if state.promoted is not None and state.promoted != max(state.versions):
-        return state.promoted
+    stable, canary = (state.labels.get(label) for label in (STABLE, CANARY))
+    if stable is not None and stable == state.promoted and canary not in (None, stable):
+        return stable
     target = find_rollback_target(records, facts.name, state.promoted)
     if target is None:
         raise FailedPreconditionError(
