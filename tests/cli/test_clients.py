@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -35,6 +36,10 @@ def test_lists_and_revokes(run):
     assert re.sub(r"\d{4}-\d\d-\d\d", "DATE", out) == (
         "TOKEN     CLIENT  CREATED     EXPIRES\nranker.1  ranker  DATE  never\nranker.2  ranker  DATE  DATE\n"
     )
+    status, out, _ = run(main, "list", "--json")
+    first, second = json.loads(out)["tokens"]
+    assert (first["token"], first["client"], first["expires"]) == ("ranker.1", "ranker", None)
+    assert second["expires"] > second["created"]
     assert run(main, "revoke", "ranker.1") == (0, "revoked ranker.1\n", "")
     assert run(main, "revoke", "ranker") == (0, "revoked ranker.2\n", "")
     assert run(main, "list") == (0, "TOKEN  CLIENT  CREATED  EXPIRES\n", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cli.configs import JSON, TEXT, write
@@ -16,6 +18,8 @@ def test_prints_name_version_and_path_separated_by_tabs(text, run, make_version)
     make_version("a", 2)
     status, out, _ = run(main, "--config", write(text), "--models-dir", "models")
     assert (status, out) == (0, "a\t2\tmodels/a/2\n")
+    status, out, _ = run(main, "--config", "m.config", "--models-dir", "models", "--json")
+    assert json.loads(out) == {"versions": [{"model": "a", "version": 2, "path": "models/a/2"}]}
 
 
 def test_prints_only_diagnostics_if_there_are_errors(run, make_version):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -22,6 +23,8 @@ def test_sets_and_shows_the_weights(run):
     assert run(main, "show") == (0, "stable 100\ncanary 0\n", "")
     assert run(main, "set", "stable=95", "canary=5") == (0, "stable 95\ncanary 5\n", "")
     assert run(main, "show") == (0, "stable 95\ncanary 5\n", "")
+    status, out, _ = run(main, "show", "--json")
+    assert (status, json.loads(out)) == (0, {"weights": {"stable": 95, "canary": 5}})
     assert run(main, "set", "stable=100") == (0, "stable 100\ncanary 0\n", "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,12 +13,16 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from tests.integration.script_servers import CONFIG, Server, StartServer
+
 ROOT = Path(__file__).parents[2]
+SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 MAKE_MODELS = """
@@ -220,3 +225,70 @@ def start_container(docker: Docker) -> Iterator[StartContainer]:
     yield start
     if started:
         docker.remove(*(container.name for container in started))
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the scripts of this checkout, and a separate .run."""
+    directory = tmp_path_factory.mktemp("checkout")
+    for name in SCRIPTS:
+        shutil.copy(ROOT / name, directory)
+    for name in ("docker", "lib", "tfserving", "Dockerfile"):
+        (directory / name).symlink_to(ROOT / name)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def images(
+    docker: Any, base_image: str, root: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The images of both build scripts: single (half/2) and ensemble."""
+    names = {"single": docker.name("single"), "multi": docker.name("ensemble")}
+    config = tmp_path_factory.mktemp("config") / "models.config"
+    config.write_text(CONFIG)
+    variables = {"TF_SERVING_IMAGE": base_image, "MODELS_DIR": str(models)}
+    builder = Server(root, "docker", variables)
+    single = builder.script("build.sh", MODEL_NAME="half", IMAGE_NAME=names["single"])
+    assert single.returncode == 0, single.stderr
+    ensemble = builder.script("build_ensemble.sh", IMAGE_NAME=names["multi"], MODELS_CONFIG=str(config))
+    assert ensemble.returncode == 0, ensemble.stderr
+    return names
+
+
+@pytest.fixture(params=["docker", "embedded"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def make_servers(request: pytest.FixtureRequest, root: Path) -> Iterator[StartServer]:
+    """Yield a function that makes a server of the scripts; the servers are stopped at the end."""
+    made: list[Server] = []
+
+    def make(engine: str, mode: str = "single", **variables: str) -> Server:
+        name = f"tfserving-test-{uuid.uuid4().hex[:8]}"
+        if engine == "docker":
+            name = request.getfixturevalue("docker").name("server")
+            variables = {"IMAGE_NAME": request.getfixturevalue("images")[mode], **variables}
+        if mode == "single":
+            variables = {"MODEL_NAME": "half", **variables}
+        made.append(Server(root, engine, {"MODE": mode, "CONTAINER_NAME": name, **variables}))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.run("stop")
+
+
+@pytest.fixture
+def make_server(request: pytest.FixtureRequest, root: Path) -> Iterator[StartServer]:
+    """make_server(engine, mode, **variables): a server that the fixture stops after the test."""
+    with make_servers(request, root) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_server(request: pytest.FixtureRequest, root: Path) -> Iterator[StartServer]:
+    """As `make_server`, for a server that all tests of a module share."""
+    with make_servers(request, root) as make:
+        yield make

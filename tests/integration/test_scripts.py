@@ -2,128 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tf_rpc_client import TfRestClient, TfRpcClient
+from tests.integration.script_servers import CONFIG, Server, StartServer, eventually, find_free_ports
+from tf_rpc_client import TfRpcClient
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("build.sh", "build_ensemble.sh", "run_tf_serving.sh")
 # Exit codes after SIGTERM; 137 would be a kill.
 STOPPED = ("0", "143")
-DEADLINE = 60.0
-
-CONFIG = """model_config_list {
-  config {
-    name: "half" base_path: "/models/half" model_platform: "tensorflow"
-    model_version_policy { all {} }
-    version_labels { key: "stable" value: 1 }
-  }
-  config { name: "other" base_path: "/models/other" model_platform: "tensorflow" }
-}
-"""
 PINNED = CONFIG.replace("all {}", "specific { versions: 1 }")
-
-
-def eventually(call: Callable[[], Any], expected: Any) -> None:
-    """Calls until the result is the expected one."""
-    deadline = time.monotonic() + DEADLINE
-    while (result := call()) != expected:
-        assert time.monotonic() < deadline, f"{result!r} is not {expected!r} after {DEADLINE} s"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    """A free port below the range for outgoing connections."""
-    while True:
-        port = random.randrange(10000, 32000)
-        with contextlib.suppress(OSError):
-            socket.create_server(("127.0.0.1", port)).close()
-            return port
-
-
-@dataclass
-class Server:
-    """One server on one engine: the variables of its script, and requests to it."""
-
-    root: Path
-    engine: str
-    variables: dict[str, str]
-    grpc: str = field(init=False)
-    rest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        ports = {"GRPC_PORT": str(free_port()), "REST_PORT": str(free_port())}
-        self.variables = {**ports, **self.variables, "ENGINE": self.engine}
-        self.grpc, self.rest = (f"127.0.0.1:{self.variables[name]}" for name in ports)
-
-    @property
-    def name(self) -> str:
-        return self.variables["CONTAINER_NAME"]
-
-    def script(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": os.environ["HOME"],
-        }
-        return subprocess.run(
-            ["bash", self.root / name, *arguments],
-            env={**environment, **self.variables, **variables},
-            cwd=self.root,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    def run(self, *arguments: str, **variables: str) -> str:
-        """Runs run_tf_serving.sh, which must succeed; returns its output."""
-        done = self.script("run_tf_serving.sh", *arguments, **variables)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def states(self) -> list[list[str]]:
-        """The rows of status: model, version, state."""
-        return [line.split() for line in self.script("run_tf_serving.sh", "status").stdout.splitlines()[1:]]
-
-    def over_grpc(self, x: float, model: str = "half", **options: Any) -> float:
-        with TfRpcClient(self.grpc, model) as client:
-            return float(client.infer([x], **options)["y"][0])
-
-    def over_rest(self, x: float, model: str = "half", **options: Any) -> float:
-        with TfRestClient(self.rest, model) as client:
-            return float(client.infer([x], **options)["y"][0])
-
-    def serves(self, offset: int, **options: Any) -> None:
-        """Asserts that both APIs return y = x / 2 + offset, as the version `offset` of half does."""
-        assert self.over_grpc(4.0, **options) == self.over_rest(4.0, **options) == 2.0 + offset
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the scripts of this checkout, and a separate .run."""
-    directory = tmp_path_factory.mktemp("checkout")
-    for name in SCRIPTS:
-        shutil.copy(ROOT / name, directory)
-    for name in ("docker", "lib", "tfserving", "Dockerfile"):
-        (directory / name).symlink_to(ROOT / name)
-    return directory
 
 
 @pytest.fixture
@@ -157,51 +56,6 @@ def replace(file: Path, text: str) -> None:
     new.write_text(text)
     new.chmod(0o644)
     new.rename(file)
-
-
-@pytest.fixture(scope="module")
-def images(
-    docker: Any, base_image: str, root: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """The images of both build scripts: single (half/2) and ensemble."""
-    names = {"single": docker.name("single"), "multi": docker.name("ensemble")}
-    config = tmp_path_factory.mktemp("config") / "models.config"
-    config.write_text(CONFIG)
-    variables = {"TF_SERVING_IMAGE": base_image, "MODELS_DIR": str(models)}
-    builder = Server(root, "docker", variables)
-    single = builder.script("build.sh", MODEL_NAME="half", IMAGE_NAME=names["single"])
-    assert single.returncode == 0, single.stderr
-    ensemble = builder.script("build_ensemble.sh", IMAGE_NAME=names["multi"], MODELS_CONFIG=str(config))
-    assert ensemble.returncode == 0, ensemble.stderr
-    return names
-
-
-StartServer = Callable[..., Server]
-
-
-@pytest.fixture(params=["docker", "embedded"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def make_server(request: pytest.FixtureRequest, root: Path) -> Iterator[StartServer]:
-    """make_server(engine, mode, **variables): a server that the fixture stops after the test."""
-    made: list[Server] = []
-
-    def make(engine: str, mode: str = "single", **variables: str) -> Server:
-        name = f"tfserving-test-{os.getpid()}-{len(made)}"
-        if engine == "docker":
-            name = request.getfixturevalue("docker").name("server")
-            variables = {"IMAGE_NAME": request.getfixturevalue("images")[mode], **variables}
-        if mode == "single":
-            variables = {"MODEL_NAME": "half", **variables}
-        made.append(Server(root, engine, {"MODE": mode, "CONTAINER_NAME": name, **variables}))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.run("stop")
 
 
 class TestImages:
@@ -510,16 +364,6 @@ class TestReplicas:
         assert [caller.exception() for caller in callers] == [None] * 4
         assert 0 < updated < len(answers)
         assert set(answers) == {4.0}
-
-
-def find_free_ports() -> dict[str, str]:
-    """GRPC_PORT and REST_PORT for two replicas."""
-    while True:
-        first = random.randrange(10000, 32000, 4)
-        with contextlib.suppress(OSError):
-            for port in range(first, first + 4):
-                socket.create_server(("127.0.0.1", port)).close()
-            return {"GRPC_PORT": str(first), "REST_PORT": str(first + 1)}
 
 
 def test_the_embedded_server_stops_gracefully(repository: Path, root: Path, make_server: StartServer) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,10 @@ class Release:
         write_saved_model(self.models / "other" / "1", variables=False)
         self.config.write_text(CONFIG)
 
-    def serve(self, count: int = 1, poll: float = 0.0) -> None:
-        """Start servers."""
-        self.servers += [LightServer(self._loop, self.models, self.config, poll) for _ in range(count)]
+    def serve(self, count: int = 1, poll: float = 0.0, **options: Any) -> None:
+        """Start servers; for `options` see `LightServer`."""
+        make = partial(LightServer, self._loop, self.models, self.config, poll, **options)
+        self.servers += [make() for _ in range(count)]
 
     @property
     def addresses(self) -> str:

@@ -44,6 +44,22 @@ class ServerLoop:
         self._loop.close()
 
 
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Rejects calls without a bearer token, as the gateway does."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        if self._header in {(key, value) for key, value in details.invocation_metadata}:
+            return await continuation(details)
+
+        async def reject(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is required")
+
+        return grpc.unary_unary_rpc_method_handler(reject)
+
+
 class LightServer:
     """A server of the models in a models.config; version V of each returns its number as `version`.
 
@@ -51,11 +67,23 @@ class LightServer:
         models_dir: the model repository.
         config: the models.config.
         poll: seconds between two reads of the file; 0 reads it once.
+        certificate: a PEM key and certificate for localhost, with which the server uses TLS.
+        token: the bearer token that it requires.
     """
 
-    def __init__(self, loop: ServerLoop, models_dir: Path, config: Path, poll: float = 0.0) -> None:
+    def __init__(
+        self,
+        loop: ServerLoop,
+        models_dir: Path,
+        config: Path,
+        poll: float = 0.0,
+        *,
+        certificate: tuple[bytes, bytes] | None = None,
+        token: str = "",
+    ) -> None:
         self._loop = loop
         self.port = 0
+        self._certificate, self._token = certificate, token
         limits = LimitOptions()
         self._manager = ServableManager(self._load, LoadOptions(max_retries=0))
         self._core = ServerCore(
@@ -74,7 +102,7 @@ class LightServer:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{'localhost' if self._certificate else '127.0.0.1'}:{self.port}"
 
     def stop(self) -> None:
         """Vanish; may be called again."""
@@ -85,9 +113,13 @@ class LightServer:
             self._workers.shut_down()
 
     async def _start(self) -> None:
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(interceptors=[TokenCheck(self._token)] if self._token else [])
         self._api.add_to(self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if self._certificate:
+            credentials = grpc.ssl_server_credentials([self._certificate])
+            self.port = self._server.add_secure_port("localhost:0", credentials)
+        else:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
 
     def _load(self, model: str, version: int, path: Path) -> FakeServable:

@@ -97,6 +97,17 @@ def test_canary_serves_both_versions_with_labels(served):
     assert (served.labelled("stable"), served.labelled("canary")) == ([1] * count, [1] * count)
 
 
+def test_rollback_ends_a_canary_below_the_promoted_version(release):
+    release.serve()
+    release.succeed("promote", "digits", "3")
+    release.succeed("canary", "digits", "2")
+    release.succeed("rollback", "digits")
+    assert release.available() == [[3]]
+    assert (release.labelled("stable"), release.labelled("canary")) == ([3], [3])
+    release.succeed("rollback", "digits")
+    assert release.available() == [[1]]
+
+
 def test_canary_refuses_to_send_all_callers_to_the_canary(release):
     release.serve()
     message = release.fail("canary", "digits", "2")

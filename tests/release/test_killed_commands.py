@@ -17,7 +17,7 @@ from tests.embedded import ROOT
 from tests.release.conftest import Release
 from tfserving.release.change import Author, open_session
 from tfserving.release.config_edit import parse_config_file
-from tfserving.release.servers import name_servers
+from tfserving.release.servers import ServerConnections, name_servers
 
 # For each command, half of them while the change is made.
 KILLS = int(os.environ.get("TFSERVING_TEST_KILLS") or 10)
@@ -76,9 +76,9 @@ def killable(tmp_path: Path) -> Iterator[KillableCommands]:
 def clean_up(release: Release) -> list[str]:
     """What the next command does before its own work; returns what it reports."""
     reports: list[str] = []
-    servers = name_servers(release.addresses) if release.servers else []
+    connections = ServerConnections(name_servers(release.addresses) if release.servers else [])
     with open_session(
-        release.config, release.models, servers, Author("ada", "next"), timeout=20, report=reports.append
+        release.config, release.models, connections, Author("ada", "next"), timeout=20, report=reports.append
     ):
         return reports
 

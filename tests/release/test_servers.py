@@ -153,6 +153,14 @@ def test_named_servers_keep_what_is_known_of_them(tmp_path, start):
     assert (servers[1].address, servers[1].rest) == ("other:9000", "other:9001")
 
 
+def test_a_server_that_is_named_localhost_is_known(tmp_path, start):
+    start("ranker", *FLAGS)
+    (server,) = name_servers("localhost:8600", find_servers(tmp_path, engine="embedded"))
+    assert (server.name, server.address) == ("ranker", "localhost:8600")
+    with pytest.raises(InvalidInputError, match=r"localhost:8600 is given twice"):
+        name_servers("127.0.0.1:8600,localhost:8600")
+
+
 def test_rejects_a_server_that_is_named_twice():
     with pytest.raises(InvalidInputError, match=r"127.0.0.1:8500 is given twice"):
         name_servers("127.0.0.1:8500,127.0.0.1")

@@ -14,6 +14,7 @@ from typing import Any
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, add_models_dir, find_diagnostics, read_text
+from tfserving.cli.connection_options import add_security_options
 from tfserving.errors import ExportError
 from tfserving.repository import memory_need
 from tfserving.repository.completeness import find_notes, find_version_error
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving check") ->
         help="also report selected versions that these servers could not load, and ops that they lack; ops "
         "are looked up in the TensorFlow that is installed here, which takes seconds",
     )
+    add_security_options(parser)
     parser.add_argument("--json", action="store_true", help="print errors and notes as one JSON document")
     return run_command(parser, argv, partial(_check, parser), extra="export")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tfserving.cli.release_options import ReleaseOptions, list_servers
+from tfserving.cli.release_options import ReleaseOptions, connect, list_servers
 from tfserving.release.servers import ServerConnections, ServerProcess
 from tfserving.repository.diagnostics import Severity
 from tfserving.repository.selection import SelectedVersion
@@ -20,7 +20,7 @@ def check_servers(options: ReleaseOptions, selected: Sequence[SelectedVersion]) 
         TfServingError: a server does not respond, or TensorFlow is not installed.
     """
     servers = list_servers(options)
-    with ServerConnections(servers) as connections:
+    with connect(options, servers) as connections:
         for server in servers:
             yield from _find_failed_loads(connections, server, selected)
     yield from _find_missing_ops(servers, selected)

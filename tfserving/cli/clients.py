@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.gateway_dir import add_gateway_dir
+from tfserving.cli.release_options import add_release_options, print_json
 from tfserving.cli.text_table import print_table
-from tfserving.gateway.client_tokens import add_token, list_tokens, revoke_tokens
+from tfserving.gateway.client_tokens import ClientToken, add_token, list_tokens, revoke_tokens
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving clients") -> int:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving clients") 
         "revoke", help="revoke the tokens of a client, or one token", allow_abbrev=False
     )
     revoke.add_argument("name", metavar="CLIENT|TOKEN_ID", help="a client, or a token ID from list")
+    add_release_options(listing, "json")
     for action, run in ((add, _add), (listing, _list), (revoke, _revoke)):
         add_gateway_dir(action)
         action.set_defaults(run=lambda arguments, run=run: run(arguments, prog))
@@ -48,11 +50,24 @@ def _add(arguments: argparse.Namespace, prog: str) -> None:
 
 
 def _list(arguments: argparse.Namespace, _prog: str) -> None:
+    tokens = list_tokens(arguments.gateway_dir)
+    if arguments.json:
+        print_json({"tokens": [_document(token) for token in tokens]})
+        return
     rows = []
-    for token in list_tokens(arguments.gateway_dir):
+    for token in tokens:
         expires = f"{token.expires:%Y-%m-%d}" if token.expires else "never"
         rows.append((token.token_id, token.client, f"{token.created:%Y-%m-%d}", expires))
     print_table(("TOKEN", "CLIENT", "CREATED", "EXPIRES"), rows)
+
+
+def _document(token: ClientToken) -> dict[str, str | None]:
+    return {
+        "token": token.token_id,
+        "client": token.client,
+        "created": token.created.isoformat(),
+        "expires": token.expires.isoformat() if token.expires else None,
+    }
 
 
 def _revoke(arguments: argparse.Namespace, _prog: str) -> None:

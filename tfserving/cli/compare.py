@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfserving.cli.command import FAILED, new_parser, run_command
+from tfserving.cli.connection_options import add_security_options
 from tfserving.cli.release_options import add_release_options, parse_seconds, print_json, read_release_options
 from tfserving.cli.text_table import print_table
 from tfserving.cli.verification_options import (
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving compare") 
     )
     add("--png", type=Path, metavar="FILE", help="write a chart of values and latencies; needs matplotlib")
     add("--server", metavar="HOST:PORT", help="the server of A and B that are only numbers")
+    add_security_options(parser)
     add(
         "--timeout",
         type=parse_seconds,
@@ -115,6 +117,8 @@ def _compare(arguments: argparse.Namespace) -> int | None:
         tolerance=read_tolerance(arguments),
         rounds=arguments.rounds,
         timeout=options.timeout,
+        tls=options.tls,
+        metadata=options.metadata,
     )
     if arguments.png is not None:
         from tfserving.release.comparison_plot import plot_comparison

@@ -1,4 +1,4 @@
-"""The options for the server of a request: address, TLS and token."""
+"""The options for connections to servers: address, TLS and token."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def add_address_option(parser: argparse.ArgumentParser, address: str, rest_addre
 
 
 def add_transport_options(parser: argparse.ArgumentParser) -> None:
-    """Add --rest, --tls, --ca, --token and --token-file."""
+    """Add --rest, and the options of `add_security_options`."""
+    parser.add_argument("--rest", action="store_true", help="use the REST API instead of gRPC")
+    add_security_options(parser)
+
+
+def add_security_options(parser: argparse.ArgumentParser) -> None:
+    """Add --tls, --ca, --token and --token-file."""
     add = parser.add_argument
-    add("--rest", action="store_true", help="use the REST API instead of gRPC")
     add("--tls", action="store_true", help="encrypt the connection")
     add("--ca", metavar="FILE", help="PEM file with the trusted certificate authorities; implies --tls")
     token = parser.add_mutually_exclusive_group()

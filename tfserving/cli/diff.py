@@ -10,11 +10,10 @@ from typing import Any
 from tfserving.cli.command import MISUSE, new_parser, report_error, run_command
 from tfserving.cli.config_file import print_diagnostics, read_text
 from tfserving.cli.release_options import ReleaseOptions, print_json, read_release_options
-from tfserving.cli.snapshots import add_snapshot_options, read_snapshots, require_servers, server_document
+from tfserving.cli.snapshots import add_snapshot_options, connect_required, read_snapshots, server_document
 from tfserving.errors import ConfigError, TfServingError, UnavailableError
 from tfserving.release.difference import ModelDifference, find_differences
 from tfserving.release.served_models import ServerSnapshot
-from tfserving.release.servers import ServerConnections
 from tfserving.repository.config import ModelConfig, from_message
 from tfserving.repository.config_text import read_message
 
@@ -48,7 +47,7 @@ def _diff(prog: str, arguments: argparse.Namespace) -> int | None:
 
 def _compare(options: ReleaseOptions) -> int | None:
     configured = _read_config(options)
-    with ServerConnections(require_servers(options)) as connections:
+    with connect_required(options) as connections:
         snapshots = read_snapshots(connections, connections.servers, options)
     for snapshot in snapshots:
         if snapshot.error:

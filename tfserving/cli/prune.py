@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tfserving.cli.command import new_parser, run_command
-from tfserving.cli.release_command import make_reporter
+from tfserving.cli.release_command import describe_command, make_reporter
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
+    connect,
     list_known_servers,
     list_servers,
     print_json,
@@ -57,8 +56,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving prune") ->
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would happen, and delete nothing")
     add_release_options(parser, "config", "models-dir", "server", "timeout", "message", "json")
-    words = [*prog.split(), *(sys.argv[1:] if argv is None else argv)]
-    return run_command(parser, argv, lambda arguments: _prune(arguments, prog, shlex.join(words)))
+    return run_command(parser, argv, lambda arguments: _prune(arguments, prog, describe_command(prog, argv)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def _prune(arguments: argparse.Namespace, prog: str, command: str) -> None:
     base = options.models_dir / target.name
     known = [server for server in list_known_servers(options) if serves_from(server, base)]
     servers = {server.address: server for server in (*known, *list_servers(options))}
-    with _hold_lock(target, prog), ServerConnections(servers.values()) as connections:
+    with _hold_lock(target, prog), connect(options, servers.values()) as connections:
         steps = _plan(target, connections, list(servers.values()))
         if not arguments.dry_run:
             for path in find_withdrawn(base):
@@ -109,7 +107,12 @@ def _hold_lock(target: _Target, prog: str) -> Iterator[None]:
         raise RepositoryError(f"--models-dir {options.models_dir} is not a directory; name the repository")
     if options.config.exists():
         with open_session(
-            options.config, options.models_dir, [], target.author, timeout=options.timeout, report=report
+            options.config,
+            options.models_dir,
+            connect(options, []),
+            target.author,
+            timeout=options.timeout,
+            report=report,
         ):
             yield
     else:  # servers of one model need none

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
+    connect,
     list_known_servers,
     list_servers,
     print_json,
@@ -97,12 +98,27 @@ def open_command(
             if server.problem:
                 report(f"note: {server} is not changed: {server.problem}")
         report("note: no server uses this config; only the file changes (--server names servers)")
-    words = [*prog.split(), *(sys.argv[1:] if argv is None else argv)]
-    author = Author(find_user(), shlex.join(words), options.message)
+    author = Author(find_user(), describe_command(prog, argv), options.message)
     with open_session(
-        options.config, options.models_dir, servers, author, timeout=options.timeout, report=report
+        options.config,
+        options.models_dir,
+        connect(options, servers),
+        author,
+        timeout=options.timeout,
+        report=report,
     ) as session:
         yield ReleaseCommand(session, options, prog)
+
+
+def describe_command(prog: str, argv: Sequence[str] | None) -> str:
+    """The command line for the history and the lock, without the token that it may contain."""
+    words = [*prog.split(), *(sys.argv[1:] if argv is None else argv)]
+    for index, word in enumerate(words):
+        if word.startswith("--token="):
+            words[index] = "--token=..."
+        elif word == "--token":
+            words[index + 1 : index + 2] = ["..."]
+    return shlex.join(words)
 
 
 def make_reporter(prog: str) -> Callable[[str], None]:

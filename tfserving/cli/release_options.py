@@ -10,14 +10,17 @@ import argparse
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfserving.cli.connection_options import add_security_options, metadata_of, tls_of
+from tfserving.client.options import Tls
 from tfserving.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from tfserving.release.servers import ServerProcess
+    from tfserving.release.servers import ServerConnections, ServerProcess
 
 # Seconds to wait for servers; START_TIMEOUT of run_tf_serving.sh.
 _TIMEOUT = 120.0
@@ -35,6 +38,7 @@ class ReleaseOptions:
         timeout: seconds to wait for the servers.
         message: why the change is made, for the history; "" without --message.
         json: whether to print JSON.
+        tls, metadata: for connections to servers; see `connection_options`.
     """
 
     config: Path
@@ -44,6 +48,8 @@ class ReleaseOptions:
     timeout: float
     message: str
     json: bool
+    tls: Tls | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def add_release_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -62,6 +68,7 @@ def read_release_options(arguments: argparse.Namespace) -> ReleaseOptions:
     models_dir = given.get("models_dir") or Path(os.environ.get("MODELS_DIR") or "models")
     # $MODELS_CONFIG belongs to $MODELS_DIR, not to another directory that is given here.
     config = given.get("config")
+    connects = "server" in given
     if config is None and not given.get("models_dir"):
         config = os.environ.get("MODELS_CONFIG")
     return ReleaseOptions(
@@ -72,6 +79,8 @@ def read_release_options(arguments: argparse.Namespace) -> ReleaseOptions:
         timeout=given.get("timeout") or _read_timeout(),
         message=given.get("message") or "",
         json=bool(given.get("json")),
+        tls=tls_of(arguments) if connects else None,
+        metadata=metadata_of(arguments) if connects else {},
     )
 
 
@@ -108,6 +117,13 @@ def list_known_servers(options: ReleaseOptions) -> list[ServerProcess]:
     if engine not in ("auto", "docker", "embedded"):
         raise InvalidInputError(f"ENGINE={engine} is not a valid engine (auto, docker, embedded)")
     return find_servers(options.run_dir, engine=engine)
+
+
+def connect(options: ReleaseOptions, servers: Iterable[ServerProcess]) -> ServerConnections:
+    """Connections to servers, with the TLS and the token of the command."""
+    from tfserving.release.servers import ServerConnections
+
+    return ServerConnections(servers, tls=options.tls, metadata=options.metadata)
 
 
 def print_json(document: Any) -> None:
@@ -158,6 +174,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT[,...]",
         help="gRPC addresses of the servers (default: those that run_tf_serving.sh started with this config)",
     )
+    add_security_options(parser)
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:

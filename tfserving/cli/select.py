@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import MISUSE, new_parser, run_command
 from tfserving.cli.config_file import add_config, add_models_dir, print_diagnostics, read_text
+from tfserving.cli.release_options import add_release_options, print_json
 from tfserving.repository.config import from_message
 from tfserving.repository.config_text import read_message
 from tfserving.repository.selection import select_versions
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving select") -
     )
     add_config(parser)
     add_models_dir(parser)
+    add_release_options(parser, "json")
     return run_command(parser, argv, _select)
 
 
@@ -29,6 +31,10 @@ def _select(arguments: argparse.Namespace) -> int | None:
     text = read_text(arguments.config)
     if not print_diagnostics(arguments.config, text, arguments.models_dir):
         return MISUSE
-    for selected in select_versions(from_message(read_message(text)), arguments.models_dir):
-        print(*selected, sep="\t")
+    selected = select_versions(from_message(read_message(text)), arguments.models_dir)
+    if arguments.json:
+        print_json({"versions": [{**one._asdict(), "path": str(one.path)} for one in selected]})
+        return None
+    for one in selected:
+        print(*one, sep="\t")
     return None

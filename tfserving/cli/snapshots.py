@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from tfserving.cli.release_options import ReleaseOptions, add_release_options, list_servers, parse_seconds
+from tfserving.cli.release_options import (
+    ReleaseOptions,
+    add_release_options,
+    connect,
+    list_servers,
+    parse_seconds,
+)
 from tfserving.errors import UnavailableError
 from tfserving.release.served_models import (
     RESPONSE_SECONDS,
@@ -31,8 +37,8 @@ def add_snapshot_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_servers(options: ReleaseOptions) -> list[ServerProcess]:
-    """The servers to read.
+def connect_required(options: ReleaseOptions) -> ServerConnections:
+    """Connections to the servers to read.
 
     Raises:
         UnavailableError: there is none.
@@ -44,7 +50,7 @@ def require_servers(options: ReleaseOptions) -> list[ServerProcess]:
             f"no running server that run_tf_serving.sh started uses {options.config}; "
             "name servers with --server HOST:PORT"
         )
-    return servers
+    return connect(options, servers)
 
 
 def read_snapshots(

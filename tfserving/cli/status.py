@@ -9,15 +9,14 @@ from tfserving.cli.command import FAILED, new_parser, run_command
 from tfserving.cli.release_options import print_json, read_release_options
 from tfserving.cli.snapshots import (
     add_snapshot_options,
+    connect_required,
     labels_of,
     missing_models,
     read_snapshots,
-    require_servers,
     snapshot_document,
 )
 from tfserving.cli.text_table import print_table
 from tfserving.release.served_models import ServerSnapshot
-from tfserving.release.servers import ServerConnections
 from tfserving.repository.config import read_models
 
 _HEADER = ("SERVER", "MODEL", "VERSION", "STATE", "DEFAULT", "LABELS", "ERROR")
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving status") -
 def _print_status(arguments: argparse.Namespace) -> int | None:
     options = read_release_options(arguments)
     configured = [model.name for model in read_models(options.config)]
-    with ServerConnections(require_servers(options)) as connections:
+    with connect_required(options) as connections:
         snapshots = read_snapshots(connections, connections.servers, options)
     if options.json:
         print_json({"servers": [snapshot_document(snapshot) for snapshot in snapshots]})

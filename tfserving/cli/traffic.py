@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.gateway_dir import add_gateway_dir
+from tfserving.cli.release_options import add_release_options, print_json
 from tfserving.errors import InvalidInputError
 from tfserving.gateway.traffic_weights import read_weights, write_weights
 
@@ -33,16 +34,17 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving traffic") 
     )
     for action, run in ((show, _show), (change, _set)):
         add_gateway_dir(action)
+        add_release_options(action, "json")
         action.set_defaults(run=run)
     return run_command(parser, argv, lambda arguments: arguments.run(arguments))
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    _print(read_weights(arguments.gateway_dir))
+    _print(read_weights(arguments.gateway_dir), arguments)
 
 
 def _set(arguments: argparse.Namespace) -> None:
-    _print(write_weights(arguments.gateway_dir, _parse(arguments.weights)))
+    _print(write_weights(arguments.gateway_dir, _parse(arguments.weights)), arguments)
 
 
 def _parse(words: Sequence[str]) -> dict[str, int]:
@@ -59,6 +61,9 @@ def _parse(words: Sequence[str]) -> dict[str, int]:
     return weights
 
 
-def _print(weights: dict[str, int]) -> None:
+def _print(weights: dict[str, int], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print_json({"weights": weights})
+        return
     for name, weight in weights.items():
         print(f"{name} {weight}")

@@ -12,6 +12,7 @@ from functools import partial
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.release_options import (
     add_release_options,
+    connect,
     list_servers,
     parse_seconds,
     print_json,
@@ -87,18 +88,19 @@ def _write_warmup(prog: str, arguments: argparse.Namespace) -> None:
         raise InvalidInputError("--shape and --data are mutually exclusive; the samples have their shapes")
     samples = None if arguments.data is None else load_samples(arguments.data)
     servers = list_servers(options, by_models_dir=True)
-    check = partial(check_not_loaded, servers, selected.model, selected.version)
-    check()
-    logging.basicConfig(stream=sys.stderr, format=f"{prog}: note: %(message)s", force=True)
-    count = replace_warmup(
-        selected.model,
-        selected.path,
-        samples=samples,
-        batch_sizes=sizes,
-        shapes=shapes,
-        timeout=options.timeout,
-        check=check,
-    )
+    with connect(options, servers) as connections:
+        check = partial(check_not_loaded, connections, selected.model, selected.version)
+        check()
+        logging.basicConfig(stream=sys.stderr, format=f"{prog}: note: %(message)s", force=True)
+        count = replace_warmup(
+            selected.model,
+            selected.path,
+            samples=samples,
+            batch_sizes=sizes,
+            shapes=shapes,
+            timeout=options.timeout,
+            check=check,
+        )
     if options.json:
         print_json({"model": selected.model, "version": selected.version, "records": count})
     else:

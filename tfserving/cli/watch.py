@@ -14,9 +14,9 @@ from tfserving.cli.command import FAILED, new_parser, run_command
 from tfserving.cli.release_options import ReleaseOptions, parse_seconds, print_json, read_release_options
 from tfserving.cli.snapshots import (
     add_snapshot_options,
+    connect_required,
     labels_of,
     read_snapshots,
-    require_servers,
     snapshot_document,
 )
 from tfserving.cli.text_table import print_table
@@ -73,7 +73,7 @@ def _watch(arguments: argparse.Namespace) -> int | None:
     options = read_release_options(arguments)
     if options.json and not arguments.once:
         raise InvalidInputError("--json needs --once: a live table is not a JSON document")
-    with ServerConnections(require_servers(options)) as connections:
+    with connect_required(options) as connections:
         watched = _WatchedServers(connections, options)
         if not arguments.once:
             _show_live(watched, arguments.interval)

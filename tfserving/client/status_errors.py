@@ -32,7 +32,8 @@ _HINTS_BY_TEXT = {
     "client: received message larger": "pass a larger max_response_bytes=, or None for no limit",
     "decompressed message larger": "for a larger response, pass max_response_bytes=",
     "connect an http1.x server": "this is a port for HTTP; the default port for gRPC is 8500",
-    "socket closed": "if the server uses TLS on this port, pass tls=Tls(); else check that it is running",
+    "socket closed": "if the server uses TLS on this port, pass tls=Tls(), or --tls to a "
+    "command; else check that it is running",
     NOT_HTTP: "this is not a port for HTTP; the default port for REST is 8501",
 }
 _PROXY_HINTS = {
@@ -43,7 +44,7 @@ _PROXY_HINTS = {
 _HINTS = {
     "UNAVAILABLE": "check that the server is running; the default ports are 8500 (gRPC) and 8501 (REST)",
     "DEADLINE_EXCEEDED": "increase timeout=, or add warmup records if this was the first call of the model",
-    "UNAUTHENTICATED": 'pass a token: metadata={"authorization": "Bearer ..."}',
+    "UNAUTHENTICATED": 'pass a token: metadata={"authorization": "Bearer ..."}, or --token-file to a command',
 }
 
 

@@ -29,7 +29,7 @@ from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
 from tfserving.release.history import ABANDONED, DONE, REVERTED, UNDONE, History, HistoryRecord, ModelState
 from tfserving.release.server_goals import Goal, reach_goal
-from tfserving.release.servers import ServerConnections, ServerProcess
+from tfserving.release.servers import ServerConnections, ServerProcess, has_responded
 from tfserving.release.state_copies import write_state_copy
 
 
@@ -136,7 +136,7 @@ class ChangeSession:
             self._files.end()
             return
         steps = [Step(text, backward=_read_goal(goal)) for text, goal in begun["steps"]]
-        with ServerConnections(map(_read_server, begun["servers"])) as connections:
+        with self.connections.to(map(_read_server, begun["servers"])) as connections:
             if verified:
                 self.report(f"`{line.command}` was interrupted when it had succeeded; recording it")
                 self._copy_state(connections, steps[-1].text)
@@ -309,9 +309,9 @@ class ChangeSession:
             connections.reload(server, text, timeout=self.timeout)
         except TfServingError as error:
             detail = error.server_message or str(error)
-            if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-                raise UnavailableError(f"server {server} does not respond: {detail}") from error
-            raise FailedPreconditionError(f"server {server} rejects the config: {detail}") from error
+            if has_responded(error):
+                raise FailedPreconditionError(f"server {server} rejects the config: {detail}") from error
+            raise UnavailableError(f"server {server} does not respond: {detail}") from error
 
     def _copy_state(self, connections: ServerConnections, text: str) -> None:
         for server in connections.servers:
@@ -338,7 +338,7 @@ class ChangeSession:
 def open_session(
     config: Path,
     models_dir: Path,
-    servers: Sequence[ServerProcess],
+    connections: ServerConnections,
     author: Author,
     *,
     timeout: float,
@@ -349,7 +349,7 @@ def open_session(
     Args:
         config: the models.config.
         models_dir: the model repository, which has the history.
-        servers: where changes are applied; empty to change only the file.
+        connections: to the servers where changes are applied; without any, only the file changes.
         author: who makes the change.
         timeout: seconds to wait for the lock, and for the servers at each step.
         report: called with what happens, one line each.
@@ -365,7 +365,7 @@ def open_session(
     files.read_config()  # a wrong path is reported before a lock is created beside it
     holder = f"{author}, since {time.strftime('%H:%M:%S')}"
     with hold_change_lock(files.lock, holder, timeout=timeout, report=report):
-        with ServerConnections(servers) as connections:
+        with connections:
             session = ChangeSession(files, History(models_dir), connections, author, timeout, report)
             session.finish_interrupted()
             session.text = files.read_config()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfserving.client.options import Tls
 from tfserving.client.rpc_client import TfRpcClient
 from tfserving.errors import InvalidInputError, TfServingError
 from tfserving.release.differences import OutputDifference, Tolerance, compare_outputs
@@ -58,6 +60,7 @@ class ServedVersion:
 
 
 Target = DiskVersion | ServedVersion
+Connect = Callable[[str], TfRpcClient]
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ def compare_versions(
     tolerance: Tolerance | None = None,
     rounds: int = 3,
     timeout: float = 60.0,
+    tls: Tls | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Send the same samples to two versions, and compare their outputs and latencies.
 
@@ -198,6 +203,7 @@ def compare_versions(
         rounds: how often each sample is sent to measure latencies, after the first time, which is not
             measured; 0 to measure none.
         timeout: seconds for each request to a server, and for the process of a version on disk.
+        tls, metadata: those of `TfRpcClient`, for versions on servers.
 
     Returns:
         The comparison. A version that fails or crashes is in its `errors`, not raised.
@@ -215,7 +221,8 @@ def compare_versions(
     for target in (first, second):
         if isinstance(target, DiskVersion):
             check_version_dir(target.path)
-    signatures = _fetch_signatures(model, first, timeout)
+    connect = partial(TfRpcClient, model_name=model, timeout=timeout, tls=tls, metadata=metadata or {})
+    signatures = _fetch_signatures(first, connect)
     if arrays is not None:
         chosen = match_samples(signatures, arrays, signature=signature)
     else:
@@ -226,7 +233,7 @@ def compare_versions(
         if isinstance(run.target, DiskVersion):
             _run_on_disk(run, run.target.path, chosen, rounds, timeout)
     served = [run for run in runs if isinstance(run.target, ServedVersion)]
-    _call_servers(model, served, chosen, rounds, timeout)
+    _call_servers(served, connect, chosen, rounds)
     return Comparison(
         model,
         chosen.signature,
@@ -236,10 +243,10 @@ def compare_versions(
     )
 
 
-def _fetch_signatures(model: str, target: Target, timeout: float) -> Mapping[str, Signature]:
+def _fetch_signatures(target: Target, connect: Connect) -> Mapping[str, Signature]:
     if isinstance(target, DiskVersion):
         return read_saved_model(target.path)
-    with TfRpcClient(target.address, model, timeout=timeout) as client:
+    with connect(target.address) as client:
         return client.metadata(version=target.version, label=target.label)
 
 
@@ -256,15 +263,13 @@ def _run_on_disk(run: TargetRun, path: Path, samples: Samples, rounds: int, time
         run.responses, run.seconds = result.responses, result.seconds
 
 
-def _call_servers(
-    model: str, runs: Sequence[TargetRun], samples: Samples, rounds: int, timeout: float
-) -> None:
+def _call_servers(runs: Sequence[TargetRun], connect: Connect, samples: Samples, rounds: int) -> None:
     """Send every sample to each served version, in rounds that alternate between them."""
     with ExitStack() as stack:
         calls = []
         for run in runs:
             assert isinstance(run.target, ServedVersion)
-            client = stack.enter_context(TfRpcClient(run.target.address, model, timeout=timeout))
+            client = stack.enter_context(connect(run.target.address))
             calls.append((run, _call_in_rounds(client, run, run.target, samples, rounds)))
         # A generator makes one round at each step, so that a slow phase of the machine affects both.
         for _ in range(rounds + 1):

@@ -28,7 +28,7 @@ from tfserving.release.config_edit import (
 )
 from tfserving.release.history import HistoryRecord, ModelState, find_rollback_target
 from tfserving.release.server_goals import Goal
-from tfserving.release.servers import ServerConnections, available_versions
+from tfserving.release.servers import ServerConnections, available_versions, has_responded
 from tfserving.repository import versions
 from tfserving.repository.completeness import check_version_dir
 from tfserving.repository.config import ModelConfig, ServerConfig, Specific, VersionPolicy
@@ -127,14 +127,15 @@ def find_served(connections: ServerConnections, name: str) -> Iterable[tuple[int
     """Yield for each server the versions of a model that can be called.
 
     Raises:
-        UnavailableError: a server does not respond.
+        UnavailableError: a server does not respond, or rejects the request.
     """
     for server in connections.servers:
         try:
             yield available_versions(connections.states(server, [name])[name])
         except TfServingError as error:
+            does = "rejects the request" if has_responded(error) else "does not respond"
             raise UnavailableError(
-                f"server {server} does not respond, so nothing was changed: {error}", address=server.address
+                f"server {server} {does}, so nothing was changed: {error}", address=server.address
             ) from error
 
 
@@ -388,8 +389,9 @@ def choose_rollback_version(facts: ModelFacts, records: list[HistoryRecord]) -> 
         FailedPreconditionError: the history has none.
     """
     state = facts.state
-    if state.promoted is not None and state.promoted != max(state.versions):
-        return state.promoted
+    stable, canary = (state.labels.get(label) for label in (STABLE, CANARY))
+    if stable is not None and stable == state.promoted and canary not in (None, stable):
+        return stable
     target = find_rollback_target(records, facts.name, state.promoted)
     if target is None:
         raise FailedPreconditionError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tfserving.client.types import VersionStatus
 from tfserving.errors import DeadlineError, FailedPreconditionError, TfServingError, UnavailableError
-from tfserving.release.servers import ServerConnections, ServerProcess, available_versions
+from tfserving.release.servers import ServerConnections, ServerProcess, available_versions, has_responded
 from tfserving.repository.diagnostics import list_numbers
 from tfserving.repository.model_names import quote
 
@@ -51,7 +51,8 @@ def reach_goal(connections: ServerConnections, server: ServerProcess, goal: Goal
         except DeadlineError as error:  # busy with loading
             missing = missing or str(error)
         except TfServingError as error:
-            raise UnavailableError(f"server {server} does not respond: {error}") from error
+            does = "rejects the request" if has_responded(error) else "does not respond"
+            raise UnavailableError(f"server {server} {does}: {error}") from error
         else:
             missing = _find_missing(goal, states)
             if not missing:

@@ -11,15 +11,15 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfserving.client.addresses import parse_address, split_addresses
-from tfserving.client.options import DEFAULT_RPC_PORT
+from tfserving.client.options import DEFAULT_RPC_PORT, Tls
 from tfserving.client.rpc_client import TfRpcClient
 from tfserving.client.types import VersionStatus
-from tfserving.errors import InvalidInputError, NotFoundError, UnavailableError
+from tfserving.errors import InvalidInputError, NotFoundError, TfServingError, UnavailableError
 
 # Seconds that a docker command and a status request may take.
 _DOCKER_SECONDS = 10.0
@@ -67,10 +67,18 @@ class ServerConnections:
 
     Args:
         servers: the servers that requests go to.
+        tls, metadata: those of `TfRpcClient`, for all of them.
     """
 
-    def __init__(self, servers: Iterable[ServerProcess]) -> None:
+    def __init__(
+        self,
+        servers: Iterable[ServerProcess],
+        *,
+        tls: Tls | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self.servers = tuple(servers)
+        self._tls, self._metadata = tls, metadata or {}
         self._clients: dict[str, TfRpcClient] = {}
 
     def __enter__(self) -> ServerConnections:
@@ -81,10 +89,15 @@ class ServerConnections:
             client.close()
         self._clients.clear()
 
+    def to(self, servers: Iterable[ServerProcess]) -> ServerConnections:
+        """Connections to other servers, with the same TLS and metadata."""
+        return ServerConnections(servers, tls=self._tls, metadata=self._metadata)
+
     def client(self, server: ServerProcess) -> TfRpcClient:
         """The client of one server."""
         if server.address not in self._clients:
-            self._clients[server.address] = TfRpcClient(server.address)
+            client = TfRpcClient(server.address, tls=self._tls, metadata=self._metadata)
+            self._clients[server.address] = client
         return self._clients[server.address]
 
     def states(
@@ -115,6 +128,11 @@ class ServerConnections:
         self.client(server).reload_config(text, timeout=timeout)
 
 
+def has_responded(error: TfServingError) -> bool:
+    """Whether a server sent this error, rather than no response."""
+    return error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
 def available_versions(states: Iterable[VersionStatus]) -> tuple[int, ...]:
     """The versions that can be called, in ascending order."""
     return tuple(sorted(state.version for state in states if state.state == "AVAILABLE"))
@@ -128,16 +146,23 @@ def name_servers(addresses: str | Sequence[str], known: Iterable[ServerProcess] 
     Raises:
         InvalidInputError: an address is not valid or is given twice.
     """
-    by_address = {server.address: server for server in known}
+    by_address = {_canonical(server.address): server for server in known}
     servers: list[ServerProcess] = []
     for part in split_addresses(addresses):
         parsed = parse_address(part, DEFAULT_RPC_PORT)
         address = str(parsed)
-        if any(server.address == address for server in servers):
+        if any(_canonical(server.address) == _canonical(address) for server in servers):
             raise InvalidInputError(f"{address} is given twice; name each server once")
         rest = f"{address.rpartition(':')[0]}:{parsed.port + 1}"
-        servers.append(by_address.get(address) or ServerProcess("", address, rest))
+        found = by_address.get(_canonical(address))
+        # Under the name that was given: a certificate is valid for that.
+        servers.append(replace(found, address=address) if found else ServerProcess("", address, rest))
     return servers
+
+
+def _canonical(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host == "localhost" else address
 
 
 def find_servers(run_dir: Path, *, engine: str = "auto") -> list[ServerProcess]:
