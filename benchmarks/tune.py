@@ -62,7 +62,7 @@ class Case:
 
 
 CASES = {
-    "dense": Case("4096x4096 matrix", 32, 200, 1.7),
+    "dense": Case("4096x4096 matrix", 64, 300, 1.7),
     "mobilenet": Case("MobileNetV2", 4, 250, 1.25),
 }
 

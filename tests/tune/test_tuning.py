@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -82,11 +83,23 @@ def test_continues_after_a_kill_in_the_middle_of_a_line(tmp_path):
     assert len(lines) == 1 + 4 + len(machine.made)
 
 
+def test_a_short_trial_in_a_fast_phase_of_the_machine_does_not_win(tmp_path):
+    def run(settings, phase, number, seconds):
+        trial = FakeMachine.run(machine, settings, phase, number, seconds)
+        is_fast = machine.now < 60 and settings.batching is None
+        return replace(trial, rate=trial.rate * 3) if is_fast else trial
+
+    machine = FakeMachine()
+    machine.run = run
+    result = tune(machine, tmp_path / "trials")
+    assert result.settings.batching is not None
+
+
 def test_keeps_the_default_if_nothing_is_better(tmp_path):
     machine = FakeMachine(lambda settings: make_trial(settings, rate=100 - len(settings.label)))
     result = tune(machine, tmp_path / "trials")
     assert result.settings == ServerSettings()
-    assert "no settings were better" in result.reason
+    assert "no other settings were better" in result.reason
 
 
 def test_keeps_the_default_if_the_budget_is_too_short_to_confirm(tmp_path):

@@ -39,7 +39,10 @@ def search(
     seconds: float,
     first: int,
 ) -> list[Trial]:
-    """The longest trial of each settings that kept the objective, best first.
+    """The longest trial of each settings that kept the objective: the longest ones first, of those the best.
+
+    The speed of a machine drifts. Trials of the same length were made closer to each other in time than
+    others, so a short one is not compared with a long one.
 
     Args:
         space: the settings to try.
@@ -60,10 +63,11 @@ def search(
             group = group[:size]
             made = [measure(settings, seconds * factor) for settings in group]
             group = [trial.settings for trial in _best_first(objective, made)]
-        _climb(space, objective, measure, trials, seconds)
+        _climb(space, objective, measure, trials, trials[group[0]])
     except TimeIsOverError:
         pass
-    return [trial for trial in _best_first(objective, trials.values()) if not objective.violation(trial)]
+    kept = [trial for trial in _best_first(objective, trials.values()) if not objective.violation(trial)]
+    return sorted(kept, key=lambda trial: trial.seconds, reverse=True)
 
 
 def _climb(
@@ -71,17 +75,16 @@ def _climb(
     objective: Objective,
     measure: Callable[[ServerSettings, float], Trial],
     trials: dict[ServerSettings, Trial],
-    seconds: float,
+    best: Trial,
 ) -> None:
-    """Go to a better neighbor as long as there is one."""
-    best = _best_first(objective, trials.values())[0]
+    """Go from the best trial of the last round to a better neighbor as long as there is one."""
     while True:
         for settings in space.neighbors(best.settings):
             if settings in trials:
                 continue
-            if objective.rank(measure(settings, seconds * _LONGER)) <= objective.rank(best):
+            if objective.rank(measure(settings, best.seconds / _LONGER)) <= objective.rank(best):
                 continue
-            trial = measure(settings, seconds * ROUNDS[-1])
+            trial = measure(settings, best.seconds)
             if objective.rank(trial) > objective.rank(best):
                 best = trial
                 break

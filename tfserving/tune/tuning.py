@@ -174,19 +174,14 @@ class Tuning:
     def _confirm_best(self, finalists: Sequence[Trial], rounds: int, default: Trial) -> TuningResult:
         confirmations: list[Confirmation] = []
         violation = self._objective.violation(default)
-        better = [
-            trial
-            for trial in finalists
-            if trial.settings != self._space.default
-            and (violation or self._objective.rank(trial) > self._objective.rank(default))
-        ]
-        reason = "no settings were better than the default"
+        others = [trial for trial in finalists if trial.settings != self._space.default]
+        reason = "no other settings kept the objective"
         if all(trial.settings == self._space.default for trial in self._file.trials):
             reason = (
                 f"a trial takes {default.took:.0f} s, so the budget of {self._budget:.0f} s is too short for "
                 "others; increase --budget"
             )
-        for number, trial in enumerate(better[:_FINALISTS], 1):
+        for number, trial in enumerate(others[:_FINALISTS], 1):
             try:
                 done = confirm(
                     trial.settings,
@@ -197,12 +192,16 @@ class Tuning:
                     rounds=rounds,
                 )
             except TimeIsOverError:
-                reason = "the budget was too short to confirm better settings; increase --budget"
+                if confirmations:
+                    break
+                reason = (
+                    "the budget was too short to compare other settings with the default; increase --budget"
+                )
                 break
             confirmations.append(done)
             if not done.refusal:
                 return self._result(done.settings, "the best settings that were confirmed", confirmations)
-            reason = "none of the better settings was confirmed"
+            reason = "no other settings were better than the default in the confirmation"
         if violation:
             return self._result(
                 None, f"{reason}, and the default breaks the objective: {violation}", confirmations
