@@ -55,7 +55,7 @@ def machine(monkeypatch):
 
 @pytest.mark.usefixtures("models", "machine")
 def test_writes_settings_a_report_and_warmup_records(run, tmp_path):
-    status, out, err = run(main, "half", "--p99-ms", "50", "--concurrency", "4")
+    status, out, err = run(main, "half", "--p99-ms", "50", "--concurrency", "4", "--budget", "30s")
     assert status == 0, err
     directory = tmp_path / "tuned" / "half"
     names = {path.name for path in directory.iterdir()}
@@ -69,9 +69,9 @@ def test_writes_settings_a_report_and_warmup_records(run, tmp_path):
 
 @pytest.mark.usefixtures("models")
 def test_a_second_run_continues_and_prints_json(run, machine):
-    run(main, "half")
+    run(main, "half", "--budget", "30s")
     before = len(machine.made)
-    status, out, err = run(main, "half", "--json")
+    status, out, err = run(main, "half", "--budget", "30s", "--json")
     assert (status, len(machine.made)) == (0, before)
     assert f"continuing with {before} trials" in err
     assert len(json.loads(out)["trials"]) == before
@@ -79,7 +79,7 @@ def test_a_second_run_continues_and_prints_json(run, machine):
 
 @pytest.mark.usefixtures("models", "machine")
 def test_fails_and_writes_no_settings_if_nothing_keeps_the_objective(run, tmp_path):
-    status, out, _ = run(main, "half", "--p99-ms", "1")
+    status, out, _ = run(main, "half", "--p99-ms", "1", "--budget", "30s")
     assert status == 1
     assert "no settings keep the objective" in out
     assert not (tmp_path / "tuned" / "half" / "settings.env").exists()
@@ -88,7 +88,7 @@ def test_fails_and_writes_no_settings_if_nothing_keeps_the_objective(run, tmp_pa
 
 @pytest.mark.usefixtures("models", "machine")
 def test_rejects_another_load_in_the_same_directory(run):
-    run(main, "half")
+    run(main, "half", "--budget", "30s")
     status, _, err = run(main, "half", "--concurrency", "2")
     assert status == 2
     assert "callers 8, now 2; pass another --out directory" in err
