@@ -29,7 +29,8 @@ LAYERS = {
     "gateway": ("errors",),
     "release": ("client", "export"),
     "bench": ("client",),
-    "cli": ("client", "server", "export", "gateway", "release", "bench"),
+    "tune": ("bench",),
+    "cli": ("client", "server", "export", "gateway", "release", "bench", "tune"),
     "__main__": ("cli",),
 }
 

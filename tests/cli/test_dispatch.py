@@ -14,7 +14,7 @@ from tfserving.cli.dispatch import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    *("call", "bench", "export", "publish", "verify", "warmup", "compare", "serve"),
+    *("call", "bench", "tune", "export", "publish", "verify", "warmup", "compare", "serve"),
     *("check", "format", "select", "versions", "show", "diff", "status", "watch", "history", "prune"),
     *("promote", "rollback", "canary", "label", "add", "remove"),
     *("clients", "traffic"),

@@ -25,7 +25,7 @@ CONFIG_PAGES = [name for name in PAGES if name.startswith("docs/guide/many-model
 
 SCRIPTS = ("quickstart.sh", "build.sh", "build_ensemble.sh", "run_tf_serving.sh", "run_tests.sh")
 OTHER_SCRIPTS = ("docker/embedded/build.sh", "deploy/gateway/gateway.sh", "deploy/swarm/stack.sh")
-SUBCOMMANDS = ("call", "bench", "export", "serve", "check", "format", "select", "versions", "show")
+SUBCOMMANDS = ("call", "bench", "tune", "export", "serve", "check", "format", "select", "versions", "show")
 SUBCOMMANDS += ("publish", "verify", "warmup", "compare")
 SUBCOMMANDS += ("promote", "rollback", "canary", "label", "add", "remove")
 SUBCOMMANDS += ("diff", "status", "watch", "history", "prune")
@@ -50,6 +50,7 @@ COMMANDS = {
                 "benchmarks.capacity",
                 "benchmarks.load_generators",
                 "benchmarks.gpu",
+                "benchmarks.tune",
             ),
             "tests.soak",
         )
@@ -88,6 +89,9 @@ FOREIGN_FLAGS = {
     "--tf_xla_auto_jit",
     "--tf_xla_cpu_global_jit",
 }
+
+# Files that users or commands write.
+USER_FILES = ("models.config", "saved_model.pb", "batching.config")
 
 # Messages of tensorflow_model_server, gRPC and Docker.
 FOREIGN_MESSAGES = (
@@ -238,6 +242,7 @@ def uses(script: str, variable: str) -> bool:
 def test_every_option_of_a_command_is_documented(name: str) -> None:
     pages = {f"tfserving {command}": name.replace("settings", "export") for command in EXPORT_COMMANDS}
     pages["tfserving bench"] = name.replace("settings", "measure")
+    pages["tfserving tune"] = name.replace("settings", "tune")
     for command in COMMANDS:
         if command.startswith(("bash", "tfserving")) and command != "tfserving serve":
             text = read_page(pages.get(command, name)).text
@@ -288,7 +293,7 @@ def test_files_exist(name: str) -> None:
 
 def exists(name: str) -> bool:
     """Whether the repository has the file, or a place for it that git ignores."""
-    if re.search(r"NAME|VERSION", name) or name in ("models.config", "saved_model.pb"):  # files of users
+    if re.search(r"NAME|VERSION", name) or name in USER_FILES:
         return True
     # Pages about the package omit its name, those about the embedded server `server`, those about a folder of
     # deploy/ its name.

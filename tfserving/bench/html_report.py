@@ -1,36 +1,19 @@
-"""The results of a benchmark as one HTML file, with charts as inline SVG: it needs no network and no script.
-
-matplotlib draws the charts. It is in requirements.txt anyway, and an SVG with text as text has some 20 kB;
-libraries for interactive charts put megabytes of JavaScript into the file, or load it from the network.
-"""
+"""The results of a benchmark as one HTML file with charts."""
 
 from __future__ import annotations
 
 import html
-import io
-import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tfserving.bench.html_page import as_page, draw_chart
 from tfserving.bench.load_results import LoadResults, as_json, format_rate, format_seconds
 from tfserving.bench.measurement import LevelResult
 
 # Latencies in a chart: quantiles that are equally spaced in the number of nines.
 _SHARES = 1 - np.logspace(0, -4, 161)
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; }
-.refused { color: #a00; }
-pre { overflow: auto; background: #f5f5f5; padding: 1rem; }
-"""
 
 
 def as_html(results: LoadResults) -> str:
@@ -43,30 +26,14 @@ def as_html(results: LoadResults) -> str:
     charts = []
     if shown:
         charts = [
-            _section("Latency distribution", _draw(_plot_latencies, shown)),
-            _section("Throughput and p99", _draw(_plot_throughput, shown)),
+            _section("Latency distribution", draw_chart(_plot_latencies, shown)),
+            _section("Throughput and p99", draw_chart(_plot_throughput, shown)),
         ]
     failing = [level for level in results.levels if not level.refused]
     if failing:
-        charts.append(_section("Errors over time", _draw(_plot_errors, failing)))
-    data = json.dumps(as_json(results), indent=1, ensure_ascii=False)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(results.title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{html.escape(results.title)}</h1>
-<p>{html.escape(results.workload)}</p>
-{_table(results)}
-{"".join(charts)}
-<details><summary>All figures as JSON</summary><pre>{html.escape(data)}</pre></details>
-</body>
-</html>
-"""
+        charts.append(_section("Errors over time", draw_chart(_plot_errors, failing)))
+    parts = [f"<p>{html.escape(results.workload)}</p>", _table(results), *charts]
+    return as_page(results.title, parts, as_json(results))
 
 
 def _table(results: LoadResults) -> str:
@@ -98,28 +65,6 @@ def _cells(level: LevelResult) -> list[str]:
 
 def _section(title: str, chart: str) -> str:
     return f"<h2>{title}</h2>{chart}"
-
-
-def _draw(plot: Any, levels: Sequence[LevelResult]) -> str:
-    """A chart as an SVG element."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    # text as text makes the file small; a fixed salt makes it the same for the same results
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.__name__}):
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.add_subplot()
-        plot(axes, levels)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.grid(alpha=0.3)
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    text = buffer.getvalue()
-    # several charts on a page must not share the names of their clip paths
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{plot.__name__}-", text[text.index("<svg") :])
-    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
 
 
 def _plot_latencies(axes: Any, levels: Sequence[LevelResult]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfserving import client
-from tfserving.cli.call_inputs import read_inputs
 from tfserving.cli.command import FAILED, new_parser, run_command
 from tfserving.cli.connection_options import (
     add_address_option,
@@ -21,6 +20,13 @@ from tfserving.cli.connection_options import (
     metadata_of,
     parse_seconds,
     tls_of,
+)
+from tfserving.cli.load_options import (
+    INPUT_DETAILS,
+    add_input_options,
+    check_input_options,
+    make_workload,
+    parse_positive,
 )
 from tfserving.client.options import DEFAULT_REST_PORT, DEFAULT_RPC_PORT, Retry
 from tfserving.client.printable import escape_unprintable
@@ -31,14 +37,9 @@ if TYPE_CHECKING:
     from tfserving.bench.measurement import LevelResult, LoadLevel, LoadProgress
     from tfserving.bench.workload import Workload
     from tfserving.client.blocking_client import BlockingClient
-    from tfserving.wire.model_spec import ModelSpec
 
-_DETAILS = """\
-inputs, one of:
-  --data FILE.npz          arrays by name of the input
-  --warmup-records FILE    the requests of assets.extra/tf_serving_warmup_requests
-  neither                  generated from the signature: floats from 0 to 1, zeros for other numbers
-
+_DETAILS = f"""\
+{INPUT_DETAILS}
 load:
   --concurrency 1,2,4,8    so many callers; each sends the next request when it has a response
   --rate 100,200,400       so many requests per second; latencies count from the time when a request is due
@@ -65,25 +66,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--version", type=int, metavar="N", help="version of the model (default: the newest)"
     )
     version.add_argument("--label", help="version label, for example stable")
-    add("--signature", metavar="NAME", default="", help="signature (default: serving_default)")
     add_transport_options(parser)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="FILE", help="file with the inputs (.npz)")
-    source.add_argument("--warmup-records", metavar="FILE", help="file with warmup records")
-    add(
-        "--batch-size",
-        type=_positive,
-        metavar="N",
-        help="rows in a request (default: with --data all rows of the file, without it 1)",
-    )
-    add(
-        "--shape",
-        action="append",
-        type=_shape,
-        default=[],
-        metavar="NAME=SIZES",
-        help="shape of a generated input, such as image=1x224x224x3; can be repeated",
-    )
+    add_input_options(parser)
     add(
         "--concurrency", type=_counts, metavar="N,...", help="numbers of callers (default: 1,2,4,8 or --rate)"
     )
@@ -124,7 +108,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--processes",
-        type=_positive,
+        type=parse_positive,
         metavar="N",
         help="processes that send requests (default: 1, and more if one is too busy, at most one per CPU)",
     )
@@ -132,14 +116,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write the results with charts into one HTML file")
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**6):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999")
-    return int(text)
-
-
 def _counts(text: str) -> list[int]:
-    return [_positive(part) for part in text.split(",")]
+    return [parse_positive(part) for part in text.split(",")]
 
 
 def _rates(text: str) -> list[float]:
@@ -162,20 +140,14 @@ def _percent(text: str) -> float:
     return value / 100
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, separator, sizes = text.rpartition("=")
-    parts = sizes.split("x")
-    if not (separator and name and all(part.isascii() and part.isdigit() for part in parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZES, such as image=1x224x224x3")
-    return name, tuple(map(int, parts))
-
-
 def _bench(arguments: argparse.Namespace) -> int:
     from tfserving.bench.load_results import LoadResults, as_json, as_table
     from tfserving.bench.measurement import MeasurementOptions, measure
     from tfserving.bench.targets import resolve_targets
 
-    _check_arguments(arguments)
+    check_input_options(arguments)
+    if arguments.html:
+        _check_html(arguments.html)
     options = MeasurementOptions(
         warmup=arguments.warmup,
         duration=arguments.duration,
@@ -208,22 +180,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     return FAILED if any(level.refused or not len(level.latencies) for level in levels) else 0
 
 
-def _check_arguments(arguments: argparse.Namespace) -> None:
-    if arguments.shape and (arguments.data or arguments.warmup_records):
-        raise InvalidInputError("--shape is for generated inputs; omit it with --data and --warmup-records")
-    if arguments.warmup_records and (arguments.batch_size or arguments.signature):
-        option = "--batch-size" if arguments.batch_size else "--signature"
-        raise InvalidInputError(f"--warmup-records determines the requests; omit {option}")
-    if arguments.data and not arguments.data.endswith(".npz"):
-        raise InvalidInputError(f"--data {arguments.data} is not an .npz file; write one with numpy.savez")
-    if arguments.html:
-        import matplotlib  # noqa: F401 - before the measurement
+def _check_html(path: str) -> None:
+    import matplotlib  # noqa: F401 - before the measurement
 
-        directory = Path(arguments.html).absolute().parent
-        if not os.access(directory, os.W_OK):
-            raise InvalidInputError(
-                f"--html {arguments.html}: cannot write to {directory}; pass another FILE"
-            )
+    directory = Path(path).absolute().parent
+    if not os.access(directory, os.W_OK):
+        raise InvalidInputError(f"--html {path}: cannot write to {directory}; pass another FILE")
 
 
 def _open_client(arguments: argparse.Namespace, address: str) -> BlockingClient:
@@ -241,18 +203,11 @@ def _open_client(arguments: argparse.Namespace, address: str) -> BlockingClient:
 
 def _prepare(arguments: argparse.Namespace, model: BlockingClient) -> Workload:
     """Make the requests, and send the first one with the client, which explains errors."""
-    from tfserving.bench.workload import WorkloadFactory
     from tfserving.wire.model_spec import ModelSpec
 
     signatures = model.metadata(version=arguments.version, label=arguments.label)
-    spec: ModelSpec = ModelSpec(arguments.model, arguments.version, arguments.label, arguments.signature)
-    factory = WorkloadFactory(spec, signatures, is_grpc=not arguments.rest)
-    if arguments.warmup_records:
-        workload = factory.from_records(Path(arguments.warmup_records))
-    elif arguments.data:
-        workload = factory.from_arrays(read_inputs([arguments.data]), arguments.batch_size, arguments.data)
-    else:
-        workload = factory.from_signature(dict(arguments.shape), arguments.batch_size)
+    spec = ModelSpec(arguments.model, arguments.version, arguments.label, arguments.signature)
+    workload = make_workload(arguments, spec, signatures)
     first = workload.requests[0]
     model.infer(
         first.inputs,

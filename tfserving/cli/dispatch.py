@@ -14,6 +14,7 @@ from tfserving.cli.completion import complete_command, is_completing
 _COMMANDS = {
     "call": ("call", "send a request to a served model; print its status or signatures"),
     "bench": ("bench", "measure the throughput and the latency of a served model"),
+    "tune": ("tune", "find the server settings that are best for a model, by measurement"),
     "export": ("export", "write a model into the model repository, ready to be served"),
     "publish": ("publish", "export a model, verify the version, and only then make it visible"),
     "verify": ("verify", "load and run a version on disk, and compare its outputs with expected ones"),
