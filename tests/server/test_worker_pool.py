@@ -342,7 +342,7 @@ def test_a_large_request_runs_in_a_worker(run):
 
 
 def test_after_a_slow_run_in_the_event_loop_a_model_runs_in_workers(run):
-    work = Work(seconds=0.2)  # 20 s without another run in the event loop
+    work = Work(seconds=0.2)  # 40 s without another run in the event loop
 
     async def body(pools):
         for _ in range(50):

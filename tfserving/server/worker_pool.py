@@ -29,11 +29,11 @@ GROWTH_DELAY = 0.001
 
 # Bytes of the largest request that the event loop runs: parsing a larger one takes too long.
 INLINE_BYTES = 1 << 14
-# Seconds after which a request in the event loop was slow. The model's requests then run in threads for the
-# square of its seconds times SLOW_PAUSE: 0.05 s after 0.01 s, which any thread may lose to another process,
-# and 8 minutes after 1 s.
-SLOW_SECONDS = 0.001
-SLOW_PAUSE = 500
+# Seconds after which a request in the event loop was slow; a thread often loses 4 ms to another process. The
+# model's requests then run in threads for the square of its seconds times SLOW_PAUSE: 0.1 s after 0.01 s, and
+# 17 minutes after 1 s.
+SLOW_SECONDS = 0.005
+SLOW_PAUSE = 1000
 # Seconds without another try after a request that was not known to be fast: a try costs decoding it twice.
 TRY_PAUSE = 0.01
 
