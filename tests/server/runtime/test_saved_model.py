@@ -99,9 +99,10 @@ def test_runs_in_the_event_loop_only_what_was_fast(servable, monkeypatch):
         return servable.submit(context, signature, inputs, outputs).result()
 
     monkeypatch.setattr(saved_model, "FAST_SECONDS", 60.0)
-    with pytest.raises(NotKnownFastError):
-        submit(17)
-    submit(17, RequestContext())
+    for _ in range(4):
+        with pytest.raises(NotKnownFastError):
+            submit(17)
+        submit(17, RequestContext())
     assert submit(17)["difference"].tolist() == [0.0] * 17
     for rows, outputs in ((18, ("difference",)), (17, ("minuend",))):
         with pytest.raises(NotKnownFastError):

@@ -182,16 +182,18 @@ class SavedModel:
         _collector.schedule()
 
     def _note_speed(self, kind: tuple[object, ...], seconds: float) -> None:
-        """Remembers what a run took, or moves what is remembered towards it if it took longer.
+        """Moves what is known of a kind of run towards what one took; four fast runs make it fast.
 
-        The time includes what the thread waited for others, so a single long run says little.
+        A longer run counts less: its time includes what the thread waited for others. The first runs may be
+        those that compile the graph.
         """
         known = self._run_seconds.get(kind)
-        if known is None and len(self._run_seconds) >= _MAX_KINDS:
-            self._run_seconds.clear()
-        if known is not None and seconds > known:
-            seconds = known + (min(seconds, 2 * FAST_SECONDS) - known) / 8
-        self._run_seconds[kind] = seconds
+        if known is None:
+            known = 8 * FAST_SECONDS
+            if len(self._run_seconds) >= _MAX_KINDS:
+                self._run_seconds.clear()
+        seconds = min(seconds, 2 * FAST_SECONDS)
+        self._run_seconds[kind] = known + (seconds - known) / (2 if seconds < known else 8)
 
     def _load_graph(self, path: Path, tags: list[str]) -> Any:
         """Restores the model in the session; returns its `MetaGraphDef`."""
