@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from tfserving.errors import TfServingError, UnavailableError
-from tfserving.server.core.servable import check_dtypes
+from tfserving.server.core.servable import NotKnownFastError, check_dtypes
 from tfserving.server.futures import CompletedFuture
 from tfserving.wire import messages
 from tfserving.wire.dtypes import DType
@@ -48,10 +48,14 @@ REGRESS = Signature(
 
 
 class FakeServable:
-    """y = x * version; for examples: their feature "x" (float), times the version."""
+    """y = x * version; for examples: their feature "x" (float), times the version.
+
+    Runs in the event loop only if a test sets `is_fast`.
+    """
 
     def __init__(self, version):
         self.version = version
+        self.is_fast = False
         self.closed = False
         self.signatures = {
             signature.name: signature for signature in (TIMES, WITH_DEFAULT, CLASSIFY, MISNAMED, REGRESS)
@@ -61,6 +65,8 @@ class FakeServable:
 
     def submit(self, context, signature, inputs, outputs):
         assert not self.closed, "used after close"
+        if context.in_event_loop and not self.is_fast:
+            raise NotKnownFastError
         check_dtypes(signature, inputs)
         context.run_seconds = 0.0
         return CompletedFuture(self.compute(signature, inputs, outputs))

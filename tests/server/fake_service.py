@@ -88,6 +88,9 @@ class FakeService:
         future = await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         return future.result()
 
+    def run_where_fast(self, model, size, function, context, *args):
+        return self.run_in_worker(model, size, function, context, *args)
+
     def close(self):
         self._pool.shutdown()
 

@@ -1,14 +1,18 @@
 import asyncio
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 
 import pytest
 
 from tfserving.errors import ExhaustedError
+from tfserving.server import worker_pool
+from tfserving.server.core.servable import NotKnownFastError
 from tfserving.server.futures import CompletedFuture
+from tfserving.server.request_context import RequestContext
 from tfserving.server.server_options import LimitOptions
-from tfserving.server.worker_pool import WorkerPools, run_in_new_thread
+from tfserving.server.worker_pool import INLINE_BYTES, WorkerPools, run_in_new_thread
 
 
 @pytest.fixture
@@ -268,3 +272,95 @@ def test_an_idle_thread_holds_nothing_of_its_last_work(run, eventually):
         eventually(lambda: reference() is None)
 
     run(body)
+
+
+class Work:
+    """Work for `run_where_fast` that notes where it runs; in the event loop it takes `seconds`."""
+
+    def __init__(self, *, is_fast=True, seconds=0.0):
+        self.is_fast = is_fast
+        self.seconds = seconds
+        self.tries = 0
+        self.in_event_loop = []
+
+    def __call__(self, context, value=None):
+        self.tries += 1
+        if context.in_event_loop and not self.is_fast:
+            raise NotKnownFastError
+        self.in_event_loop.append(threading.current_thread() is threading.main_thread())
+        assert self.in_event_loop[-1] == context.in_event_loop
+        if context.in_event_loop:
+            time.sleep(self.seconds)
+        if isinstance(value, Exception):
+            raise value
+        return CompletedFuture(value)
+
+
+def test_fast_work_runs_in_the_event_loop(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 60.0)  # on a busy machine, any work may take a while
+    work = Work()
+
+    async def body(pools):
+        responses = [pools.run_where_fast("a", 0, work, RequestContext(), value) for value in range(3)]
+        assert [response.result() for response in responses] == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError):
+            await pools.run_where_fast("a", 0, work, RequestContext(), ZeroDivisionError())
+
+    run(body)
+    assert work.in_event_loop == [True] * 4
+
+
+def test_work_that_is_not_known_to_be_fast_runs_in_a_worker(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "TRY_PAUSE", 60.0)
+    work = Work(is_fast=False)
+
+    async def body(pools):
+        assert await pools.run_where_fast("a", 0, work, RequestContext(), 1) == 1
+        # not tried in the event loop again
+        assert [await pools.run_where_fast("a", 0, work, RequestContext(), value) for value in (2, 3)] == [
+            2,
+            3,
+        ]
+        other = Work()
+        assert await pools.run_where_fast("b", 0, other, RequestContext(), 4) == 4
+        assert other.in_event_loop == [True]
+
+    run(body)
+    assert work.in_event_loop == [False] * 3
+    assert work.tries == 4
+
+
+def test_a_large_request_runs_in_a_worker(run):
+    work = Work()
+
+    async def body(pools):
+        for size in (INLINE_BYTES, INLINE_BYTES + 1):
+            await pools.run_where_fast("a", size, work, RequestContext())
+
+    run(body)
+    assert work.in_event_loop == [True, False]
+
+
+def test_after_a_slow_run_in_the_event_loop_a_model_runs_in_workers(run):
+    work = Work(seconds=0.2)  # 40 s without another run in the event loop
+
+    async def body(pools):
+        for _ in range(50):
+            await pools.run_where_fast("a", 0, work, RequestContext())
+
+    run(body)
+    assert work.in_event_loop == [True] + [False] * 49
+
+
+def test_a_waiting_request_does_not_keep_a_fast_one_from_the_event_loop(run):
+    gate = threading.Event()
+    work = Work()
+
+    async def body(pools):
+        busy = pools.run("a", 0, done(gate.wait, 30))
+        assert await pools.run_where_fast("a", 0, work, RequestContext(), 1) == 1
+        gate.set()
+        await busy
+
+    run(body)
+    assert work.in_event_loop == [True]

@@ -44,6 +44,7 @@ class RequestContext:
         request_bytes, response_bytes: sizes of the messages (gRPC) or bodies (REST).
         examples: number of tf.Examples in the request; 0 for methods that take none.
         run_seconds: how long the model ran, including the wait for a batch; None if it did not run.
+        in_event_loop: whether the request runs in the event loop, which it must not delay.
     """
 
     # Class attributes: most requests never set most of them, and an instance is made for every request.
@@ -56,6 +57,7 @@ class RequestContext:
     response_bytes = 0
     examples = 0
     run_seconds: float | None = None
+    in_event_loop = False
 
     def __init__(
         self, api: str = "", method: str = "", *, peer: str = "", observers: Sequence[Observer] = ()

@@ -81,6 +81,13 @@ class GrpcOptions:
     channel_arguments: str = _flag(
         "grpc_channel_arguments", "", "Arguments of the gRPC server: key=value pairs separated by commas."
     )
+    front: str = _flag(
+        "grpc_front",
+        "aio",
+        "What serves gRPC: aio (grpcio), or native (the package pygrpc-native), which makes more calls per "
+        "second, but has no TLS, no UNIX socket, and no limit of connections or of their time.",
+        own=True,
+    )
     health_service: bool = _flag(
         "enable_grpc_healthcheck_service", False, "Serve grpc.health.v1.Health, with a service per model."
     )

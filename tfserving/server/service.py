@@ -72,6 +72,21 @@ class Service:
         """
         return self._workers.run(model, size, function, *args)
 
+    def run_where_fast(
+        self,
+        model: str,
+        size: int,
+        function: Callable[..., Future[T]],
+        context: RequestContext,
+        *args: object,
+    ) -> asyncio.Future[T]:
+        """As `run_in_worker`, but in the event loop if `function(context, *args)` is known to be fast.
+
+        Raises:
+            ExhaustedError: see `run_in_worker`.
+        """
+        return self._workers.run_where_fast(model, size, function, context, *args)
+
     def predict(
         self,
         context: RequestContext,

@@ -1,9 +1,14 @@
-"""Worker threads for each model, so that a slow model does not delay the others."""
+"""Where requests run: in worker threads of their model, or in the event loop if they are known to be fast.
+
+Threads keep a slow model from delaying the others. Handing a request to a thread and its response back takes
+longer than a small model, so the event loop runs a request itself if that takes less.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -11,7 +16,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from tfserving.errors import ExhaustedError
+from tfserving.server.core.servable import NotKnownFastError
 from tfserving.server.futures import CompletedFuture, attempt, complete, then
+from tfserving.server.request_context import RequestContext
 from tfserving.server.server_options import LimitOptions
 
 S = TypeVar("S")
@@ -19,6 +26,16 @@ T = TypeVar("T")
 
 # Seconds without progress after which a pool with waiting work starts another thread.
 GROWTH_DELAY = 0.001
+
+# Bytes of the largest request that the event loop runs: parsing a larger one takes too long.
+INLINE_BYTES = 1 << 14
+# Seconds after which a request in the event loop was slow; a thread often loses 4 ms to another process. The
+# model's requests then run in threads for the square of its seconds times SLOW_PAUSE: 0.1 s after 0.01 s, and
+# 17 minutes after 1 s.
+SLOW_SECONDS = 0.005
+SLOW_PAUSE = 1000
+# Seconds without another try after a request that was not known to be fast: a try costs decoding it twice.
+TRY_PAUSE = 0.01
 
 
 class WorkerPools:
@@ -49,13 +66,27 @@ class WorkerPools:
             ExhaustedError: the work exceeds a limit of the model. Work is accepted whatever its size if the
                 model has no other.
         """
-        name = model if model in self._pools or self._is_known(model) else ""
-        pool = self._pools.get(name)
-        if pool is None:
-            pool = self._pools[name] = _WorkerPool(
-                name, self._max_threads, asyncio.get_running_loop(), self._limits
-            )
-        return pool.submit(size, function, args)
+        return self._find(model).submit(size, function, args)
+
+    def run_where_fast(
+        self,
+        model: str,
+        size: int,
+        function: Callable[..., Future[T]],
+        context: RequestContext,
+        *args: object,
+    ) -> asyncio.Future[T]:
+        """Runs `function(context, *args)` now, if it is known to be fast, and else as `run` does.
+
+        Args:
+            function: must be callable a second time after it has raised NotKnownFastError.
+        """
+        pool = self._find(model)
+        if size <= INLINE_BYTES:
+            response = pool.run_inline(function, context, args)
+            if response is not None:
+                return response
+        return pool.submit(size, function, (context, *args))
 
     def then(self, model: str, future: Future[S], function: Callable[[S], T]) -> Future[T]:
         """As `futures.then`, but if `future` is pending, a thread of the model continues.
@@ -71,6 +102,17 @@ class WorkerPools:
         """Ends the threads once they have finished their current work."""
         for pool in self._pools.values():
             pool.shut_down()
+
+    def _find(self, model: str) -> _WorkerPool:
+        pool = self._pools.get(model)
+        if pool is None:
+            name = model if self._is_known(model) else ""
+            pool = self._pools.get(name)
+            if pool is None:
+                pool = self._pools[name] = _WorkerPool(
+                    name, self._max_threads, asyncio.get_running_loop(), self._limits
+                )
+        return pool
 
 
 async def run_in_new_thread(function: Callable[..., T], *args: object) -> T:
@@ -109,6 +151,8 @@ class _WorkerPool:
         self._begun = 0
         self._check_scheduled = False
         self._finished: list[tuple[asyncio.Future[Any], int, Future[Any]]] = []
+        # When the event loop may next run a request, in seconds of time.perf_counter().
+        self._inline_from = 0.0
 
     def submit(
         self, size: int, function: Callable[..., Future[Any]], args: tuple[object, ...]
@@ -127,6 +171,31 @@ class _WorkerPool:
             self._start_thread()
         else:
             self._watch_queue()
+        return response
+
+    def run_inline(
+        self, function: Callable[..., Future[Any]], context: RequestContext, args: tuple[object, ...]
+    ) -> asyncio.Future[Any] | None:
+        """Runs `function(context, *args)` in the event loop; None if it is not known to be fast."""
+        started = time.perf_counter()
+        if started < self._inline_from:
+            return None
+        context.in_event_loop = True
+        future = attempt(function, context, *args)
+        context.in_event_loop = False
+        assert future.done(), "a request waits in the event loop"
+        ended = time.perf_counter()
+        if ended - started > SLOW_SECONDS:
+            self._inline_from = ended + SLOW_PAUSE * (ended - started) ** 2
+        error = future.exception()
+        if isinstance(error, NotKnownFastError):
+            self._inline_from = max(self._inline_from, ended + TRY_PAUSE)
+            return None
+        response = self._loop.create_future()
+        if error is not None:
+            response.set_exception(error)
+        else:
+            response.set_result(future.result())
         return response
 
     def then(self, future: Future[S], function: Callable[[S], T]) -> Future[T]:

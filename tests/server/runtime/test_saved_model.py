@@ -9,6 +9,7 @@ import pytest
 from tfserving.errors import NotFoundError, TfServingError
 from tfserving.repository.tfrecord import write_records
 from tfserving.repository.warmup_records import warmup_file
+from tfserving.server.core.servable import NotKnownFastError
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
@@ -84,6 +85,31 @@ def test_one_callable_serves_inputs_and_outputs_in_any_order(servable):
             }
             assert tuple(response) == outputs
     assert made.call_count == 1
+
+
+def test_runs_in_the_event_loop_only_what_was_fast(servable, monkeypatch):
+    from tfserving.server.runtime import saved_model
+
+    signature = servable.signatures["serving_default"]
+    in_event_loop = RequestContext()
+    in_event_loop.in_event_loop = True
+
+    def submit(rows, context=in_event_loop, outputs=("difference",)):
+        inputs = {name: np.ones(rows, np.float32) for name in "ab"}
+        return servable.submit(context, signature, inputs, outputs).result()
+
+    monkeypatch.setattr(saved_model, "FAST_SECONDS", 60.0)
+    for _ in range(4):
+        with pytest.raises(NotKnownFastError):
+            submit(17)
+        submit(17, RequestContext())
+    assert submit(17)["difference"].tolist() == [0.0] * 17
+    for rows, outputs in ((18, ("difference",)), (17, ("minuend",))):
+        with pytest.raises(NotKnownFastError):
+            submit(rows, outputs=outputs)
+    monkeypatch.setattr(saved_model, "FAST_SECONDS", 0.0)
+    with pytest.raises(NotKnownFastError):
+        submit(17)
 
 
 def test_denormal_results_are_zero_and_the_thread_keeps_its_mode(servable):

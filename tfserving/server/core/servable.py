@@ -16,6 +16,10 @@ from tfserving.wire.signatures import Signature
 Inputs = Mapping[str, Array]
 
 
+class NotKnownFastError(Exception):
+    """A request is not run in the event loop, because it may take long there."""
+
+
 class Servable(Protocol):
     """A version in memory. Many threads may call `submit` at the same time, none after `close`."""
 
@@ -41,6 +45,7 @@ class Servable(Protocol):
             A future for the outputs by alias. It is already done if the model ran in the calling thread.
 
         Raises:
+            NotKnownFastError: `context.in_event_loop` is set, and the run may take long or wait.
             InvalidInputError: the dtype of an input is not that of the signature.
             TfServingError: the graph failed; the code is the one that TensorFlow gave. Both errors are either
                 raised by this call or by the future.

@@ -103,7 +103,7 @@ class GrpcApi:
 
     async def _predict(self, context: RequestContext, data: bytes, _: Any) -> bytes:
         name = predict.peek_model(data)
-        return await self._service.run_in_worker(name, len(data), self._run_predict, context, data)
+        return await self._service.run_where_fast(name, len(data), self._run_predict, context, data)
 
     def _run_predict(self, context: RequestContext, data: bytes) -> Future[bytes]:
         try:

@@ -15,6 +15,7 @@ from tfserving.server.grpc import grpc_health
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
 from tfserving.server.grpc.grpc_workarounds import create_server, warm_up_transport
+from tfserving.server.grpc.native_front import create_native_server
 from tfserving.server.grpc.request_timeout import RequestTimeout
 from tfserving.server.ports import BoundPort
 from tfserving.server.server_options import GrpcOptions, LimitOptions
@@ -49,11 +50,13 @@ class GrpcServer:
         self.verifies_clients = False
         if options.ssl_config_file:
             self._credentials, self.verifies_clients = _read_ssl_config(options.ssl_config_file)
-        timeout = limits.idle_timeout_in_ms / 1e3
-        self._server = create_server(
-            parse_channel_arguments(options.channel_arguments, limits),
-            RequestTimeout(timeout) if timeout > 0 else None,
-        )
+        arguments = parse_channel_arguments(options.channel_arguments, limits)
+        self._is_native = options.front == "native"
+        if self._is_native:
+            self._server = create_native_server(arguments)
+        else:
+            timeout = limits.idle_timeout_in_ms / 1e3
+            self._server = create_server(arguments, RequestTimeout(timeout) if timeout > 0 else None)
         api.add_to(self._server)
         self._health = HealthService(availability)
         names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, SERVICE_NAME]
@@ -68,9 +71,15 @@ class GrpcServer:
         Raises:
             UnavailableError: one of them cannot be opened.
         """
-        await warm_up_transport()
+        if not self._is_native:
+            await warm_up_transport()
         if port is not None:
             addresses = port.addresses
+            if self._is_native and len(addresses) > 1:
+                raise UnavailableError(
+                    f"--grpc_front=native cannot listen on several addresses ({', '.join(addresses)}); give "
+                    "one as --host"
+                )
             port.close()
             for address in addresses:
                 self._open(address)

@@ -96,24 +96,31 @@ class RestApi:
 
         turn = self._turns.for_body(context.request_bytes, is_gzip="gzip" in encoding)
 
-        def run() -> Future[bytes]:
+        def run(context: RequestContext) -> Future[bytes]:
             turn.begin()
             try:
                 body = b"".join(chunks)
-                chunks.clear()
+                if not context.in_event_loop:  # else it may run a second time, in a worker thread
+                    chunks.clear()
                 body = inflate(body, encoding, self._limits.max_body_bytes)
                 future = self._run(context, call, body, turn)
             finally:
                 turn.end()
             return then(future, _compress) if accepts_gzip else future
 
+        may_run_here = call.method is RestMethod.PREDICT and not encoding
+        start_run = self._service.run_where_fast if may_run_here else self._service.run_in_worker
+
         def start() -> Awaitable[bytes]:
             arriving.end()  # the model's workers count it from now on
-            return self._service.run_in_worker(call.spec.name, context.request_bytes, run)
+            return start_run(call.spec.name, context.request_bytes, run, context)
 
         running = turn.run(start)
         try:
-            body = await asyncio.wait_for(running, self._timeout)
+            if isinstance(running, asyncio.Future) and running.done():
+                body = running.result()  # wait_for() would take longer than the rest
+            else:
+                body = await asyncio.wait_for(running, self._timeout)
         except DeadlineError:
             raise
         except asyncio.TimeoutError as error:
