@@ -49,6 +49,7 @@ COMMANDS = {
                 "benchmarks.capacity.replicas",
                 "benchmarks.capacity",
                 "benchmarks.load_generators",
+                "benchmarks.swaps",
             ),
             "tests.soak",
         )
