@@ -26,6 +26,7 @@ OUTSIDE = {
             "benchmarks/client.md", "benchmarks/client.png", "benchmarks/server.md", "benchmarks/server.png",
             "benchmarks/capacity.md", "benchmarks/capacity.png", "benchmarks/capacity-replicas.png",
             "benchmarks/tune.md", "benchmarks/tune.png",
+            "benchmarks/swaps.md", "benchmarks/swaps.png",
         )
     },
 }  # fmt: skip

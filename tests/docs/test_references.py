@@ -51,6 +51,7 @@ COMMANDS = {
                 "benchmarks.load_generators",
                 "benchmarks.gpu",
                 "benchmarks.tune",
+                "benchmarks.swaps",
             ),
             "tests.soak",
         )

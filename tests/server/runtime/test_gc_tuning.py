@@ -1,50 +1,11 @@
 import gc
-import weakref
 
 from tfserving.server.runtime import gc_tuning
-from tfserving.server.runtime.gc_tuning import DelayedCollector
-
-
-class Timers:
-    """Timers that the test fires."""
-
-    def __init__(self):
-        self.due = []
-
-    def __call__(self, seconds, function):
-        self._function = function
-        return self
-
-    def start(self):
-        assert self.daemon
-        self.due.append(self._function)
-
-    def run(self):
-        due, self.due = self.due, []
-        for function in due:
-            function()
 
 
 class Cycle:
     def __init__(self):
         self.self = self
-
-
-def test_garbage_is_collected_once_after_the_delay():
-    timers = Timers()
-    collector = DelayedCollector(timer=timers)
-    for _ in range(2):
-        garbage = weakref.ref(Cycle())
-        gc.disable()
-        try:
-            collector.schedule()
-            collector.schedule()
-            assert garbage() is not None
-            assert len(timers.due) == 1
-            timers.run()
-            assert garbage() is None
-        finally:
-            gc.enable()
 
 
 def test_frozen_objects_are_exempt_from_collection():

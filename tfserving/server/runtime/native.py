@@ -60,12 +60,16 @@ class DenormalFlusher:
         self._set_state(_KEEP)
 
 
+def library_path(tensorflow: Any, library: str) -> str:
+    """The file of one of TensorFlow's C++ libraries, such as "tensorflow_cc"."""
+    suffix = "2.dylib" if sys.platform == "darwin" else "so.2"
+    return str(Path(tensorflow.sysconfig.get_lib()) / f"lib{library}.{suffix}")
+
+
 def _find(tensorflow: Any, library: str, name: str) -> Any:
     """A function of a library that TensorFlow has loaded; None if there is none."""
-    suffix = "2.dylib" if sys.platform == "darwin" else "so.2"
-    path = Path(tensorflow.sysconfig.get_lib()) / f"lib{library}.{suffix}"
     try:
         # PyDLL keeps the GIL: releasing it takes longer than these functions
-        return getattr(ctypes.PyDLL(str(path)), name)
+        return getattr(ctypes.PyDLL(library_path(tensorflow, library)), name)
     except (OSError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""Ops outside TensorFlow: their libraries, and graphs with ops that no library has.
+"""Ops outside TensorFlow: their libraries, and what to do about ops that no library has.
 
 tensorflow_model_server is linked with the ops of TF Text and of TensorFlow Decision Forests
 (SUPPORTED_TENSORFLOW_OPS in model_servers/BUILD). Here, a model that needs them loads them from the Python
@@ -72,33 +72,6 @@ def load_libraries_for(graph_def: Any) -> set[str]:
             _load(library)
             missing = _find_missing(graph_def)
     return missing
-
-
-def remove_functions(graph_def: Any, ops: set[str]) -> dict[str, set[str]]:
-    """Remove the functions that contain one of the ops from a `GraphDef`.
-
-    tensorflow_model_server looks up the ops of a function when it is called. TensorFlow's importer looks them
-    up when the graph is loaded; but like the server, it looks up the functions later.
-
-    Returns:
-        For each removed function, by name, those of the ops that it contains.
-    """
-    library = graph_def.library
-    removed = {
-        function.signature.name: found
-        for function in library.function
-        if (found := ops.intersection(node.op for node in function.node_def))
-    }
-    if removed:
-        functions = [each for each in library.function if each.signature.name not in removed]
-        gradients = [
-            each for each in library.gradient if not removed.keys() & {each.function_name, each.gradient_func}
-        ]
-        library.ClearField("function")
-        library.ClearField("gradient")
-        library.function.extend(functions)
-        library.gradient.extend(gradients)
-    return removed
 
 
 def explain(ops: Iterable[str]) -> str:

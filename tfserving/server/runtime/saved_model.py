@@ -31,7 +31,9 @@ from tfserving.server.futures import CompletedFuture
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import RuntimeMetrics
 from tfserving.server.request_context import RequestContext
-from tfserving.server.runtime import gc_tuning, op_libraries
+from tfserving.server.runtime import op_libraries
+from tfserving.server.runtime.low_priority import run_at_low_priority
+from tfserving.server.runtime.session_graph import SessionGraphs
 from tfserving.server.runtime.tensorflow_process import import_tensorflow
 from tfserving.server.server_options import RuntimeOptions
 from tfserving.wire import messages
@@ -104,15 +106,12 @@ class SavedModel:
         else:
             config.gpu_options.allow_growth = True
         self._missing_ops: set[str] = set()
-        self._removed_functions: dict[str, set[str]] = {}
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph, config=config)
+        # The graph in Python stays empty; see SessionGraphs
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
-            with graph.as_default():
-                meta_graph = self._load_graph(path, list(options.tags))
+            meta_graph = self._load_graph(path, list(options.tags), runtime.session_graphs)
         except Exception as error:
             self._session.close()
-            _collector.schedule()
             raise self._translate(error, path) from error
         self.signature_def_map = messages.SignatureDefMap()
         for name, signature in meta_graph.signature_def.items():
@@ -168,17 +167,28 @@ class SavedModel:
                     )
                 completed = complete_inputs(signature, inputs, model)
                 selected = select_outputs(signature, outputs, model)
+                self._prepare(name, tuple(completed), selected)
                 for _ in range(iterations):
                     self.submit(context, signature, completed, selected)
             count += 1
         return count
+
+    def _prepare(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        """Creates a callable, for which TensorFlow optimizes the graph; this takes as long as many runs."""
+        try:
+            run_at_low_priority(self._callable, name, inputs, outputs)
+        except TfServingError:
+            raise
+        except Exception as error:
+            raise self._translate(error) from error
 
     def close(self) -> None:
         """Frees the session and its memory."""
         self._callable.cache_clear()
         self._sorted_callable.cache_clear()
         self._session.close()
-        _collector.schedule()
+        # The caches refer to this object, and the variables live as long as the session
+        del self._session
 
     def _note_speed(self, kind: tuple[object, ...], seconds: float) -> None:
         """Moves what is known of a kind of run towards what one took; four fast runs make it fast.
@@ -194,15 +204,13 @@ class SavedModel:
         seconds = min(seconds, 2 * FAST_SECONDS)
         self._run_seconds[kind] = known + (seconds - known) / (2 if seconds < known else 8)
 
-    def _load_graph(self, path: Path, tags: list[str]) -> Any:
+    def _load_graph(self, path: Path, tags: list[str], graphs: SessionGraphs) -> Any:
         """Restores the model in the session; returns its `MetaGraphDef`."""
         from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-        loader = SavedModelLoader(str(path))
-        graph_def = loader.get_meta_graph_def_from_tags(tags).graph_def
-        self._missing_ops = op_libraries.load_libraries_for(graph_def)
-        self._removed_functions = op_libraries.remove_functions(graph_def, self._missing_ops)
-        meta_graph = loader.load(self._session, tags)
+        meta_graph = SavedModelLoader(str(path)).get_meta_graph_def_from_tags(tags)
+        self._missing_ops = op_libraries.load_libraries_for(meta_graph.graph_def)
+        graphs.load(self._session, meta_graph, path)
         if self._missing_ops:
             log.warning("%s: some signatures may fail: %s", path, op_libraries.explain(self._missing_ops))
         return meta_graph
@@ -256,7 +264,7 @@ class SavedModel:
                 .values_by_number[error.error_code]
                 .name
             )
-            return error_class_for(code)(error.message + self._explain_missing_ops(error, path), code=code)
+            return error_class_for(code)(error.message + self._explain_missing_ops(error), code=code)
         if path is not None:
             return RepositoryError(f"{path}: {error}")
         # Session callables raise these for values that cannot be converted to the tensor
@@ -264,20 +272,12 @@ class SavedModel:
             return InvalidInputError(str(error))
         return TfServingError(f"{type(error).__name__}: {error}", code="INTERNAL")
 
-    def _explain_missing_ops(self, error: Any, path: Path | None) -> str:
+    def _explain_missing_ops(self, error: Any) -> str:
         """What to add to the message of an error that missing ops caused, "" for other errors."""
         if not isinstance(error, self._errors.NotFoundError):
             return ""
-        if path is not None:
-            missing = {op for op in self._missing_ops if repr(op) in error.message}
-        else:
-            missing = set().union(
-                *(ops for name, ops in self._removed_functions.items() if name in error.message)
-            )
+        missing = {op for op in self._missing_ops if repr(op) in error.message}
         return f" ({op_libraries.explain(missing)})" if missing else ""
-
-
-_collector = gc_tuning.DelayedCollector()
 
 
 def _as_array(value: Any, dtype: DType) -> Array:

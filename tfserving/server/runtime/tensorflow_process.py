@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 from tfserving.server.runtime import gc_tuning, native
 from tfserving.server.runtime.devices import check_gpus, log_devices
+from tfserving.server.runtime.session_graph import SessionGraphs
 from tfserving.server.server_options import RuntimeOptions
 
 
 class TensorFlow(NamedTuple):
-    """The module, a class of it, and what sets the floating-point mode of a thread."""
+    """The module, a class of it, what sets the floating-point mode of a thread, and what loads graphs."""
 
     module: Any
     CallableOptions: Any
     flushing_denormals: AbstractContextManager[None]
+    session_graphs: SessionGraphs
 
 
 # Whether TensorFlow uses Keras 2 (tf_keras, a separate package) or Keras 3.
@@ -39,7 +41,7 @@ def import_tensorflow(options: RuntimeOptions) -> TensorFlow:
                 from tensorflow.core.protobuf.config_pb2 import CallableOptions
             if not (options.xla_cpu or options.xla_gpu):
                 native.disable_xla(tf)
-            _imported.append(TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf)))
+            _imported.append(TensorFlow(tf, CallableOptions, native.DenormalFlusher(tf), SessionGraphs(tf)))
     return _imported[0]
 
 
