@@ -175,6 +175,14 @@ def test_a_version_that_is_not_on_disk_is_reported(release, command):
     assert 'model "digits" has no version 9 on disk (found 1, 2, 3)' in message
 
 
+@pytest.mark.parametrize("words", [("promote", "x"), ("canary", "-1"), ("rollback", "--to", "1.5")])
+def test_rejects_what_is_not_a_version_number(release, capsys, words):
+    name, *rest = words
+    with pytest.raises(SystemExit):
+        release.run(name, "digits", *rest)
+    assert f"{rest[-1]!r} is not a version number, such as 2" in capsys.readouterr().err
+
+
 def test_only_the_file_changes_without_a_server(release):
     outcome = release.succeed("promote", "digits", "2")
     assert "only the file changes" in outcome.err

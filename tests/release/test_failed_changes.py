@@ -66,8 +66,23 @@ def test_a_server_that_does_not_respond_changes_nothing(release):
     assert release.history == []
 
 
-def test_the_others_go_back_if_a_server_vanishes(release, monkeypatch):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("promote", "digits", "3"),
+        ("rollback", "digits"),
+        ("canary", "digits", "3", "--labels-in-use"),
+        ("label", "digits", "blue=2"),
+        ("add", "more"),
+        ("remove", "other"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_others_go_back_if_a_server_vanishes(release, monkeypatch, command):
     release.serve(2)
+    release.succeed("promote", "digits", "2")
+    before = release.config.read_text()
+    (release.models / "more").symlink_to("digits")
     reach_goal = change_module.reach_goal
 
     def vanish(connections, server, goal, **options):
@@ -75,11 +90,14 @@ def test_the_others_go_back_if_a_server_vanishes(release, monkeypatch):
         reach_goal(connections, server, goal, **options)
 
     monkeypatch.setattr(change_module, "reach_goal", vanish)
-    message = release.fail("promote", "digits", "2")
+    message = release.fail(*command)
     gone = release.servers.pop(1).address
     assert f"server {gone} does not respond" in message
     assert "the change was undone, but not everywhere" in message
-    assert_unchanged(release)
+    assert release.config.read_text() == before
+    assert (release.available(), release.available("other")) == ([[2]], [[1]])
+    assert release.hidden_files() == set()
+    assert [record.result for record in release.history] == ["done", "reverted"]
 
 
 def test_a_version_that_was_unloaded_is_loaded_again_before_its_label_returns(release, monkeypatch):
@@ -219,6 +237,22 @@ def test_a_server_whose_config_is_in_its_image_is_refused(baked):
     assert "server tfserving (127.0.0.1:" in message
     assert "it reads the models.config in its image; nothing was changed" in message
     assert_unchanged(baked)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_server_of_another_config_is_refused(release, monkeypatch, tmp_path, same):
+    release.serve(2)
+    other = tmp_path / "other.config"
+    other.write_text(CONFIG if same else CONFIG.replace("ranking", "search"))
+    known = [ServerProcess("tfserving", release.servers[1].address, config=other)]
+    monkeypatch.setattr(servers_module, "find_servers", lambda *_, **__: known)
+    if same:
+        release.succeed("promote", "digits", "2")
+        assert release.available() == [[2], [2]]
+        return
+    message = release.fail("promote", "digits", "2")
+    assert f"it reads {other}, which differs from {release.config}" in message
+    assert_unchanged(release)
 
 
 def test_a_server_that_is_not_changed_is_mentioned(baked):

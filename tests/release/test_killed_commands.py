@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,23 +15,26 @@ from pathlib import Path
 import pytest
 
 from tests.embedded import ROOT
-from tests.release.conftest import Release
+from tests.release.conftest import CONFIG, Release
 from tfserving.release.change import Author, open_session
 from tfserving.release.config_edit import parse_config_file
-from tfserving.release.servers import ServerConnections, name_servers
+from tfserving.release.servers import ServerConnections, available_versions, name_servers
+from tfserving.repository.completeness import find_version_error
+from tfserving.repository.versions import find_versions, find_withdrawn
+from tfserving.repository.warmup_records import read_warmup, warmup_file
 
 # For each command, half of them while the change is made.
 KILLS = int(os.environ.get("TFSERVING_TEST_KILLS") or 10)
 WRITERS = 100
 
-# Command, the command that undoes it, and whether a server takes part.
+# A command, and the one that undoes it.
 COMMANDS = [
-    (["promote", "digits", "2"], ["promote", "digits", "1"], True),
-    (["rollback", "digits", "--to", "3"], ["promote", "digits", "1"], True),
-    (["canary", "digits", "2", "--labels-in-use"], ["rollback", "digits"], True),
-    (["label", "digits", "canary=1"], ["label", "digits", "canary="], False),
-    (["add", "more"], ["remove", "more"], False),
-    (["remove", "other"], ["add", "other"], False),
+    (["promote", "digits", "2"], ["promote", "digits", "1"]),
+    (["rollback", "digits", "--to", "3"], ["promote", "digits", "1"]),
+    (["canary", "digits", "2", "--labels-in-use"], ["rollback", "digits"]),
+    (["label", "digits", "canary=1"], ["label", "digits", "canary="]),
+    (["add", "more"], ["remove", "more"]),
+    (["remove", "other"], ["add", "other"]),
 ]
 
 
@@ -76,28 +80,37 @@ def killable(tmp_path: Path) -> Iterator[KillableCommands]:
 def clean_up(release: Release) -> list[str]:
     """What the next command does before its own work; returns what it reports."""
     reports: list[str] = []
-    connections = ServerConnections(name_servers(release.addresses) if release.servers else [])
+    connections = ServerConnections(name_servers(release.addresses))
     with open_session(
         release.config, release.models, connections, Author("ada", "next"), timeout=20, report=reports.append
     ):
         return reports
 
 
-@pytest.mark.parametrize(("command", "undo", "with_server"), COMMANDS, ids=[one[0][0] for one in COMMANDS])
-def test_the_next_command_undoes_or_records_what_was_killed(release, killable, command, undo, with_server):
-    if with_server:
-        release.serve()
-        release.succeed("label", "digits", "stable=1")
-        if command[0] == "canary":
-            release.succeed("label", "digits", "canary=1")
+def find_served_models(release: Release) -> set[str]:
+    """The models of which the server has an available version."""
+    with ServerConnections(name_servers(release.addresses)) as connections:
+        states = connections.states(connections.servers[0], ["digits", "other", "more"])
+    return {name for name, found in states.items() if available_versions(found)}
+
+
+@pytest.mark.parametrize(("command", "undo"), COMMANDS, ids=[one[0][0] for one in COMMANDS])
+def test_the_next_command_undoes_or_records_what_was_killed(release, killable, command, undo):
+    release.serve()
+    release.succeed("label", "digits", "stable=1")
+    if command[0] == "canary":
+        release.succeed("label", "digits", "canary=1")
     (release.models / "more").symlink_to("digits")
     before = release.config.read_text()
     arguments = release.arguments(*command)
+    times = []
     for _ in range(2):  # the first run is slower
         status, seconds = killable.run(arguments)
+        times.append(seconds)
         assert status == 0, killable.output
         after = release.config.read_text()
         release.succeed(*undo)
+    seconds = min(times)
     begun = release.models / ".models.config.begun"
     rng = random.Random(7)
     outcomes = {"undone": 0, "recorded": 0, "finished": 0, "never begun": 0}
@@ -120,9 +133,9 @@ def test_the_next_command_undoes_or_records_what_was_killed(release, killable, c
         assert now == (after if is_done else start)
         interrupted = [report for report in reports if "was interrupted" in report]
         assert len(interrupted) <= 1
-        if release.servers:
-            wanted = parse_config_file(now, release.config).models[0]
-            assert release.available() == [sorted(wanted.policy.versions, reverse=True)]
+        configured = parse_config_file(now, release.config).models
+        assert release.available() == [sorted(configured[0].policy.versions, reverse=True)]
+        assert find_served_models(release) == {model.name for model in configured}
         if interrupted:
             outcomes["recorded" if is_done else "undone"] += 1
         else:
@@ -132,6 +145,84 @@ def test_the_next_command_undoes_or_records_what_was_killed(release, killable, c
     print(f"{command[0]}: {seconds:.3f} s, {outcomes}")
     if command[0] != "remove":
         assert release.config.read_text() == before
+
+
+@pytest.fixture
+def many(release: Release, version_dir: Path) -> Path:
+    """Five versions of a model m, which no server serves; the directory with all versions."""
+    release.serve()
+    base = release.models / "m"
+    for version in range(1, 6):
+        shutil.copytree(version_dir, base / str(version))
+    return base
+
+
+def assert_all_complete(base: Path) -> list[int]:
+    """Check each version that servers can see, and its warmup records; returns their numbers."""
+    found = find_versions(base)
+    for path in found.values():
+        assert find_version_error(path) is None
+        if warmup_file(path).exists():
+            assert len(list(read_warmup(path))) in (1, 2)
+    return list(found)
+
+
+def find_hidden(base: Path) -> list[Path]:
+    return [path for path in base.iterdir() if path.name.startswith(".")]
+
+
+def test_the_next_prune_deletes_what_was_killed(release, killable, many, tmp_path):
+    shutil.copytree(many, tmp_path / "copy")
+    arguments = release.arguments("prune", "m", "--keep", "1")
+    _, seconds = killable.run(arguments)
+    rng = random.Random(7)
+    interrupted = 0
+    for _ in range(KILLS):
+        shutil.rmtree(many)
+        shutil.copytree(tmp_path / "copy", many)
+        killable.run(arguments, rng.uniform(0.2 * seconds, 1.1 * seconds))
+        assert assert_all_complete(many)[-1] == 5
+        left = find_withdrawn(many)
+        outcome = release.succeed("prune", "m", "--keep", "1")
+        for path in left:
+            assert f"an earlier prune was interrupted; deleting {path}" in outcome.err
+        interrupted += bool(left)
+        assert (assert_all_complete(many), find_hidden(many)) == ([5], [])
+        assert {record.result for record in release.history} == {"done"}
+        assert release.config.read_text() == CONFIG
+        assert release.hidden_files() == set()
+    print(f"prune: {seconds:.3f} s, {interrupted} of {KILLS} interrupted while it deleted")
+
+
+@pytest.mark.parametrize("command", ["publish", "warmup"])
+def test_a_version_is_complete_or_absent_after_a_kill(release, killable, many, command):
+    named = ["--models-dir", str(release.models)]
+    commands = {
+        "publish": [["publish", str(many / "1"), "--name", "m", "--warmup", "1", *named]],
+        "warmup": [
+            ["warmup", "m/5", "--batch-sizes", sizes, "--server", release.addresses, *named]
+            for sizes in ("1", "2,3")
+        ],
+    }[command]
+    _, seconds = killable.run(commands[0])
+    rng = random.Random(7)
+    interrupted = 0
+    for number in range(KILLS):
+        before = assert_all_complete(many)
+        killable.run(commands[number % len(commands)], rng.uniform(0.1 * seconds, 1.1 * seconds))
+        assert assert_all_complete(many)[: len(before)] == before
+        left = find_hidden(many)
+        for path in left:  # younger ones may belong to a command that runs
+            for one in (*path.rglob("*"), path):
+                os.utime(one, (0, 0))
+        status, _ = killable.run(commands[number % len(commands)])
+        assert status == 0, killable.output
+        for path in left:
+            assert f"removed {path}, which an export that was killed left behind" in killable.output
+        interrupted += bool(left)
+        assert find_hidden(many) == []
+        assert_all_complete(many)
+    print(f"{command}: {seconds:.3f} s, {interrupted} of {KILLS} left something behind")
 
 
 def test_no_edit_of_two_writers_is_lost(release):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.release_command import EXIT_STATUS, add_change_options, open_command
+from tfserving.cli.release_options import parse_version
 from tfserving.release.rollout import plan_canary
 
 
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving canary") -
         f"old one.\n\n{EXIT_STATUS}",
     )
     parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument("version", metavar="VERSION", type=int, help="the version, which is on disk")
+    parser.add_argument(
+        "version", metavar="VERSION", type=parse_version, help="the version, which is on disk"
+    )
     parser.add_argument(
         "--labels-in-use",
         action="store_true",

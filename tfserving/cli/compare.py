@@ -162,10 +162,14 @@ def _print(comparison: Comparison) -> None:
     rows = []
     for run, latency in zip(comparison.runs, comparison.latencies, strict=True):
         if latency is not None:
-            times = (f"{1000 * seconds:.3g} ms" for seconds in (latency.median, latency.p99))
+            times = (_format_ms(1000 * seconds) for seconds in (latency.median, latency.p99))
             rows.append((run.target, latency.requests, *times))
     if rows:
         print_table(("LATENCY", "REQUESTS", "MEDIAN", "P99"), rows)
         print()
     if comparison.is_match:
         print("the versions match")
+
+
+def _format_ms(value: float) -> str:
+    return f"{value:.3g} ms" if value < 999.5 else f"{value:.0f} ms"

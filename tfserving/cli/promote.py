@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.release_command import EXIT_STATUS, ReleaseCommand, add_change_options, open_command
-from tfserving.cli.release_options import parse_seconds
+from tfserving.cli.release_options import parse_seconds, parse_version
 from tfserving.cli.verification_options import add_tolerance, read_tolerance
 from tfserving.release.change import Step
 from tfserving.release.live_check import plan_check
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving promote") 
         f"  {prog} digits 2 --observe 60 --max-error-rate 0.01 --max-p99-ms 50\n\n{EXIT_STATUS}",
     )
     parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument("version", metavar="VERSION", type=int, help="the version, which is on disk")
+    parser.add_argument(
+        "version", metavar="VERSION", type=parse_version, help="the version, which is on disk"
+    )
     parser.add_argument(
         "--check",
         type=Path,

@@ -142,6 +142,13 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_version(text: str) -> int:
+    """The number of a version, for argparse."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version number, such as 2")
+    return int(text)
+
+
 def _read_timeout() -> float:
     text = os.environ.get("START_TIMEOUT")
     try:

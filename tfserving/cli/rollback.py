@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tfserving.cli.command import new_parser, run_command
 from tfserving.cli.release_command import EXIT_STATUS, add_change_options, open_command
+from tfserving.cli.release_options import parse_version
 from tfserving.release.rollout import choose_rollback_version, plan_promotion
 
 
@@ -19,7 +20,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving rollback")
         f"examples:\n  {prog} digits\n  {prog} digits --to 1 --message 'wrong on 7'\n\n{EXIT_STATUS}",
     )
     parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument("--to", metavar="VERSION", type=int, help="this version, whatever the history says")
+    parser.add_argument(
+        "--to", metavar="VERSION", type=parse_version, help="this version, whatever the history says"
+    )
     add_change_options(parser)
 
     def run(arguments: argparse.Namespace) -> None:

@@ -27,9 +27,10 @@ from tfserving.errors import (
 )
 from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
+from tfserving.release.config_edit import read_config_file
 from tfserving.release.history import ABANDONED, DONE, REVERTED, UNDONE, History, HistoryRecord, ModelState
 from tfserving.release.server_goals import Goal, reach_goal
-from tfserving.release.servers import ServerConnections, ServerProcess, has_responded
+from tfserving.release.servers import ServerConnections, ServerProcess, has_responded, is_same_file
 from tfserving.release.state_copies import write_state_copy
 
 
@@ -170,8 +171,8 @@ class ChangeSession:
         """
         servers = self.connections.servers
         for server in servers:
-            if server.problem:
-                raise FailedPreconditionError(f"server {server}: {server.problem}; nothing was changed")
+            if problem := server.problem or self._find_conflict(server):
+                raise FailedPreconditionError(f"server {server}: {problem}; nothing was changed")
         line = HistoryRecord(
             id=secrets.token_hex(8),
             time="",
@@ -205,6 +206,20 @@ class ChangeSession:
         self._files.mark_verified()
         self._copy_state(self.connections, steps[-1].text)
         return self._end(self.history, line, DONE)
+
+    def _find_conflict(self, server: ServerProcess) -> str:
+        """Why a change would replace what a server serves; "" if it uses this models.config or a copy."""
+        if server.config is None or is_same_file(server.config, self._files.config):
+            return ""
+        try:
+            if read_config_file(server.config) == self.text:
+                return ""
+        except ConfigError:  # for example of a container on another machine
+            return ""
+        return (
+            f"it reads {server.config}, which differs from {self._files.config}, and a change replaces all "
+            "its models; pass --config for its file, or name only servers of one config"
+        )
 
     def _go_forward(self, steps: Sequence[Step]) -> None:
         self._at = 0

@@ -115,7 +115,11 @@ def add_model(text: str, name: str, base_path: str, policy: VersionPolicy | None
     check_name(name)
     message = read_message(text)
     if any(config.name == name for config in message.model_config_list.config):
-        raise FailedPreconditionError(f"model {quote(name)} is in the config already", model=name)
+        raise FailedPreconditionError(
+            f"model {quote(name)} is in the config already; `tfserving promote {name} VERSION` changes what "
+            "callers get",
+            model=name,
+        )
     root = text_positions.read(text)
     fields = [f"name: {_quoted(name)}", f"base_path: {_quoted(base_path)}", 'model_platform: "tensorflow"']
     if policy is not None:
