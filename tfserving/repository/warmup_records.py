@@ -34,13 +34,17 @@ def write_warmup(version_dir: Path, requests: Iterable[bytes]) -> None:
     Raises:
         InvalidInputError: there are more than `MAX_RECORDS`.
         ProtocolError: one is not a PredictRequest.
+        RepositoryError: the file cannot be written.
     """
     logs = [_as_log(request) for request in requests]
     if len(logs) > MAX_RECORDS:
         raise InvalidInputError(f"{len(logs)} warmup records are too many (at most {MAX_RECORDS})")
     path = warmup_file(version_dir)
-    path.parent.mkdir(exist_ok=True)
-    tfrecord.write_records(path, logs)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        tfrecord.write_records(path, logs)
+    except OSError as error:
+        raise RepositoryError(f"cannot write {path}: {error.strerror}") from error
 
 
 def move_warmup(source_dir: Path, version_dir: Path) -> None:
