@@ -64,6 +64,7 @@ NOT_VARIABLES |= {"RENAME_EXCHANGE"}
 NOT_VARIABLES |= {"GROUP", "CLIENT", "TOKEN", "INPUT", "LABEL", "POLICY"}
 # Columns of tables that commands print.
 NOT_VARIABLES |= {"DEFAULT", "ERROR", "ERRORS", "SIZE", "CONFIG", "BEFORE", "AFTER", "RESULT"}
+NOT_VARIABLES |= {"LARGEST", "MEAN", "OUTSIDE", "ARGMAX"}
 NOT_VARIABLES |= {code.name for code in grpc.StatusCode} | {state.name for state in State}
 # Of CUDA and TensorFlow, and of certificates.
 FOREIGN_VARIABLES = {

@@ -111,7 +111,7 @@ class Checkout:
         """Adds tfserving with a fake server, and empty packages for what tfserving.server imports."""
         package = self.root / "tfserving"
         (package / "server").mkdir(parents=True)
-        for name in ("__init__.py", "__main__.py", "cli", "errors.py", "repository", "wire"):
+        for name in ("__init__.py", "__main__.py", "cli", "client", "errors.py", "repository", "wire"):
             (package / name).symlink_to(ROOT / "tfserving" / name)
         (package / "server" / "__init__.py").touch()
         shutil.copy(HERE / "fake_server.py", package / "server" / "__main__.py")
