@@ -21,7 +21,7 @@ VALUE_FLAGS='port grpc_socket_path grpc_channel_arguments grpc_max_threads rest_
   per_process_gpu_memory_fraction saved_model_tags num_request_iterations_for_warmup monitoring_config_file
   num_tflite_pools num_tflite_interpreters_per_pool thread_pool_factory_config_file mixed_precision'
 # The flags that only the embedded server has.
-EMBEDDED_FLAGS='host models_dir xla_auto_jit access_log max_connections idle_timeout_in_ms head_timeout_in_ms
+EMBEDDED_FLAGS='host models_dir grpc_front xla_auto_jit access_log max_connections idle_timeout_in_ms head_timeout_in_ms
   rest_api_body_timeout_in_ms grpc_max_concurrent_streams max_queued_requests max_queued_bytes grpc_max_message_fields
   max_filled_bytes rest_api_max_body_bytes rest_api_max_json_values'
 
