@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,6 +17,16 @@ from tests.versioned_model import VersionedModel
 # A slow example does not fail on a busy machine.
 settings.register_profile("tfserving", deadline=None)
 settings.load_profile("tfserving")
+
+
+@pytest.fixture(autouse=True)
+def remove_log_handlers() -> Iterator[None]:
+    """Remove the handlers of commands that ran in this process: their streams are those of the test."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
