@@ -13,7 +13,7 @@ from tests.embedded import ROOT
 def run(*arguments, path=""):
     command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
     environment = os.environ | {"PATH": f"{path}:{os.environ['PATH']}"} if path else None
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_fails_without_a_gpu(tmp_path):
