@@ -22,6 +22,16 @@ from tfserving.release.history import History, HistoryRecord
 
 __all__ = ["rpc_server", "run_with", "service", "version_dir"]
 
+# A command of each kind that changes models.config.
+CHANGES = [
+    ("promote", "digits", "3"),
+    ("rollback", "digits"),
+    ("canary", "digits", "3", "--labels-in-use"),
+    ("label", "digits", "blue=2"),
+    ("add", "more"),
+    ("remove", "other"),
+]
+
 CONFIG = """\
 # Reviewed by the ranking team.
 model_config_list {

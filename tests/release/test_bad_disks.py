@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.conftest import Release
+from tests.release.conftest import CHANGES, Release
 from tfserving.release.config_edit import parse_config_file
 from tfserving.repository.completeness import find_version_error
 from tfserving.repository.versions import find_versions, find_withdrawn
 
 COMMANDS = [
-    ("promote", "digits", "3"),
-    ("rollback", "digits"),
-    ("canary", "digits", "3", "--labels-in-use"),
-    ("label", "digits", "blue=2"),
-    ("add", "more"),
-    ("remove", "other"),
+    *CHANGES,
     ("prune", "digits", "--keep", "1"),
     ("warmup", "unserved/2"),
 ]

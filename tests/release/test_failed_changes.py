@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.release.conftest import CONFIG, Release
+from tests.release.conftest import CHANGES, CONFIG, Release
 from tfserving.release import change as change_module
 from tfserving.release import servers as servers_module
 from tfserving.release.change_files import ChangeFiles
@@ -66,18 +66,7 @@ def test_a_server_that_does_not_respond_changes_nothing(release):
     assert release.history == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("promote", "digits", "3"),
-        ("rollback", "digits"),
-        ("canary", "digits", "3", "--labels-in-use"),
-        ("label", "digits", "blue=2"),
-        ("add", "more"),
-        ("remove", "other"),
-    ],
-    ids=lambda words: words[0],
-)
+@pytest.mark.parametrize("command", CHANGES, ids=lambda words: words[0])
 def test_the_others_go_back_if_a_server_vanishes(release, monkeypatch, command):
     release.serve(2)
     release.succeed("promote", "digits", "2")

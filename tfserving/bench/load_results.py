@@ -58,8 +58,8 @@ def as_table(results: LoadResults) -> str:
     return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
 
-def as_json(results: LoadResults) -> dict[str, Any]:
-    """The results as JSON values; times are in seconds. A refused level has no figures of the server."""
+def describe_run() -> dict[str, Any]:
+    """Version, time and machine of a run, for a report as JSON."""
     return {
         "version": __version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -68,6 +68,13 @@ def as_json(results: LoadResults) -> dict[str, Any]:
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
         },
+    }
+
+
+def as_json(results: LoadResults) -> dict[str, Any]:
+    """The results as JSON values; times are in seconds. A refused level has no figures of the server."""
+    return {
+        **describe_run(),
         "address": results.address,
         "api": results.api,
         "model": results.model,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import html
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfserving import __version__
 from tfserving.bench.html_page import as_page, draw_chart
-from tfserving.bench.load_results import format_rate, format_seconds
+from tfserving.bench.load_results import describe_run, format_rate, format_seconds
 from tfserving.bench.quantiles import Interval
 from tfserving.tune.confirmation import Confirmation, p99_of, rate_of
 from tfserving.tune.server_settings import ServerSettings
@@ -54,13 +50,7 @@ class TuningReport:
         """This as JSON values; times are in seconds."""
         result, objective = self.result, self.objective
         return {
-            "version": __version__,
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": {
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-                "cpus": os.cpu_count(),
-            },
+            **describe_run(),
             **self.study,
             "workload": self.workload,
             "objective": {
