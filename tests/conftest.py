@@ -18,6 +18,25 @@ from tests.versioned_model import VersionedModel
 settings.register_profile("tfserving", deadline=None)
 settings.load_profile("tfserving")
 
+# Files that take minutes. Started last, one of them would run alone while the other workers are idle.
+LONG_FILES = (
+    "docs/test_commands_with_docker.py",
+    "docs/test_commands.py",
+    "benchmarks/test_benchmarks.py",
+    "soak/test_soak.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long files first."""
+
+    def position(item: pytest.Item) -> int:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
+
+    items.sort(key=position)
+
 
 @pytest.fixture(autouse=True)
 def remove_log_handlers() -> Iterator[None]:
