@@ -84,14 +84,9 @@ def compared(what: str, baseline: str, ours: float, theirs: float, limit: float 
     return Row(what, baseline, f"{time_text(ours)} against {time_text(theirs)}", ours / theirs, limit)
 
 
-def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object]) -> None:
-    """Print each row when it is measured; then write all rows to `path` with .md, .json and .png.
-
-    Args:
-        page: the content of the .md, with {table}, {machine} and the names of the facts.
-        facts: values about the run.
-    """
-    machine = {
+def describe_machine() -> dict[str, Any]:
+    """Return what the results of a run depend on."""
+    return {
         "python": platform.python_version(),
         "grpcio": version("grpcio"),
         "numpy": version("numpy"),
@@ -99,18 +94,31 @@ def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object
         "cores": os.cpu_count(),
         "load average at the start": round(os.getloadavg()[0], 2),
     }
+
+
+def write(path: Path, page: str, rows: Iterable[Row], facts: Mapping[str, object]) -> None:
+    """Print each row when it is measured; then write all rows to `path` with .md, .json and .png.
+
+    Args:
+        page: the content of the .md, with {table}, {machine} and the names of the facts.
+        facts: values about the run.
+    """
+    machine = describe_machine()
     done = []
     for row in rows:
         print(table([row]).splitlines()[-1], flush=True)
         done.append(row)
     found = {"machine": machine, **facts, "rows": [row.as_json() for row in done]}
-    path.with_suffix(".json").write_text(
-        json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json(path.with_suffix(".json"), found)
     of_machine = ", ".join(f"{name} {value}" for name, value in machine.items())
     text = page.format(table=table(done), machine=of_machine, **facts)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     plot(done, path.with_suffix(".png"))
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write values in the form of the committed results."""
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,13 +1,16 @@
-"""Benchmark `tfserving tune`: python -m benchmarks.tune [--quick] [--models DIR] [MODEL ...]
+"""Benchmark `tfserving tune`: python -m benchmarks.tune [--quick] [--models-dir DIR] [MODEL ...]
 
 Tunes each model on the embedded server. Then it starts servers with run_tf_serving.sh and the settings that
 were written, and the same servers as in a trial, alternately, and compares their throughput. Prints the
-table, and writes tune.md, tune.json and tune.png to benchmarks/ or --out. Needs requirements.txt.
+rows, and replaces the results of these models in tune.json in benchmarks/ or --out. From all results, it
+writes tune.md and the charts, and in benchmarks/ also the tables of docs/guide/benchmarks.md and its Chinese
+version. Needs requirements.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -20,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row, time_text, write
+from benchmarks import tune_results
+from benchmarks.report import Row, describe_machine, table, time_text
 from benchmarks.server.servers import ROOT
 from tfserving.bench.measurement import LevelResult, LoadLevel, MeasurementOptions, measure
 from tfserving.bench.targets import resolve_targets
@@ -31,39 +35,25 @@ from tfserving.tune.trial_runner import TrialRunner
 from tfserving.wire.model_spec import ModelSpec
 from tfserving.wire.signatures import read_saved_model
 
-PAGE = """# Tuning
-
-`python -m benchmarks.tune` writes this page. It runs `tfserving tune --budget {budget}` for each model, on
-the embedded server. The gain is that of the confirmation, in which the default and the tuned settings
-alternate. Then `run_tf_serving.sh --env-file settings.env` starts {rounds} servers, each for a measurement of
-{seconds:g} seconds; in between, the command's own servers are measured with the same settings.
-{machine}.
-
-{table}
-
-✗: the ratio exceeds its limit in this run.
-
-The settings that were found:
-
-{settings}
-
-![each ratio as a share of its limit](tune.png)
-"""
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is tuned: the callers, the limit of p99 in milliseconds, and the gain that is expected."""
+    """What is tuned: the callers, the limit of p99 in milliseconds, and the gain that is expected, if any."""
 
     name: str
     callers: int
     p99_ms: float
-    gain: float
+    gain: float | None = None
 
 
 CASES = {
+    "trivial": Case("y = x / 2 + 2", 8, 25),
+    "mlp": Case("MLP 784-512-256-10", 16, 50),
     "dense": Case("4096x4096 matrix", 64, 300, 1.7),
     "mobilenet": Case("MobileNetV2", 4, 250, 1.25),
+    "resnet50": Case("ResNet50", 4, 1000),
 }
 
 
@@ -76,53 +66,110 @@ class Effort:
     seconds: float = 60.0
 
 
+class TuningFailedError(Exception):
+    """`tfserving tune` found no settings."""
+
+
 def main() -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(prog="benchmarks.tune", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"only these of {', '.join(CASES)}")
-    parser.add_argument("--quick", action="store_true", help="measure briefly, only to check that it runs")
-    parser.add_argument("--budget", default="10m", metavar="TIME", help="for each model (default: 10m)")
-    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="models of benchmark_models")
-    here = Path(__file__).parent
-    parser.add_argument("--out", type=Path, default=here, metavar="DIR", help="where to write")
+    add = parser.add_argument
+    add("models", nargs="*", metavar="MODEL", help=f"only these of {', '.join(CASES)}")
+    add("--quick", action="store_true", help="measure briefly, only to check that it runs")
+    add("--budget", default="10m", metavar="TIME", help="for each model (default: 10m)")
+    add(
+        "--rounds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="servers of run_tf_serving.sh to measure for a minute (default: 2)",
+    )
+    add("--models-dir", type=Path, metavar="DIR", help="models of benchmark_models")
+    add("--out", type=Path, default=HERE, metavar="DIR", help="where to write (default: benchmarks)")
+    add("--only-write", action="store_true", help="measure nothing; write all files again from tune.json")
     arguments = parser.parse_args()
-    effort = Effort("5s", 1, 1.0) if arguments.quick else Effort(arguments.budget)
-    found: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        models_dir = arguments.models_dir or Path(temporary) / "models"
-        if arguments.models_dir is None:
-            command = [sys.executable, "-m", "benchmarks.server.benchmark_models", str(models_dir)]
-            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        rows = _measure(arguments.models or list(CASES), models_dir, Path(temporary), effort, found)
-        facts = {"budget": effort.budget, "rounds": effort.rounds, "seconds": effort.seconds}
-        done = list(rows)
-        settings = "\n".join(f"- {name}: {label}" for name, label in found.items())
-        write(arguments.out / "tune", PAGE, done, {**facts, "settings": settings})
-    return 0
+    if unknown := set(arguments.models) - CASES.keys():
+        parser.error(f"unknown model {', '.join(sorted(unknown))} (choose from {', '.join(CASES)})")
+    if arguments.quick and arguments.out == HERE:
+        parser.error("--quick needs --out DIR: its figures are not for the committed results")
+    effort = Effort("5s", 1, 1.0) if arguments.quick else Effort(arguments.budget, arguments.rounds)
+    names = [] if arguments.only_write else arguments.models or list(CASES)
+    failed = _measure_all(names, arguments.models_dir, arguments.out, effort)
+    if arguments.only_write:
+        _write({}, arguments.out)
+    return 1 if failed else 0
 
 
-def _measure(
-    names: list[str], models_dir: Path, temporary: Path, effort: Effort, found: dict[str, str]
-) -> Iterator[Row]:
+def _measure_all(names: list[str], models_dir: Path | None, out: Path, effort: Effort) -> list[str]:
+    """Measure models and write the results of each; return those that failed."""
+    failed = []
     for name in names:
-        case, out = CASES[name], temporary / f"tuned-{name}"
-        report = tune(name, case, models_dir, out, effort)
-        load = f"{case.name}, {case.callers} callers"
-        found[load] = report["settings"]["label"]
-        yield from _gain_rows(load, case, report)
-        yield from _use_rows(name, case, load, models_dir, out, report, effort)
+        machine = describe_machine()
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = models_dir or Path(temporary) / "models"
+            if models_dir is None:
+                command = [sys.executable, "-m", "benchmarks.server.benchmark_models", str(directory), name]
+                subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            try:
+                found = measure_model(name, directory, Path(temporary), effort)
+            except TuningFailedError as error:
+                print(f"benchmarks.tune: {error}", file=sys.stderr)
+                failed.append(name)
+                continue
+        _write({name: {**found, "machine": machine}}, out)
+    return failed
+
+
+def _write(new: tune_results.Results, out: Path) -> None:
+    """Write all files from the results in tune.json and new ones."""
+    found = {**tune_results.read_results(out), **new}
+    results = {name: found[name] for name in CASES if name in found}
+    tune_results.write_results(results, out)
+    if out == HERE:
+        tune_results.update_guide(results, ROOT / "docs" / "guide")
+
+
+def measure_model(name: str, models_dir: Path, temporary: Path, effort: Effort) -> dict[str, Any]:
+    """Tune a model and use the settings; return the results as JSON values."""
+    case, out = CASES[name], temporary / "tuned"
+    measured = datetime.datetime.now(datetime.timezone.utc)
+    report = tune(name, case, models_dir, out, effort)
+    load = f"{case.name}, {case.callers} callers"
+    rows = [*_gain_rows(load, case, report), *_use_rows(name, case, load, models_dir, out, report, effort)]
+    print("\n".join(table(rows).splitlines()[2:]), flush=True)
+    return {
+        "model": case.name,
+        "callers": case.callers,
+        "p99_limit": case.p99_ms / 1e3,
+        "measured": measured.strftime("%Y-%m-%d %H:%M"),
+        "commit": _find_commit(),
+        "budget": effort.budget,
+        "rounds": effort.rounds,
+        "seconds": effort.seconds,
+        **tune_results.summarize(report),
+        "rows": [row.as_json() for row in rows],
+    }
+
+
+def _find_commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def tune(name: str, case: Case, models_dir: Path, out: Path, effort: Effort) -> dict[str, Any]:
-    """Run the command; return its report."""
+    """Run the command; return its report.
+
+    Raises:
+        TuningFailedError: it failed, or no settings keep the objective.
+    """
     command = [sys.executable, "-m", "tfserving", "tune", name, "--models-dir", str(models_dir)]
     command += ["--out", str(out), "--concurrency", str(case.callers), "--p99-ms", str(case.p99_ms)]
     command += ["--budget", effort.budget]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout, file=sys.stderr, flush=True)
+    if done.returncode:
+        raise TuningFailedError(f"tfserving tune {name} failed with status {done.returncode}; see above")
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
-    if report["settings"] is None:
-        raise RuntimeError(f"no settings of {name} keep the objective; see above")
     return report
 
 
@@ -163,19 +210,24 @@ def _use_rows(
     )
     values = {key: report["settings"][key] for key in ServerSettings().as_json()}
     settings = ServerSettings.from_json(values)
-    used, tried, slowest = [], [], 0.0
+    used, trials = [], []
     for number in range(effort.rounds):
         with run_script(out) as address:
-            result = _send(address, workload, case.callers, effort.seconds)
-        used.append(result.rate)
-        slowest = max(slowest, result.quantile(0.99))
-        errors = sum(result.errors.values())
-        tried.append(runner.run(settings, "confirm", number, effort.seconds).rate)
-    share = statistics.median(used) / (statistics.median(tried) or 1.0)
-    measured = f"{statistics.median(used):,.0f} against {statistics.median(tried):,.0f}"
-    row = f"requests per second, {load}, settings.env with run_tf_serving.sh"
-    yield Row(row, "servers of the tuning", measured, share, 0.9, True)
-    measured = f"p99 {time_text(slowest)} in the slower of {effort.rounds}, {errors} errors"
+            used.append(_send(address, workload, case.callers, effort.seconds))
+        trials.append(runner.run(settings, "confirm", number, effort.seconds))
+    row, baseline = (
+        f"requests per second, {load}, settings.env with run_tf_serving.sh",
+        "servers of the tuning",
+    )
+    refusals = [result.refused for result in used] + [trial.failure for trial in trials]
+    if refusal := next(filter(None, refusals), ""):
+        yield Row(row, baseline, f"refused: {refusal}", None, 0.9, True)
+        return
+    ours, theirs = (statistics.median(each.rate for each in found) for found in (used, trials))
+    yield Row(row, baseline, f"{ours:,.0f} against {theirs:,.0f}", ours / theirs, 0.9, True)
+    slowest = max(result.quantile(0.99) for result in used)
+    errors = sum(sum(result.errors.values()) for result in used)
+    measured = f"p99 {time_text(slowest)} in the slowest of {effort.rounds}, {errors} errors"
     what = f"p99, {load}, {effort.seconds:g} s with run_tf_serving.sh"
     yield Row(what, f"{case.p99_ms:g} ms", measured, slowest * 1e3 / case.p99_ms, 1)
 

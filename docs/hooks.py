@@ -25,7 +25,7 @@ OUTSIDE = {
             "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "models/models.config",
             "benchmarks/client.md", "benchmarks/client.png", "benchmarks/server.md", "benchmarks/server.png",
             "benchmarks/capacity.md", "benchmarks/capacity.png", "benchmarks/capacity-replicas.png",
-            "benchmarks/tune.md", "benchmarks/tune.png",
+            "benchmarks/tune.md", "benchmarks/tune.png", "benchmarks/tune-models.png",
             "benchmarks/swaps.md", "benchmarks/swaps.png",
         )
     },
