@@ -69,13 +69,22 @@ def metadata_of(arguments: argparse.Namespace) -> dict[str, str]:
 
 def parse_seconds(text: str) -> float:
     """A number of seconds above 0, for argparse."""
+    return _parse_duration(text, "seconds")
+
+
+def parse_milliseconds(text: str) -> float:
+    """A number of milliseconds above 0, for argparse."""
+    return _parse_duration(text, "milliseconds")
+
+
+def _parse_duration(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value <= MAX_TIMEOUT:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds above 0, at most {MAX_TIMEOUT:.0f}"
+            f"{text!r} is not a number of {unit} above 0, at most {MAX_TIMEOUT:.0f}"
         )
     return value
 
