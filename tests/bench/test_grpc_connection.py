@@ -10,6 +10,8 @@ import pytest
 
 from tests.bench.loops import count_is, plan_for, run_loop, target_for
 from tests.client.fakes import FakeRpcServer, FakeService
+from tfserving.bench.targets import resolve_targets
+from tfserving.client.options import Tls
 from tfserving.errors import ExhaustedError
 from tfserving.wire import predict, services
 from tfserving.wire.model_spec import ModelSpec
@@ -68,6 +70,19 @@ def test_encrypts_the_connection(service, certificates):
         plan = plan_for(0, [request_for()], is_grpc=True, targets=(wrong,))
         (outcome,) = run_loop(plan, count_is(1)).outcomes
     assert outcome.startswith("UNAVAILABLE: TLS handshake failed:")
+
+
+def test_presents_a_client_certificate(service, certificates):
+    files = [(certificates / name).read_bytes() for name in ("server.key", "server.pem")]
+    ca = certificates / "ca.pem"
+    credentials = grpc.ssl_server_credentials([tuple(files)], ca.read_bytes(), require_client_auth=True)
+    own = {"certificate": certificates / "client.pem", "key": certificates / "client.key"}
+    with FakeRpcServer(service, credentials=credentials) as server:
+        for files, is_accepted in ((own, True), ({}, False)):
+            tls = Tls(ca=ca, server_name="tf.example", **files)
+            targets = resolve_targets(f"127.0.0.1:{server.port}", is_grpc=True, tls=tls, headers=())
+            plan = plan_for(0, [request_for()], is_grpc=True, targets=targets)
+            assert (set(run_loop(plan, count_is(2)).outcomes) == {""}) is is_accepted
 
 
 def test_loses_no_request_when_the_server_limits_the_age_of_connections():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,8 +87,9 @@ class Release:
 
     def arguments(self, *words: str) -> list[str]:
         """The arguments of `tfserving` for a command."""
-        named = ["--server", self.addresses] if self.servers else []
         command, *rest = words
+        is_local = command in ("publish", "verify")
+        named = ["--server", self.addresses] if self.servers and not is_local else []
         return [command, "--models-dir", str(self.models), "--timeout", "20", *named, *rest]
 
     def run(self, *words: str) -> Outcome:
@@ -137,6 +139,26 @@ class Release:
         """The hidden files beside models.config, without the lock and the history."""
         names = {name for name in os.listdir(self.models) if name.startswith(".")}
         return names - {".models.config.lock", ".history.jsonl"}
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """A context manager in which this process is a user without rights; skips the test without root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and directory != directory.parent:
+            directory.chmod(directory.stat().st_mode | 0o055)
+
+    @contextmanager
+    def become() -> Iterator[None]:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,17 @@
 
 python -m tests.release.killable_commands
 
-Reads lines [ARGUMENTS, SECONDS or null, OUTPUT, FILE or null], and prints [STATUS, SECONDS] for each. SECONDS
-begin when FILE exists or, without it, when the command starts.
+Reads lines [ARGUMENTS, SECONDS or null, OUTPUT, FILE or null, CALL or null], and prints [STATUS, SECONDS] for
+each. SECONDS begin when FILE exists or, without it, when the command starts. CALL is [FUNCTION, N]: the
+command is killed when it calls FUNCTION, such as "shutil:rmtree", for the Nth time.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -25,8 +28,28 @@ def run_version(*_: Any, **__: Any) -> replay.VersionRun:
     return replay.VersionRun(1, [], [], [])
 
 
+def kill_in_call(function: str, number: int) -> None:
+    """Let this process be killed when it calls a function for the `number`th time."""
+    module, _, path = function.partition(":")
+    owner_path, _, name = path.rpartition(".")
+    owner = pkgutil.resolve_name(f"{module}:{owner_path}")
+    original = getattr(owner, name)
+    calls = itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(owner, name, call)
+
+
 def run_in_fork(
-    arguments: list[str], seconds: float | None, output: str, file: str | None
+    arguments: list[str],
+    seconds: float | None,
+    output: str,
+    file: str | None,
+    call: tuple[str, int] | None,
 ) -> tuple[int, float]:
     """The exit status, negative for a signal, and the time that the command took."""
     started = time.monotonic()
@@ -37,6 +60,8 @@ def run_in_fork(
         os.dup2(descriptor, 2)
         status = 1
         try:
+            if call is not None:
+                kill_in_call(*call)
             status = dispatch.main(arguments)
         finally:
             sys.stdout.flush()

@@ -68,6 +68,7 @@ class LightServer:
         config: the models.config.
         poll: seconds between two reads of the file; 0 reads it once.
         certificate: a PEM key and certificate for localhost, with which the server uses TLS.
+        client_ca: the PEM certificate of the authority whose client certificates it requires; b"" for none.
         token: the bearer token that it requires.
     """
 
@@ -79,11 +80,12 @@ class LightServer:
         poll: float = 0.0,
         *,
         certificate: tuple[bytes, bytes] | None = None,
+        client_ca: bytes = b"",
         token: str = "",
     ) -> None:
         self._loop = loop
         self.port = 0
-        self._certificate, self._token = certificate, token
+        self._certificate, self._client_ca, self._token = certificate, client_ca, token
         limits = LimitOptions()
         self._manager = ServableManager(self._load, LoadOptions(max_retries=0))
         self._core = ServerCore(
@@ -116,7 +118,9 @@ class LightServer:
         self._server = grpc.aio.server(interceptors=[TokenCheck(self._token)] if self._token else [])
         self._api.add_to(self._server)
         if self._certificate:
-            credentials = grpc.ssl_server_credentials([self._certificate])
+            credentials = grpc.ssl_server_credentials(
+                [self._certificate], self._client_ca or None, bool(self._client_ca)
+            )
             self.port = self._server.add_secure_port("localhost:0", credentials)
         else:
             self.port = self._server.add_insecure_port("127.0.0.1:0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,25 @@ from tfserving.release.config_edit import parse_config_file
 from tfserving.repository.completeness import find_version_error
 from tfserving.repository.versions import find_versions, find_withdrawn
 
+PRUNE = ("prune", "old", "--keep", "1")
 COMMANDS = [
     *CHANGES,
-    ("prune", "digits", "--keep", "1"),
+    PRUNE,
     ("warmup", "unserved/2"),
+    ("publish", "{models}/unserved/2", "--name", "unserved"),
+    ("publish", "{models}/unserved/2", "--name", "new"),
 ]
+IDS = [words[0] if "new" not in words else "publish the first version" for words in COMMANDS]
+
+
+def add_old_model(release: Release, version_dir: Path) -> None:
+    """Add versions 1 and 2 of `old`, which is in no config."""
+    for version in ("1", "2"):
+        shutil.copytree(version_dir, release.models / "old" / version)
+
+
+def list_tree(release: Release) -> set[Path]:
+    return {path for path in release.models.rglob("*") if path.name != "filler"}
 
 
 class Disk:
@@ -63,7 +78,8 @@ def promoted(disk: Disk, release: Release, version_dir: Path) -> Release:
     release.succeed("promote", "digits", "2")
     release.succeed("promote", "digits", "1")
     release.succeed("promote", "digits", "2")
-    subprocess.run(["cp", "-r", version_dir.parent, release.models / "unserved"], check=True)
+    shutil.copytree(version_dir.parent, release.models / "unserved")
+    add_old_model(release, version_dir)
     (release.models / "more").symlink_to("digits")
     return release
 
@@ -72,18 +88,18 @@ def check_repository(release: Release) -> None:
     """Check models.config, the history and all versions."""
     parse_config_file(release.config.read_text(), release.config)
     assert all(record.result for record in release.history)
-    for name in ("digits", "other", "unserved"):
+    for name in ("digits", "other", "unserved", "old"):
         for path in find_versions(release.models / name).values():
             assert find_version_error(path) is None
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=IDS)
 def test_a_read_only_file_system_changes_nothing(promoted, disk, command, monkeypatch):
     monkeypatch.setenv("MODELS_DIR", str(promoted.models))
     before = {path: path.read_bytes() for path in promoted.models.rglob("*") if path.is_file()}
     disk.remount("ro")
     try:
-        outcome = promoted.run(*command)
+        outcome = promoted.run(*(word.format(models=promoted.models) for word in command))
     finally:
         disk.remount("rw")
     assert outcome.status in (1, 2), outcome
@@ -93,13 +109,41 @@ def test_a_read_only_file_system_changes_nothing(promoted, disk, command, monkey
     assert promoted.available() == [[2]]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("command", [*CHANGES, PRUNE], ids=lambda words: words[0])
+def test_a_history_that_is_not_writable_changes_nothing(release, version_dir, as_nobody, command):
+    release.serve()
+    add_old_model(release, version_dir)
+    for version in ("3", "1", "2"):
+        release.succeed("promote", "digits", version)
+    (release.models / "more").symlink_to("digits")
+    lock = release.models / ".models.config.lock"
+    for path in (release.models, release.models / "old", lock):
+        path.chmod(0o777)
+    lock.unlink()
+    before = {path: path.read_bytes() for path in release.models.rglob("*") if path.is_file()}
+    with as_nobody():
+        message = release.fail(*command, status=2)
+    assert f"cannot write {release.models}/.history.jsonl: Permission denied; nothing was changed" in message
+    lock.unlink()
+    assert {path: path.read_bytes() for path in release.models.rglob("*") if path.is_file()} == before
+    assert release.available() == [[2]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=IDS)
 def test_a_full_disk_leaves_a_valid_repository(promoted, disk, command, monkeypatch):
     monkeypatch.setenv("MODELS_DIR", str(promoted.models))
     before, served = promoted.config.read_text(), promoted.available()
     disk.fill()
-    outcome = promoted.run(*command)
+    tree = list_tree(promoted)
+    outcome = promoted.run(*(word.format(models=promoted.models) for word in command))
     assert outcome.status in (0, 1, 2), outcome
+    if command[0] in ("publish", "warmup"):
+        assert (outcome.status, list_tree(promoted)) == (2, tree)
+    if command[0] == "prune":
+        assert outcome.status == 0, outcome
+        assert promoted.history[-1].operation == "prune"
+        assert list(find_versions(promoted.models / "old")) == [2]
+        assert promoted.hidden_files() == set()
     assert "Traceback" not in outcome.err
     check_repository(promoted)
     disk.free()
@@ -111,5 +155,5 @@ def test_a_full_disk_leaves_a_valid_repository(promoted, disk, command, monkeypa
     promoted.succeed("prune", "digits", "--keep", "3")
     promoted.succeed("label", "digits", "red=2")
     assert promoted.hidden_files() == set()
-    assert find_withdrawn(promoted.models / "digits") == []
+    assert find_withdrawn(promoted.models / "old") == []
     check_repository(promoted)

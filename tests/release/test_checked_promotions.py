@@ -125,6 +125,17 @@ def test_observe_needs_metrics(release):
     assert release.history == []
 
 
+def test_rejects_limits_with_their_unit(release, capsys):
+    for option, unit in (
+        ("--observe", "seconds"),
+        ("--max-p99-ms", "milliseconds"),
+        ("--timeout", "seconds"),
+    ):
+        with pytest.raises(SystemExit):
+            release.run("promote", "digits", "2", option, "0")
+        assert f"'0' is not a number of {unit} above 0, at most 1000000" in capsys.readouterr().err
+
+
 def test_observe_needs_a_limit(release):
     with pytest.raises(SystemExit):
         release.run("promote", "digits", "2", "--observe", "1")

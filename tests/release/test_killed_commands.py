@@ -18,6 +18,7 @@ from tests.embedded import ROOT
 from tests.release.conftest import CONFIG, Release
 from tfserving.release.change import Author, open_session
 from tfserving.release.config_edit import parse_config_file
+from tfserving.release.history import HistoryRecord
 from tfserving.release.servers import ServerConnections, available_versions, name_servers
 from tfserving.repository.completeness import find_version_error
 from tfserving.repository.versions import find_versions, find_withdrawn
@@ -52,12 +53,16 @@ class KillableCommands:
         )
 
     def run(
-        self, arguments: list[str], kill_after: float | None = None, begun: Path | None = None
+        self,
+        arguments: list[str],
+        kill_after: float | None = None,
+        begun: Path | None = None,
+        kill_in: tuple[str, int] | None = None,
     ) -> tuple[int, float]:
-        """Run a command; kill it after so many seconds, counted from when `begun` exists."""
+        """Run a command; kill it after so many seconds, counted from when `begun` exists, or in a call."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        line = json.dumps([arguments, kill_after, str(self._output), begun and str(begun)])
+        line = json.dumps([arguments, kill_after, str(self._output), begun and str(begun), kill_in])
         print(line, file=self._process.stdin, flush=True)
         status, seconds = json.loads(self._process.stdout.readline())
         return status, seconds
@@ -180,18 +185,57 @@ def test_the_next_prune_deletes_what_was_killed(release, killable, many, tmp_pat
     for _ in range(KILLS):
         shutil.rmtree(many)
         shutil.copytree(tmp_path / "copy", many)
+        count = len(release.history)
         killable.run(arguments, rng.uniform(0.2 * seconds, 1.1 * seconds))
         assert assert_all_complete(many)[-1] == 5
         left = find_withdrawn(many)
         outcome = release.succeed("prune", "m", "--keep", "1")
         for path in left:
-            assert f"an earlier prune was interrupted; deleting {path}" in outcome.err
+            assert f"was interrupted; deleting {path}" in outcome.err
         interrupted += bool(left)
         assert (assert_all_complete(many), find_hidden(many)) == ([5], [])
         assert {record.result for record in release.history} == {"done"}
+        assert sorted(find_pruned(release.history[count:])) == [1, 2, 3, 4]
         assert release.config.read_text() == CONFIG
         assert release.hidden_files() == set()
     print(f"prune: {seconds:.3f} s, {interrupted} of {KILLS} interrupted while it deleted")
+
+
+def find_pruned(records: list[HistoryRecord]) -> list[int]:
+    """The versions that prunes deleted, in the order of the history."""
+    return [
+        version
+        for record in records
+        for version in record.before.versions
+        if version not in record.after.versions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "pruned", "left"),
+    [
+        ("tfserving.repository.versions:withdraw", [], []),
+        ("tfserving.repository.versions:withdraw 3", [1, 2], ["1", "2"]),
+        ("tfserving.release.history:History.append", [1, 2, 3, 4], ["1", "2", "3", "4"]),
+        ("shutil:rmtree 3", [1, 2, 3, 4], ["3", "4"]),
+        ("tfserving.release.change_files:ChangeFiles.end_prune", [1, 2, 3, 4], []),
+    ],
+)
+def test_any_next_command_records_and_deletes_what_a_killed_prune_renamed(
+    release, killable, many, call, pruned, left
+):
+    function, _, number = call.partition(" ")
+    arguments = release.arguments("prune", "m", "--keep", "1", "--message", "disk full")
+    status, _ = killable.run(arguments, kill_in=(function, int(number or 1)))
+    assert status == -9, killable.output
+    assert [path.name.split(".")[1] for path in find_withdrawn(many)] == left
+    outcome = release.succeed("label", "digits", "blue=1")
+    assert outcome.err.count("was interrupted; deleting ") == len(left)
+    assert find_pruned(release.history[:-1]) == pruned
+    assert {record.message for record in release.history[:-1]} <= {"disk full"}
+    assert [record.operation for record in release.history] == ["prune"] * bool(pruned) + ["label"]
+    assert (assert_all_complete(many), find_hidden(many)) == (sorted({1, 2, 3, 4, 5} - set(pruned)), [])
+    assert release.hidden_files() == set()
 
 
 @pytest.mark.parametrize("command", ["publish", "warmup"])

@@ -26,6 +26,7 @@ class LoadTarget:
         prefix: what the paths of requests begin with.
         tls_name: the name in the server's certificate; None for a connection without TLS.
         ca: PEM file with the certificate authorities to trust; None for the system's.
+        certificate, key: PEM files with the client certificate and its private key; None without one.
         headers: pairs to send with each request.
     """
 
@@ -36,6 +37,8 @@ class LoadTarget:
     tls_name: str | None = None
     ca: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    certificate: str | None = None
+    key: str | None = None
 
 
 class ConnectionLostError(Exception):

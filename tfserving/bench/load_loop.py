@@ -333,5 +333,7 @@ def _context_for(target: LoadTarget, is_grpc: bool) -> ssl.SSLContext | None:
     if target.tls_name is None:
         return None
     context = ssl.create_default_context(cafile=target.ca)
+    if target.certificate is not None:
+        context.load_cert_chain(target.certificate, target.key)
     context.set_alpn_protocols(["h2" if is_grpc else "http/1.1"])
     return context

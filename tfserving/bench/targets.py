@@ -62,6 +62,7 @@ def _target(
         raise UnavailableError(
             f"{server}: {reason}; start a server, or pass another --address", address=str(server)
         ) from error
-    ca = None if tls is None or tls.ca is None else str(tls.ca)
+    files = (tls.ca, tls.certificate, tls.key) if tls else (None, None, None)
+    ca, certificate, key = (None if path is None else str(path) for path in files)
     name = tls.server_name if tls is not None and tls.server_name and tls_name else tls_name
-    return LoadTarget(family, peer, str(server), prefix, name, ca, headers)
+    return LoadTarget(family, peer, str(server), prefix, name, ca, headers, certificate, key)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfserving.cli.command import FAILED, new_parser, run_command
-from tfserving.cli.connection_options import add_security_options
-from tfserving.cli.release_options import add_release_options, parse_seconds, print_json, read_release_options
+from tfserving.cli.connection_options import add_security_options, parse_seconds
+from tfserving.cli.release_options import add_release_options, print_json, read_release_options
 from tfserving.cli.text_table import print_table
 from tfserving.cli.verification_options import (
     add_shape,

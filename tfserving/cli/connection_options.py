@@ -33,10 +33,16 @@ def add_transport_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_security_options(parser: argparse.ArgumentParser) -> None:
-    """Add --tls, --ca, --token and --token-file."""
+    """Add --tls, --ca, --cert, --key, --token and --token-file."""
     add = parser.add_argument
     add("--tls", action="store_true", help="encrypt the connection")
     add("--ca", metavar="FILE", help="PEM file with the trusted certificate authorities; implies --tls")
+    add(
+        "--cert",
+        metavar="FILE",
+        help="PEM file with the client certificate, for servers that require one; needs --key, implies --tls",
+    )
+    add("--key", metavar="FILE", help="PEM file with the private key of --cert")
     token = parser.add_mutually_exclusive_group()
     token.add_argument(
         "--token-file", metavar="FILE", help=f"file with a bearer token to send (default: ${TOKEN_VARIABLE})"
@@ -53,8 +59,26 @@ def address_of(arguments: argparse.Namespace) -> str:
 
 
 def tls_of(arguments: argparse.Namespace) -> Tls | None:
-    """The options for TLS; None for a connection without it."""
-    return Tls(ca=arguments.ca) if arguments.tls or arguments.ca else None
+    """The options for TLS; None for a connection without it.
+
+    Raises:
+        InvalidInputError: a file is not readable, or only one of --cert and --key is given.
+    """
+    files = {"--ca": arguments.ca, "--cert": arguments.cert, "--key": arguments.key}
+    given = {option: path for option, path in files.items() if path is not None}
+    if ("--cert" in given) is not ("--key" in given):
+        one, other = ("--cert", "--key") if "--cert" in given else ("--key", "--cert")
+        raise InvalidInputError(f"{one} needs {other}; give the client certificate and its key, or neither")
+    if not given and not arguments.tls:
+        return None
+    tls = Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
+    for option, path in given.items():
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise InvalidInputError(f"{option}: cannot read {path}: {error.strerror}") from error
+    return tls
 
 
 def metadata_of(arguments: argparse.Namespace) -> dict[str, str]:
@@ -69,13 +93,22 @@ def metadata_of(arguments: argparse.Namespace) -> dict[str, str]:
 
 def parse_seconds(text: str) -> float:
     """A number of seconds above 0, for argparse."""
+    return _parse_duration(text, "seconds")
+
+
+def parse_milliseconds(text: str) -> float:
+    """A number of milliseconds above 0, for argparse."""
+    return _parse_duration(text, "milliseconds")
+
+
+def _parse_duration(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value <= MAX_TIMEOUT:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds above 0, at most {MAX_TIMEOUT:.0f}"
+            f"{text!r} is not a number of {unit} above 0, at most {MAX_TIMEOUT:.0f}"
         )
     return value
 

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from tfserving.cli.command import new_parser, run_command
+from tfserving.cli.connection_options import parse_milliseconds, parse_seconds
 from tfserving.cli.release_command import EXIT_STATUS, ReleaseCommand, add_change_options, open_command
-from tfserving.cli.release_options import parse_seconds, parse_version
+from tfserving.cli.release_options import parse_version
 from tfserving.cli.verification_options import add_tolerance, read_tolerance
 from tfserving.release.change import Step
 from tfserving.release.live_check import plan_check
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving promote") 
         "--max-error-rate", type=_parse_share, metavar="SHARE", help="share of calls that may fail (0 to 1)"
     )
     parser.add_argument(
-        "--max-p99-ms", type=parse_seconds, metavar="MS", help="longest 99th percentile of the latency"
+        "--max-p99-ms", type=parse_milliseconds, metavar="MS", help="longest 99th percentile of the latency"
     )
     add_change_options(parser)
 

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from tfserving.cli.command import new_parser, run_command
@@ -25,14 +24,15 @@ from tfserving.errors import InvalidInputError, RepositoryError
 from tfserving.release.change import Author, find_user, open_session
 from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
-from tfserving.release.history import DONE, History, HistoryRecord, ModelState
+from tfserving.release.history import History, HistoryRecord, ModelState
 from tfserving.release.pruning import (
     PruneStep,
     delete_withdrawn,
     find_configs,
+    finish_prune,
     plan_prune,
+    prune,
     serves_from,
-    withdraw_versions,
 )
 from tfserving.release.served_models import RESPONSE_SECONDS
 from tfserving.release.servers import ServerConnections, ServerProcess
@@ -86,10 +86,10 @@ def _prune(arguments: argparse.Namespace, prog: str, command: str) -> None:
         if not arguments.dry_run:
             for path in find_withdrawn(base):
                 make_reporter(prog)(f"an earlier prune was interrupted; deleting {path}")
-            withdrawn = withdraw_versions(steps)
-            if withdrawn:
-                _record(target, steps)
             delete_withdrawn(base)
+            if not all(step.reason for step in steps):
+                history = History(options.models_dir)
+                prune(ChangeFiles(options.config), history, _make_record(target, steps), base, steps)
     if options.json:
         print_json(_document(target, steps, dry_run=arguments.dry_run))
         return
@@ -118,6 +118,7 @@ def _hold_lock(target: _Target, prog: str) -> Iterator[None]:
     else:  # servers of one model need none
         lock = ChangeFiles(options.config).lock
         with hold_change_lock(lock, str(target.author), timeout=options.timeout, report=report):
+            finish_prune(ChangeFiles(options.config), report)
             yield
 
 
@@ -135,12 +136,11 @@ def _plan(
     )
 
 
-def _record(target: _Target, steps: Sequence[PruneStep]) -> None:
-    """Add a line to the history: `before` and `after` have the versions on disk."""
-    history = History(target.options.models_dir)
-    record = HistoryRecord(
+def _make_record(target: _Target, steps: Sequence[PruneStep]) -> HistoryRecord:
+    """The line of the history: `before` and `after` have the versions on disk."""
+    return HistoryRecord(
         id=secrets.token_hex(8),
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        time="",
         user=target.author.user,
         command=target.command,
         message=target.options.message,
@@ -150,15 +150,8 @@ def _record(target: _Target, steps: Sequence[PruneStep]) -> None:
         after=ModelState(tuple(step.version for step in steps if step.reason)),
         diff="",
         servers=(),
-        result=DONE,
+        result="",
     )
-    try:
-        history.append(record)
-    except OSError as error:
-        raise RepositoryError(
-            f"cannot write {history.path}: {error.strerror}; servers ignore the versions already, but they "
-            "are not deleted; run the command again to delete them"
-        ) from error
 
 
 def _document(target: _Target, steps: Sequence[PruneStep], *, dry_run: bool) -> dict[str, Any]:

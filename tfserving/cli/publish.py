@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfserving.cli.command import new_parser, run_command
+from tfserving.cli.connection_options import parse_seconds
 from tfserving.cli.export import add_export_arguments, run_export
-from tfserving.cli.release_options import parse_seconds, print_json
+from tfserving.cli.release_options import print_json
 from tfserving.cli.verification_options import (
     DEFAULT_RUN_TIMEOUT,
     add_expect,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfserving.cli.connection_options import add_security_options, metadata_of, tls_of
+from tfserving.cli.connection_options import add_security_options, metadata_of, parse_seconds, tls_of
 from tfserving.client.options import Tls
 from tfserving.errors import InvalidInputError
 
@@ -129,17 +128,6 @@ def connect(options: ReleaseOptions, servers: Iterable[ServerProcess]) -> Server
 def print_json(document: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def parse_seconds(text: str) -> float:
-    """A positive number of seconds, for argparse."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of seconds (more than 0)")
-    return seconds
 
 
 def parse_version(text: str) -> int:

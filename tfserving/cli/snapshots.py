@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from tfserving.cli.connection_options import parse_seconds
 from tfserving.cli.release_options import (
     ReleaseOptions,
     add_release_options,
     connect,
     list_servers,
-    parse_seconds,
 )
 from tfserving.errors import UnavailableError
 from tfserving.release.served_models import (

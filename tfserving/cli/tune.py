@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfserving.cli.command import FAILED, new_parser, run_command
+from tfserving.cli.connection_options import parse_milliseconds
 from tfserving.cli.load_options import (
     INPUT_DETAILS,
     add_input_options,
@@ -70,7 +70,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default="throughput",
         help="what to improve: the highest throughput, or the lowest p99 (default: %(default)s)",
     )
-    add("--p99-ms", type=_parse_milliseconds, metavar="MS", help="p99 may be at most so many milliseconds")
+    add("--p99-ms", type=parse_milliseconds, metavar="MS", help="p99 may be at most so many milliseconds")
     add("--concurrency", type=parse_positive, default=8, metavar="N", help="callers (default: %(default)s)")
     add(
         "--budget",
@@ -91,16 +91,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_options(parser)
     add("--out", type=Path, metavar="DIR", help="where to write (default: tuned/NAME)")
     add_release_options(parser, "models-dir", "timeout", "json")
-
-
-def _parse_milliseconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds above 0")
-    return value
 
 
 def _parse_budget(text: str) -> float:

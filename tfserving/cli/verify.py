@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from tfserving.cli.command import FAILED, new_parser, run_command
-from tfserving.cli.release_options import add_release_options, parse_seconds, print_json, read_release_options
+from tfserving.cli.connection_options import parse_seconds
+from tfserving.cli.release_options import add_release_options, print_json, read_release_options
 from tfserving.cli.verification_options import (
     DEFAULT_RUN_TIMEOUT,
     add_expect,

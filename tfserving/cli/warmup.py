@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from tfserving.cli.command import new_parser, run_command
+from tfserving.cli.connection_options import parse_seconds
 from tfserving.cli.release_options import (
     add_release_options,
     connect,
     list_servers,
-    parse_seconds,
     print_json,
     read_release_options,
 )

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from tfserving.cli.command import FAILED, new_parser, run_command
-from tfserving.cli.release_options import ReleaseOptions, parse_seconds, print_json, read_release_options
+from tfserving.cli.connection_options import parse_seconds
+from tfserving.cli.release_options import ReleaseOptions, print_json, read_release_options
 from tfserving.cli.snapshots import (
     add_snapshot_options,
     connect_required,

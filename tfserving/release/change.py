@@ -29,6 +29,7 @@ from tfserving.release.change_files import ChangeFiles
 from tfserving.release.change_lock import hold_change_lock
 from tfserving.release.config_edit import read_config_file
 from tfserving.release.history import ABANDONED, DONE, REVERTED, UNDONE, History, HistoryRecord, ModelState
+from tfserving.release.pruning import finish_prune
 from tfserving.release.server_goals import Goal, reach_goal
 from tfserving.release.servers import ServerConnections, ServerProcess, has_responded, is_same_file
 from tfserving.release.state_copies import write_state_copy
@@ -126,7 +127,8 @@ class ChangeSession:
         self.text = ""
 
     def finish_interrupted(self) -> None:
-        """Record or undo a change whose command was killed, and report it."""
+        """Record or undo a change whose command was killed, and report it; finish a prune."""
+        finish_prune(self._files, self.report)
         begun, verified = self._files.read_record()
         if begun is None:
             self._files.end()  # files that were written before the record

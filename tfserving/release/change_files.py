@@ -1,12 +1,14 @@
 """The files of a change: models.config, which is replaced by rename, and the record of a begun change.
 
 They are beside models.config, hidden, and named after it: `.lock`; `.begun` or `.verified`, the record of a
-change that has not ended; `.before`, the file before it; `.new` and `.tmp`, which are being written. Only the
-lock is left when a change has ended. docs/decisions/0026-write-ahead-record-of-changes.md has the reasons.
+change that has not ended; `.before`, the file before it; `.pruning`, the record of a prune that has not
+ended; `.new` and `.tmp`, which are being written. Only the lock is left when a change has ended.
+docs/decisions/0026-write-ahead-record-of-changes.md has the reasons.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +22,11 @@ from tfserving.release.config_edit import encode_config, read_config_file
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed because a file system or a quota has no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class ConfigChangedError(FailedPreconditionError):
@@ -39,6 +46,7 @@ class ChangeFiles:
         self.lock = self.config.with_name(f"{prefix}.lock")
         self._begun = self.config.with_name(f"{prefix}.begun")
         self._verified = self.config.with_name(f"{prefix}.verified")
+        self._pruning = self.config.with_name(f"{prefix}.pruning")
         self._before = self.config.with_name(f"{prefix}.before")
         self._new = self.config.with_name(f"{prefix}.new")
         self._temporary = self.config.with_name(f"{prefix}.tmp")
@@ -86,6 +94,36 @@ class ChangeFiles:
         """Remove everything but models.config."""
         for path in (self._new, self._temporary, self._before, self._begun, self._verified):
             path.unlink(missing_ok=True)
+        self._sync_directory()
+
+    def begin_prune(self, record: Mapping[str, Any]) -> bool:
+        """Write the record of a prune, before any version is renamed; False if the disk is full.
+
+        Raises:
+            RepositoryError: it cannot be written for another reason; nothing is left.
+        """
+        try:
+            self._write(self._pruning, json.dumps(record).encode())
+        except OSError as error:
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            if is_disk_full(error):
+                return False
+            raise RepositoryError(
+                f"cannot write to {self.config.parent}: {error.strerror}; nothing was deleted"
+            ) from error
+        return True
+
+    def read_prune(self) -> dict[str, Any] | None:
+        """The record of a prune that has not ended; None if there is none."""
+        with suppress(FileNotFoundError):
+            record: dict[str, Any] = json.loads(self._pruning.read_bytes())
+            return record
+        return None
+
+    def end_prune(self) -> None:
+        """Remove the record of a prune."""
+        self._pruning.unlink(missing_ok=True)
         self._sync_directory()
 
     def replace_config(self, text: str, *, expected: str) -> None:
@@ -164,7 +202,6 @@ class ChangeFiles:
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two files in one step; False if C library, kernel or file system cannot."""
     import ctypes
-    import errno
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from tfserving.errors import ConfigError, RepositoryError, TfServingError, UnavailableError
-from tfserving.release.history import DONE, HistoryRecord, find_rollback_target
+from tfserving.release.change_files import ChangeFiles, is_disk_full
+from tfserving.release.history import DONE, History, HistoryRecord, ModelState, find_rollback_target
 from tfserving.release.servers import ServerConnections, ServerProcess
 from tfserving.repository import versions
 from tfserving.repository.config import ModelConfig, Specific, parse_config
@@ -108,27 +110,116 @@ def plan_prune(
     return [PruneStep(version, path, reasons.get(version, "")) for version, path in found.items()]
 
 
-def withdraw_versions(steps: Iterable[PruneStep]) -> list[Path]:
-    """Rename the versions to delete to names that servers ignore; returns the new paths.
+def prune(
+    files: ChangeFiles, history: History, line: HistoryRecord, base: Path, steps: Sequence[PruneStep]
+) -> None:
+    """Delete versions, and add a line to the history.
+
+    The versions are renamed to names that servers ignore, then recorded, then deleted. The record of
+    `files.begin_prune` lets the next command continue after a kill. A full disk has no space for it, nor for
+    the history before something is deleted, but a prune is what makes space.
+
+    Args:
+        line: the line of the history, without its time and result; `after` has the versions that are kept.
+        base: the directory of the model.
+        steps: see `plan_prune`.
+
+    Raises:
+        RepositoryError: a version cannot be renamed or deleted, or the history cannot be written. The
+            message says what was done.
+    """
+    history.check_writable()
+    paths = {"models_dir": os.path.abspath(history.path.parent), "base": os.path.abspath(base)}
+    files.begin_prune({"line": line.to_json(), **paths})
+    try:
+        withdraw_versions(steps)
+    finally:
+        _record_and_delete(history, line, base)
+        files.end_prune()
+
+
+def withdraw_versions(steps: Iterable[PruneStep]) -> None:
+    """Rename the versions to delete to names that servers ignore.
 
     Raises:
         RepositoryError: a rename fails; the versions before it are renamed.
     """
-    return [versions.withdraw(step.path) for step in steps if not step.reason]
+    for step in steps:
+        if not step.reason:
+            versions.withdraw(step.path)
+
+
+def finish_prune(files: ChangeFiles, report: Callable[[str], None]) -> None:
+    """Record a prune that was interrupted, delete what it renamed, and report it.
+
+    Versions that it did not rename stay: they may be in use by now.
+
+    Raises:
+        RepositoryError: the history cannot be written.
+    """
+    begun = files.read_prune()
+    if begun is None:
+        return
+    line, base = HistoryRecord.from_json(begun["line"]), Path(begun["base"])
+    withdrawn = versions.find_withdrawn(base) if base.is_dir() else []
+    for path in withdrawn:
+        report(f"`{line.command}` was interrupted; deleting {path}")
+    try:
+        _record_and_delete(History(Path(begun["models_dir"])), line, base)
+    except DeletionError as error:  # which must not keep anybody from a release
+        report(f"note: {error}")
+        return
+    files.end_prune()
+
+
+class DeletionError(RepositoryError):
+    """A version that servers ignore already cannot be deleted."""
+
+
+def _record_and_delete(history: History, line: HistoryRecord, base: Path) -> None:
+    before, after = line.before, line.after
+    assert before is not None
+    assert after is not None
+    on_disk = versions.find_versions(base) if base.is_dir() else {}
+    deleted = set(before.versions) - set(after.versions) - set(on_disk)
+    record = replace(
+        line,
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        after=ModelState(tuple(version for version in before.versions if version not in deleted)),
+        result=DONE,
+    )
+    if deleted and all(known.id != line.id for known in history.read()):
+        try:
+            history.append(record)
+        except OSError as error:
+            if not is_disk_full(error):
+                left = "are renamed, so servers ignore them; the next command records and deletes them"
+                raise _not_recorded(history, error, left) from error
+            delete_withdrawn(base)
+            try:
+                history.append(record)
+            except OSError as again:
+                raise _not_recorded(history, again, "are deleted") from again
+    if base.is_dir():
+        delete_withdrawn(base)
+
+
+def _not_recorded(history: History, error: OSError, state: str) -> RepositoryError:
+    return RepositoryError(f"cannot write {history.path}: {error.strerror}; the versions {state}")
 
 
 def delete_withdrawn(base: Path) -> list[Path]:
     """Delete the renamed versions, also those of a command that was killed; returns their paths.
 
     Raises:
-        RepositoryError: a file cannot be deleted.
+        DeletionError: a file cannot be deleted.
     """
     withdrawn = versions.find_withdrawn(base)
     for path in withdrawn:
         try:
             shutil.rmtree(path)
         except OSError as error:
-            raise RepositoryError(
+            raise DeletionError(
                 f"cannot delete {error.filename}: {error.strerror}; servers ignore {path}; run the command "
                 "again to delete it"
             ) from error
