@@ -9,6 +9,7 @@ import pytest
 
 from tests.tune.fake_runs import OVERHEAD, FakeMachine, dense, make_space, make_trial, tune
 from tfserving.errors import FailedPreconditionError
+from tfserving.tune.confirmation import confirm
 from tfserving.tune.server_settings import ServerSettings
 from tfserving.tune.trials import Objective
 
@@ -99,7 +100,7 @@ def test_keeps_the_default_if_nothing_is_better(tmp_path):
     machine = FakeMachine(lambda settings: make_trial(settings, rate=100 - len(settings.label)))
     result = tune(machine, tmp_path / "trials")
     assert result.settings == ServerSettings()
-    assert "no other settings were better" in result.reason
+    assert "no other settings passed" in result.reason
 
 
 def test_keeps_the_default_if_the_budget_is_too_short_to_confirm(tmp_path):
@@ -153,6 +154,28 @@ def test_a_finalist_that_breaks_the_objective_in_a_round_is_refused_in_that_roun
     assert len(first.tuned) == 2
     assert first.refusal == "p99 300 ms exceeds 200 ms"
     assert result.settings == result.confirmations[1].settings
+
+
+@pytest.mark.parametrize(
+    ("p99s", "refusal"),
+    [
+        ((0.084, 0.112), ""),
+        ((0.24,), "in round 1 of only 1"),
+        ((0.1, 0.24), "in round 2 of only 2"),
+        ((0.1, 0.1, 0.24), "its 95 % interval"),
+        ((0.1, 0.1, 0.12), ""),
+    ],
+)
+def test_few_rounds_are_judged_by_headroom_and_more_by_their_interval(p99s, refusal):
+    tuned, limit = ServerSettings(intra_op_threads=1), 0.25
+
+    def run(settings, phase, number):
+        rate = 60.0 if settings == tuned else 50.0
+        return make_trial(settings, phase=phase, round=number, rate=rate, p99=p99s[number])
+
+    objective = Objective(False, limit)
+    done = confirm(tuned, ServerSettings(), objective, run, phase="confirm 1", rounds=len(p99s))
+    assert refusal in done.refusal if refusal else not done.refusal
 
 
 def test_settings_that_fail_are_recorded_with_the_reason(tmp_path):

@@ -16,6 +16,9 @@ from tfserving.tune.trials import HEADROOM, Objective, Trial
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MOST_ROUNDS = len(_T) + 1
 
+# Below so many rounds, the interval of p99 says nothing: for two, it is 13 times as wide as their difference.
+_FEWEST_FOR_INTERVAL = 3
+
 # Measures settings in a round of a phase.
 RunRound = Callable[[ServerSettings, str, int], Trial]
 
@@ -60,9 +63,12 @@ def rate_of(trials: Sequence[Trial]) -> float | None:
 
 
 def p99_of(trials: Sequence[Trial]) -> tuple[float, Interval | None] | None:
-    """The mean of p99 and its 95 % confidence interval."""
+    """The mean of p99 and its 95 % confidence interval; None for the interval of few rounds."""
     values = [trial.p99 for trial in trials if trial.rate]
-    return (statistics.mean(values), _mean_interval(values)) if values else None
+    if not values:
+        return None
+    is_enough = len(values) >= _FEWEST_FOR_INTERVAL
+    return statistics.mean(values), _mean_interval(values) if is_enough else None
 
 
 def _mean_interval(values: Sequence[float]) -> Interval | None:
@@ -104,8 +110,11 @@ def confirm(
 
 
 def _refusal(done: Confirmation, objective: Objective) -> str:
-    if len(done.tuned) == 1 and (violation := objective.violation(done.tuned[0], HEADROOM)):
-        return f"{violation}, in the only round"
+    if len(done.tuned) < _FEWEST_FOR_INTERVAL:
+        for number, trial in enumerate(done.tuned, 1):
+            if violation := objective.violation(trial, HEADROOM):
+                rounds = f"round {number} of only {len(done.tuned)}"
+                return f"{violation} in {rounds}; a longer --budget makes more rounds"
     p99 = p99_of(done.tuned)
     limit = objective.p99_limit
     if limit is not None and p99 is not None and p99[1] is not None and p99[1].high > limit:

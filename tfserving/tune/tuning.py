@@ -201,7 +201,7 @@ class Tuning:
             confirmations.append(done)
             if not done.refusal:
                 return self._result(done.settings, "the best settings that were confirmed", confirmations)
-            reason = "no other settings were better than the default in the confirmation"
+            reason = "no other settings passed the confirmation"
         if violation:
             return self._result(
                 None, f"{reason}, and the default breaks the objective: {violation}", confirmations
