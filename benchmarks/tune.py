@@ -132,7 +132,7 @@ def _write(new: tune_results.Results, out: Path) -> None:
 def measure_model(name: str, models_dir: Path, temporary: Path, effort: Effort) -> dict[str, Any]:
     """Tune a model and use the settings; return the results as JSON values."""
     case, out = CASES[name], temporary / "tuned"
-    measured = datetime.datetime.now(datetime.timezone.utc)
+    measured, commit = datetime.datetime.now(datetime.timezone.utc), _find_commit()
     report = tune(name, case, models_dir, out, effort)
     load = f"{case.name}, {case.callers} callers"
     rows = [*_gain_rows(load, case, report), *_use_rows(name, case, load, models_dir, out, report, effort)]
@@ -142,7 +142,7 @@ def measure_model(name: str, models_dir: Path, temporary: Path, effort: Effort) 
         "callers": case.callers,
         "p99_limit": case.p99_ms / 1e3,
         "measured": measured.strftime("%Y-%m-%d %H:%M"),
-        "commit": _find_commit(),
+        "commit": commit,
         "budget": effort.budget,
         "rounds": effort.rounds,
         "seconds": effort.seconds,
