@@ -174,7 +174,7 @@ def tune(name: str, case: Case, models_dir: Path, out: Path, effort: Effort) -> 
 
 
 def _gain_rows(load: str, case: Case, report: dict[str, Any]) -> Iterator[Row]:
-    confirmed = next((each for each in report["confirmations"] if not each["refusal"]), None)
+    confirmed = tune_results.find_confirmed(report)
     if confirmed is None:
         yield Row(f"requests per second, {load}, tuned", "default", report["reason"], 1.0, case.gain, True)
         return

@@ -73,10 +73,14 @@ GUIDE_PAGES = (
 )
 
 
+def find_confirmed(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the confirmation of the chosen settings; None if the default stays."""
+    return next((each for each in report["confirmations"] if not each["refusal"]), None)
+
+
 def summarize(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a report of `tfserving tune`; "tuned" is None if the default stays."""
-    confirmations = report["confirmations"]
-    confirmed = next((each for each in confirmations if not each["refusal"]), None)
+    confirmations, confirmed = report["confirmations"], find_confirmed(report)
     if confirmations:
         default = (confirmed or confirmations[0])["default"]
     else:
