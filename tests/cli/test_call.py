@@ -96,7 +96,7 @@ def test_reads_inputs_from_files(run, tmp_path):
         (["[1]", "--output", "z"], "no output 'z'"),
         (["--show", "[1]"], "do not send values; omit VALUE"),
         (["--status", "[1]"], "do not send values; omit VALUE"),
-        (["[1]", "--ca", "nowhere.pem"], "nowhere.pem does not exist"),
+        (["[1]", "--ca", "nowhere.pem"], "cannot read nowhere.pem: No such file"),
         (["[1]", "--cert", "client.pem"], "--cert needs --key"),
         (["[1]", "--address", "http://a"], "without a scheme"),
         (["[1]", "--token", "a\nb"], "printable"),

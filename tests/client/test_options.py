@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -23,11 +24,16 @@ def test_rejects_0_attempts():
         Retry(attempts=0)
 
 
-def test_tls_rejects_half_a_pair_and_missing_files(tmp_path):
+def test_tls_rejects_half_a_pair_and_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InvalidInputError, match="pass both or neither"):
         Tls(certificate="c.pem")
-    with pytest.raises(InvalidInputError, match="does not exist"):
+    with pytest.raises(InvalidInputError, match=r"cannot read .*none\.pem: No such file"):
         Tls(ca=tmp_path / "none.pem")
+    with pytest.raises(InvalidInputError, match="is not a file"):
+        Tls(ca=tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInputError, match="is not a file"):
+        Tls(ca=tmp_path / "pipe")
 
 
 def test_metadata_may_be_a_mapping_pairs_or_a_function():

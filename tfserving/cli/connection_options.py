@@ -64,21 +64,12 @@ def tls_of(arguments: argparse.Namespace) -> Tls | None:
     Raises:
         InvalidInputError: a file is not readable, or only one of --cert and --key is given.
     """
-    files = {"--ca": arguments.ca, "--cert": arguments.cert, "--key": arguments.key}
-    given = {option: path for option, path in files.items() if path is not None}
-    if ("--cert" in given) is not ("--key" in given):
-        one, other = ("--cert", "--key") if "--cert" in given else ("--key", "--cert")
+    if (arguments.cert is None) is not (arguments.key is None):
+        one, other = ("--cert", "--key") if arguments.key is None else ("--key", "--cert")
         raise InvalidInputError(f"{one} needs {other}; give the client certificate and its key, or neither")
-    if not given and not arguments.tls:
+    if arguments.ca is None and arguments.cert is None and not arguments.tls:
         return None
-    tls = Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
-    for option, path in given.items():
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise InvalidInputError(f"{option}: cannot read {path}: {error.strerror}") from error
-    return tls
+    return Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
 
 
 def metadata_of(arguments: argparse.Namespace) -> dict[str, str]:

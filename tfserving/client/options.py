@@ -132,8 +132,19 @@ class Tls:
         if (self.certificate is None) is not (self.key is None):
             raise InvalidInputError("Tls has only one of certificate and key; pass both or neither")
         for path in (self.ca, self.certificate, self.key):
-            if path is not None and not os.path.isfile(path):
-                raise InvalidInputError(f"Tls: {path} does not exist or is not a file")
+            if path is not None:
+                _check_readable(path)
+
+
+def _check_readable(path: PathLike) -> None:
+    """Raise InvalidInputError unless the path is a file that can be opened; a pipe would block."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InvalidInputError(f"Tls: {path} is not a file")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise InvalidInputError(f"Tls: cannot read {path}: {error.strerror}") from error
 
 
 def is_number(value: object) -> bool:
