@@ -78,7 +78,7 @@ def test_finishes_what_a_killed_prune_began(run):
     status, _, err = run(main, "half", "--keep=9")
     assert (status, err) == (
         0,
-        "tfserving prune: an earlier prune was interrupted; deleting models/half/.1.withdrawn-00\n",
+        "tfserving prune: an earlier prune was interrupted; deleted models/half/.1.withdrawn-00\n",
     )
     assert versions_on_disk() == ["2", "3", "4", "5"]
 

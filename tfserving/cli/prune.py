@@ -37,7 +37,6 @@ from tfserving.release.pruning import (
 from tfserving.release.served_models import RESPONSE_SECONDS
 from tfserving.release.servers import ServerConnections, ServerProcess
 from tfserving.repository.model_names import check_name
-from tfserving.repository.versions import find_withdrawn
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "tfserving prune") -> int:
@@ -84,9 +83,8 @@ def _prune(arguments: argparse.Namespace, prog: str, command: str) -> None:
     with _hold_lock(target, prog), connect(options, servers.values()) as connections:
         steps = _plan(target, connections, list(servers.values()))
         if not arguments.dry_run:
-            for path in find_withdrawn(base):
-                make_reporter(prog)(f"an earlier prune was interrupted; deleting {path}")
-            delete_withdrawn(base)
+            for path in delete_withdrawn(base):
+                make_reporter(prog)(f"an earlier prune was interrupted; deleted {path}")
             if not all(step.reason for step in steps):
                 history = History(options.models_dir)
                 prune(ChangeFiles(options.config), history, _make_record(target, steps), base, steps)
