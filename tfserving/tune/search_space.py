@@ -13,7 +13,7 @@ from tfserving.tune.server_settings import Batching, ServerSettings
 from tfserving.wire.graph_files import DEFAULT_SIGNATURE
 from tfserving.wire.signatures import Signature, TensorInfo
 
-_TIMEOUTS = (0, 500, 1000, 2000, 5000)
+_TIMEOUTS = (0, 500, 1000, 2000, 5000, 10_000, 20_000)
 # Requests that the image of build.sh runs at the same time; tensorflow_model_server rejects further ones.
 _IMAGE_THREADS = 64
 
