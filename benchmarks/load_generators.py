@@ -1,8 +1,10 @@
 """Compare `tfserving bench` with h2load: python -m benchmarks.load_generators [--quick] [--models DIR]
 
-Both send the same request to the same embedded server, alternately in several rounds, with 1, 4 and 8
-callers. --perf-analyzer compares it with perf_analyzer over gRPC as well. Prints the ratios of the medians,
-and exits with 1 if one differs by more than 10 %. Needs requirements.txt and h2load (Debian: nghttp2-client).
+Both send the same request to the same embedded server at the same time, each with the same number of callers,
+and are compared over the same seconds: the speed of a server changes from one minute to the next by more
+than two generators differ. --perf-analyzer compares bench with perf_analyzer over gRPC as well. Prints the
+ratios of each round, and exits with 1 if a median differs from 1 by more than 10 %. Needs requirements.txt
+and h2load (Debian: nghttp2-client).
 """
 
 from __future__ import annotations
@@ -14,18 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from benchmarks import perf_analyzer
-from benchmarks.report import Row, table, time_text
+from benchmarks.report import time_text
 from benchmarks.server import h2load, servers
 from benchmarks.server.benchmark_models import INPUTS
 from tfserving.bench.load_connection import LoadTarget
@@ -35,72 +38,107 @@ from tfserving.bench.quantiles import quantile
 LIMIT = 0.1
 # A frame of gRPC has a flag and a length before the message.
 _GRPC_PREFIX = 5
-# Seconds in which h2load starts.
-_STARTING = 1.0
+# Seconds in which h2load and perf_analyzer start and end.
+_H2LOAD_STARTS, _ANALYZER_STARTS = 1.0, 3.0
+# Callers of each generator.
+_CALLERS = {"trivial": (1, 4), "mobilenet": (1,)}
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Round:
-    """Requests per second and p99 in seconds of the other generator, and the result of tfserving bench."""
+class Comparison:
+    """What `tfserving bench` and another generator measured in the same seconds.
+
+    Attributes:
+        rate, other_rate: requests per second.
+        p99, other_p99: of the latency, in seconds.
+        refused: why bench refuses to report its figures; "" if it does not.
+    """
 
     rate: float
+    other_rate: float
     p99: float
-    result: LevelResult
+    other_p99: float
+    refused: str = ""
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """The medians of tfserving bench divided by those of the other generator."""
+    """Of each comparison: figures of `tfserving bench` divided by those of the other generator."""
 
-    rate: float
-    p99: float
+    rate: Sequence[float]
+    p99: Sequence[float]
+
+    @classmethod
+    def of(cls, comparisons: Sequence[Comparison]) -> Ratios:
+        return cls(
+            [each.rate / each.other_rate for each in comparisons],
+            [each.p99 / each.other_p99 for each in comparisons],
+        )
 
     def agree(self, limit: float) -> bool:
-        """Whether both differ from 1 by at most the limit."""
-        return abs(self.rate - 1) <= limit and abs(self.p99 - 1) <= limit
+        """Whether both medians differ from 1 by at most the limit."""
+        return all(abs(statistics.median(ratios) - 1) <= limit for ratios in (self.rate, self.p99))
 
 
-# From a number of clients and seconds to requests per second and p99 in seconds.
-Generator = Callable[[int, float], tuple[float, float]]
+def compare_with_h2load(request: servers.Request, clients: int, seconds: float) -> Comparison:
+    """Send the same load with both, and compare the requests that were sent while both did."""
+    result, load = _measure_beside(
+        request, clients, seconds + _H2LOAD_STARTS, lambda: h2load.run_for_seconds(request, seconds, clients)
+    )
+    starts = np.asarray(load.starts) + (time.monotonic() - time.time())
+    begin, end = starts[0], min(starts[-1], result.start + result.seconds)
+    theirs = np.asarray(load.latencies)[(starts >= begin) & (starts < end)]
+    return _compare(result, begin, end, len(theirs) / (end - begin), quantile(theirs, 0.99))
 
 
-def measure_rounds(
-    request: servers.Request, other: Generator, clients: int, seconds: float, count: int
-) -> list[Round]:
-    """Measure with both in turn."""
-    rounds = []
-    for _ in range(count):
-        rate, p99 = other(clients, seconds)
-        rounds.append(Round(rate, p99, _bench(request, clients, seconds)))
-    return rounds
+def compare_with_perf_analyzer(
+    request: servers.Request, program: Path, port: int, model: str, clients: int, seconds: float
+) -> Comparison:
+    """As `compare_with_h2load`: perf_analyzer reports no single requests, and ends with its measurement."""
+
+    def run() -> tuple[float, float, float]:
+        name, shape = INPUTS[model]
+        rate, p99 = perf_analyzer.run_for_seconds(program, port, model, name, shape, seconds, clients)
+        return rate, p99, time.monotonic()
+
+    result, (rate, p99, end) = _measure_beside(request, clients, seconds + _ANALYZER_STARTS, run)
+    return _compare(result, end - seconds, end, rate, p99)
 
 
-def compare_together(request: servers.Request, clients: int, seconds: float) -> Ratios:
-    """Measure with both at the same time, so that both see the same server on the same busy machine."""
+def _compare(
+    result: LevelResult, begin: float, end: float, other_rate: float, other_p99: float
+) -> Comparison:
+    """Compare with the requests that bench sent between two times of time.monotonic()."""
+    due = result.due + result.start
+    latencies = result.latencies[(due >= begin) & (due < end)]
+    seconds = min(end, result.start + result.seconds) - max(begin, result.start)
+    return Comparison(
+        len(latencies) / seconds, other_rate, quantile(latencies, 0.99), other_p99, result.refused
+    )
+
+
+def _measure_beside(
+    request: servers.Request, clients: int, seconds: float, other: Callable[[], _Result]
+) -> tuple[LevelResult, _Result]:
+    """Measure with bench while another generator runs, which starts when the measurement begins."""
     with ThreadPoolExecutor(1) as pool:
-        loads: list[Future[h2load.Load]] = []
+        results: list[Future[_Result]] = []
 
         def start(progress: LoadProgress) -> None:
-            if progress.phase == "measuring" and not loads:
-                loads.append(pool.submit(h2load.run_for_seconds, request, seconds, clients))
+            if progress.phase == "measuring" and not results:
+                results.append(pool.submit(other))
 
-        result = _bench(request, clients, seconds + _STARTING, start)
-        load = loads[0].result()
-    to_monotonic = time.monotonic() - time.time()
-    starts = np.asarray(load.starts) + to_monotonic
-    begin, end = starts[0], min(starts[-1], result.start + result.seconds)
-    shared = (starts >= begin) & (starts < end)
-    due = result.due + result.start
-    ours = result.latencies[(due >= begin) & (due < end)]
-    theirs = np.asarray(load.latencies)[shared]
-    return Ratios(len(ours) / len(theirs), quantile(ours, 0.99) / quantile(theirs, 0.99))
+        result = _bench(request, clients, seconds, start)
+        return result, results[0].result()
 
 
 def _bench(
     request: servers.Request,
     clients: int,
     seconds: float,
-    on_progress: Callable[[LoadProgress], None] = lambda progress: None,
+    on_progress: Callable[[LoadProgress], None],
 ) -> LevelResult:
     url = urlsplit(request.url)
     port = url.port or 0
@@ -115,59 +153,40 @@ def _bench(
     return result
 
 
-def ratios_of(rounds: list[Round]) -> Ratios:
-    """The ratios of the medians."""
-    return Ratios(
-        statistics.median(each.result.rate for each in rounds)
-        / statistics.median(each.rate for each in rounds),
-        statistics.median(each.result.quantile(0.99) for each in rounds)
-        / statistics.median(each.p99 for each in rounds),
-    )
-
-
-def _run_h2load(request: servers.Request, clients: int, seconds: float) -> tuple[float, float]:
-    load = h2load.run_for_seconds(request, seconds, clients)
-    return load.rate, quantile(np.asarray(load.latencies), 0.99)
-
-
 def _measure_rows(
     models: Path, directory: Path, count: int, seconds: float, analyzer: Path | None
 ) -> Iterator[tuple[bool, str]]:
-    """Yield for each comparison whether both agree, and its rows of the table."""
-    for model, callers in (("trivial", (1, 4, 8)), ("mobilenet", (1, 4))):
+    """Yield for each load whether both agree, and its row of the table."""
+    for model, callers in _CALLERS.items():
         with ExitStack() as stack:
             flags = (f"--model_name={model}", f"--model_base_path={models / model}")
             server = stack.enter_context(servers.embedded(*flags))
             for api, make in (("gRPC", servers.grpc_request), ("REST", servers.rest_request)):
                 request = make(server, model, directory)
-                others: dict[str, Generator] = {"h2load": partial(_run_h2load, request)}
+                others: dict[str, Callable[[int, float], Comparison]] = {
+                    "h2load": partial(compare_with_h2load, request)
+                }
                 if analyzer is not None and api == "gRPC":
-                    others["perf_analyzer"] = partial(_run_analyzer, analyzer, server.grpc_port, model)
+                    others["perf_analyzer"] = partial(
+                        compare_with_perf_analyzer, request, analyzer, server.grpc_port, model
+                    )
                 for clients in callers:
-                    for name, other in others.items():
-                        rounds = measure_rounds(request, other, clients, seconds, count)
-                        yield _row(f"{model}, {api}, {clients} callers", name, rounds)
+                    for name, compare in others.items():
+                        found = [compare(clients, seconds) for _ in range(count)]
+                        yield _row(f"{model}, {api}, {clients}", name, found)
 
 
-def _run_analyzer(program: Path, port: int, model: str, clients: int, seconds: float) -> tuple[float, float]:
-    return perf_analyzer.run_for_seconds(program, port, model, *INPUTS[model], seconds, clients)
+def _row(load: str, other: str, comparisons: Sequence[Comparison]) -> tuple[bool, str]:
+    ratios = Ratios.of(comparisons)
+    rate = statistics.median(each.rate for each in comparisons)
+    p99 = statistics.median(each.p99 for each in comparisons)
+    refused = sum(bool(each.refused) for each in comparisons)
+    cells = [load, other, f"{rate:,.0f}", time_text(p99), _ratios(ratios.rate), _ratios(ratios.p99)]
+    return ratios.agree(LIMIT), f"| {' | '.join([*cells, str(refused)])} |"
 
 
-def _row(what: str, other: str, rounds: list[Round]) -> tuple[bool, str]:
-    ratios = ratios_of(rounds)
-    results = [each.result for each in rounds]
-    rate = statistics.median(each.rate for each in results)
-    p99 = statistics.median(each.quantile(0.99) for each in results)
-    refused = sum(bool(each.refused) for each in results)
-    busy = statistics.median(each.usage.busy for each in results)
-    measured = (
-        f"{rate:,.0f} calls/s, p99 {time_text(p99)}, busy {busy:.0%}, refused {refused} of {len(rounds)}"
-    )
-    rows = [
-        Row(f"{what}: calls/s", other, measured, ratios.rate),
-        Row(f"{what}: p99", other, "", ratios.p99),
-    ]
-    return ratios.agree(LIMIT), "\n".join(table(rows).splitlines()[2:])
+def _ratios(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
 
 
 def main() -> int:
@@ -182,14 +201,15 @@ def main() -> int:
         help="the program; benchmarks/perf_analyzer.py has details",
     )
     arguments = parser.parse_args()
-    count, seconds = (1, 2.0) if arguments.quick else (5, 5.0)
+    count, seconds = (1, 2.0) if arguments.quick else (3, 20.0)
     with tempfile.TemporaryDirectory() as temporary:
         models = arguments.models
         if models is None:
             models = Path(temporary) / "models"
             command = [sys.executable, "-m", "benchmarks.server.benchmark_models", str(models)]
             subprocess.run(command, cwd=servers.ROOT, check=True, capture_output=True)
-        print(table([]))
+        print("| load, callers of each | with | calls/s | p99 | ratio of calls/s | ratio of p99 | refused |")
+        print("|---|---|---|---|---|---|---|")
         agreements = []
         for agrees, text in _measure_rows(models, Path(temporary), count, seconds, arguments.perf_analyzer):
             print(text, flush=True)
