@@ -27,12 +27,12 @@ def test_rejects_0_attempts():
 def test_tls_rejects_half_a_pair_and_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InvalidInputError, match="pass both or neither"):
         Tls(certificate="c.pem")
-    with pytest.raises(InvalidInputError, match=r"cannot read .*none\.pem: No such file"):
+    with pytest.raises(InvalidInputError, match=r"TLS ca: cannot read .*none\.pem: No such file"):
         Tls(ca=tmp_path / "none.pem")
-    with pytest.raises(InvalidInputError, match="is not a file"):
+    with pytest.raises(InvalidInputError, match=r"TLS ca: .* is not a file"):
         Tls(ca=tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidInputError, match="is not a file"):
+    with pytest.raises(InvalidInputError, match=r"TLS ca: .* is not a file"):
         Tls(ca=tmp_path / "pipe")
 
 

@@ -96,7 +96,7 @@ def test_a_key_that_is_not_readable_is_reported(release, secured, tmp_path, as_n
     (tmp_path / "key").chmod(0o600)
     with as_nobody():
         message = release.fail("status", *secured, status=2)
-    assert message.endswith(f"Tls: cannot read {tmp_path / 'key'}: Permission denied")
+    assert message.endswith(f"TLS key: cannot read {tmp_path / 'key'}: Permission denied")
 
 
 @pytest.mark.parametrize("words", [["--token", TOKEN], [f"--token={TOKEN}"]])

@@ -131,20 +131,21 @@ class Tls:
     def __post_init__(self) -> None:
         if (self.certificate is None) is not (self.key is None):
             raise InvalidInputError("Tls has only one of certificate and key; pass both or neither")
-        for path in (self.ca, self.certificate, self.key):
+        for name in ("ca", "certificate", "key"):
+            path = getattr(self, name)
             if path is not None:
-                _check_readable(path)
+                _check_readable(path, name)
 
 
-def _check_readable(path: PathLike) -> None:
+def _check_readable(path: PathLike, name: str) -> None:
     """Raise InvalidInputError unless the path is a file that can be opened; a pipe would block."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InvalidInputError(f"Tls: {path} is not a file")
+        raise InvalidInputError(f"TLS {name}: {path} is not a file")
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise InvalidInputError(f"Tls: cannot read {path}: {error.strerror}") from error
+        raise InvalidInputError(f"TLS {name}: cannot read {path}: {error.strerror}") from error
 
 
 def is_number(value: object) -> bool:
