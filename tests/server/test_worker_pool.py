@@ -146,26 +146,54 @@ def test_pending_work_holds_no_thread(run):
     run(body)
 
 
-def test_pending_work_continues_in_a_worker_thread(run):
-    source, failing = Future(), Future()
+def test_pending_work_continues_in_the_event_loop_or_with_a_large_result_in_a_worker(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 60.0)  # on a busy machine, any work may take a while
+    small, large, failing = Future(), Future(), Future()
     submitted = threading.Semaphore(0)
 
     async def body(pools):
         def submit(future):
-            continued = pools.then("a", future, lambda x: (x, threading.current_thread().name))
+            continued = pools.then("a", future, lambda x: threading.current_thread().name, int)
             submitted.release()
             return continued
 
-        running = [asyncio.ensure_future(pools.run("a", 0, submit, future)) for future in (source, failing)]
+        running = [
+            asyncio.ensure_future(pools.run("a", 0, submit, future)) for future in (small, large, failing)
+        ]
         for _ in running:
             await asyncio.to_thread(submitted.acquire, timeout=30)
-        source.set_result(1)
+        await asyncio.to_thread(small.set_result, INLINE_BYTES)
+        large.set_result(INLINE_BYTES + 1)
         failing.set_exception(KeyError())
-        assert await running[0] == (1, "worker-a")
+        assert await running[0] == "MainThread"
+        assert await running[1] == "worker-a"
         with pytest.raises(KeyError):
-            await running[1]
+            await running[2]
 
     run(body)
+
+
+def test_after_a_slow_continuation_in_the_event_loop_a_model_continues_in_workers(run):
+    names = []
+
+    def continue_slowly(_):
+        names.append(threading.current_thread().name)
+        time.sleep(0.2)  # 40 s without another run in the event loop
+
+    async def body(pools):
+        for _ in range(3):
+            source = Future()
+            running = pools.run_where_fast(
+                "a",
+                0,
+                lambda _, source=source: pools.then("a", source, continue_slowly, int),
+                RequestContext(),
+            )
+            source.set_result(0)
+            await running
+
+    run(body)
+    assert names == ["MainThread", "worker-a", "worker-a"]
 
 
 def test_a_blocked_thread_does_not_delay_pending_work(run):
@@ -177,7 +205,9 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
         return CompletedFuture(release.wait(30))
 
     async def body(pools):
-        waiting = asyncio.ensure_future(pools.run("a", 0, lambda: pools.then("a", source, str)))
+        waiting = asyncio.ensure_future(
+            pools.run("a", 0, lambda: pools.then("a", source, str, lambda _: INLINE_BYTES + 1))
+        )
         blocking = asyncio.ensure_future(pools.run("a", 0, block))
         await asyncio.to_thread(blocked.wait, 30)
         source.set_result(1)
@@ -218,6 +248,29 @@ def test_rejects_work_beyond_a_limit_of_the_model_until_other_work_is_done(limit
         source.set_result(2)
         assert await asyncio.gather(*waiting) == [2] * accepted
         assert await pools.run("a", size, CompletedFuture, 3) == 3
+        pools.shut_down()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_work_that_the_event_loop_has_begun_counts_for_the_limits_while_it_is_pending():
+    async def main():
+        pools = WorkerPools(1, lambda name: True, LimitOptions(max_queued_requests=2))
+        sources = [Future(), Future()]
+        waiting = [
+            pools.run_where_fast("a", 0, lambda _, future=future: future, RequestContext())
+            for future in sources
+        ]
+        work = Work()
+        with pytest.raises(ExhaustedError):
+            pools.run_where_fast("a", 0, work, RequestContext())
+        assert work.tries == 0
+        await asyncio.to_thread(sources[0].set_result, 1)
+        sources[1].set_exception(KeyError())
+        assert await waiting[0] == 1
+        with pytest.raises(KeyError):
+            await waiting[1]
+        assert await pools.run_where_fast("a", 0, work, RequestContext(), 2) == 2
         pools.shut_down()
 
     asyncio.run(asyncio.wait_for(main(), 30))

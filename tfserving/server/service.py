@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -173,7 +174,9 @@ class Service:
         inputs = complete_inputs(signature, make_inputs(signature), spec.name)
         future = servable.submit(context, signature, inputs, select_outputs(signature, outputs, spec.name))
         served = ModelSpec(spec.name, harness.version, signature=name)
-        return self._workers.then(spec.name, future, lambda arrays: Prediction(served, signature, arrays))
+        return self._workers.then(
+            spec.name, future, lambda arrays: Prediction(served, signature, arrays), _count_bytes
+        )
 
     def check_served(self, spec: ModelSpec) -> None:
         """Raises what a request for the model would raise if its version is not served.
@@ -211,6 +214,11 @@ class Service:
         for status in self._manager.status(spec.name, spec.version):
             _add_status(response, status)
         return response
+
+
+def _count_bytes(arrays: Arrays) -> int:
+    """The bytes of arrays; more than any limit if there are strings, whose lengths are not looked up."""
+    return sum(sys.maxsize if array.dtype == object else array.nbytes for array in arrays.values())
 
 
 def _add_status(response: Any, status: ServableStatus) -> None:

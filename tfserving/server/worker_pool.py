@@ -1,7 +1,8 @@
-"""Where requests run: in worker threads of their model, or in the event loop if they are known to be fast.
+"""Where requests run: in worker threads of their model, or in the event loop if that is fast.
 
 Threads keep a slow model from delaying the others. Handing a request to a thread and its response back takes
-longer than a small model, so the event loop runs a request itself if that takes less.
+longer than a small model, or than putting a request into the queue of a batch, so the event loop does that
+itself.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ T = TypeVar("T")
 # Seconds without progress after which a pool with waiting work starts another thread.
 GROWTH_DELAY = 0.001
 
-# Bytes of the largest request that the event loop runs: parsing a larger one takes too long.
-INLINE_BYTES = 1 << 14
+# Bytes of the largest request that the event loop runs, and of the largest result of a batch that it encodes:
+# larger ones take too long.
+INLINE_BYTES = 1 << 15
 # Seconds after which a request in the event loop was slow; a thread often loses 4 ms to another process. The
 # model's requests then run in threads for the square of its seconds times SLOW_PAUSE: 0.1 s after 0.01 s, and
 # 17 minutes after 1 s.
@@ -76,27 +78,36 @@ class WorkerPools:
         context: RequestContext,
         *args: object,
     ) -> asyncio.Future[T]:
-        """Runs `function(context, *args)` now, if it is known to be fast, and else as `run` does.
+        """Calls `function(context, *args)` now, if that is known to be fast, and else as `run` does.
 
         Args:
             function: must be callable a second time after it has raised NotKnownFastError.
+
+        Raises:
+            ExhaustedError: see `run`.
         """
         pool = self._find(model)
         if size <= INLINE_BYTES:
-            response = pool.run_inline(function, context, args)
+            response = pool.run_inline(size, function, context, args)
             if response is not None:
                 return response
         return pool.submit(size, function, (context, *args))
 
-    def then(self, model: str, future: Future[S], function: Callable[[S], T]) -> Future[T]:
-        """As `futures.then`, but if `future` is pending, a thread of the model continues.
+    def then(
+        self, model: str, future: Future[S], function: Callable[[S], T], size_of: Callable[[S], int]
+    ) -> Future[T]:
+        """As `futures.then`, but if `future` is pending, the event loop continues, or a thread of the model.
 
-        What follows a batch does not run in the batch thread this way. Only for functions that `run` runs.
+        What follows a batch does not run in the batch thread this way. Only for functions that `run` and
+        `run_where_fast` call.
+
+        Args:
+            size_of: returns the bytes of a result; with a large one, a thread continues.
         """
         if future.done():
             return then(future, function)
         pool = self._pools.get(model) or self._pools[""]
-        return pool.then(future, function)
+        return pool.then(future, function, size_of)
 
     def shut_down(self) -> None:
         """Ends the threads once they have finished their current work."""
@@ -150,7 +161,9 @@ class _WorkerPool:
         self._threads = 0
         self._begun = 0
         self._check_scheduled = False
-        self._finished: list[tuple[asyncio.Future[Any], int, Future[Any]]] = []
+        # Calls for the event loop, which makes them all when it wakes up.
+        self._calls: list[Callable[[], None]] = []
+        self._is_call_due = False
         # When the event loop may next run a request, in seconds of time.perf_counter().
         self._inline_from = 0.0
 
@@ -158,14 +171,8 @@ class _WorkerPool:
         self, size: int, function: Callable[..., Future[Any]], args: tuple[object, ...]
     ) -> asyncio.Future[Any]:
         """See WorkerPools.run."""
-        limits = self._limits
-        if self._requests >= limits.max_queued_requests:
-            raise self._exhausted(f"{self._requests} requests", "max_queued_requests")
-        if self._requests and self._bytes + size > limits.max_queued_bytes:
-            raise self._exhausted(f"{self._requests} requests of {self._bytes} bytes", "max_queued_bytes")
-        self._requests += 1
-        self._bytes += size
-        response = self._loop.create_future()
+        self._check_limits(size)
+        response = self._accept(size)
         self._queue.put(partial(self._run, size, function, args, response))
         if not self._threads:
             self._start_thread()
@@ -174,19 +181,25 @@ class _WorkerPool:
         return response
 
     def run_inline(
-        self, function: Callable[..., Future[Any]], context: RequestContext, args: tuple[object, ...]
+        self,
+        size: int,
+        function: Callable[..., Future[Any]],
+        context: RequestContext,
+        args: tuple[object, ...],
     ) -> asyncio.Future[Any] | None:
-        """Runs `function(context, *args)` in the event loop; None if it is not known to be fast."""
+        """Calls `function(context, *args)` in the event loop; None if it is not known to be fast."""
+        self._check_limits(size)
         started = time.perf_counter()
         if started < self._inline_from:
             return None
         context.in_event_loop = True
         future = attempt(function, context, *args)
         context.in_event_loop = False
-        assert future.done(), "a request waits in the event loop"
-        ended = time.perf_counter()
-        if ended - started > SLOW_SECONDS:
-            self._inline_from = ended + SLOW_PAUSE * (ended - started) ** 2
+        ended = self._note_inline(started)
+        if not future.done():
+            response = self._accept(size)
+            future.add_done_callback(partial(self._deliver, response, size))
+            return response
         error = future.exception()
         if isinstance(error, NotKnownFastError):
             self._inline_from = max(self._inline_from, ended + TRY_PAUSE)
@@ -198,21 +211,51 @@ class _WorkerPool:
             response.set_result(future.result())
         return response
 
-    def then(self, future: Future[S], function: Callable[[S], T]) -> Future[T]:
+    def then(self, future: Future[S], function: Callable[[S], T], size_of: Callable[[S], int]) -> Future[T]:
         """See WorkerPools.then."""
         chained: Future[T] = Future()
 
-        def enqueue(done: Future[S]) -> None:
-            self._queue.put(partial(complete, chained, lambda: function(done.result())))
+        def continue_elsewhere(done: Future[S]) -> None:
+            work = partial(complete, chained, lambda: function(done.result()))
+            is_small = done.exception() is not None or size_of(done.result()) <= INLINE_BYTES
+            if is_small and time.perf_counter() >= self._inline_from:
+                self._call_in_loop(partial(self._continue_inline, work))
+                return
+            self._queue.put(work)
             if self._can_grow():
                 self._loop.call_soon_threadsafe(self._watch_queue)
 
-        future.add_done_callback(enqueue)
+        future.add_done_callback(continue_elsewhere)
         return chained
 
     def shut_down(self) -> None:
         """See WorkerPools.shut_down."""
         self._queue.put(None)
+
+    def _check_limits(self, size: int) -> None:
+        limits = self._limits
+        if self._requests >= limits.max_queued_requests:
+            raise self._exhausted(f"{self._requests} requests", "max_queued_requests")
+        if self._requests and self._bytes + size > limits.max_queued_bytes:
+            raise self._exhausted(f"{self._requests} requests of {self._bytes} bytes", "max_queued_bytes")
+
+    def _accept(self, size: int) -> asyncio.Future[Any]:
+        """The response of a request, which counts for the limits until `_deliver` is called."""
+        self._requests += 1
+        self._bytes += size
+        return self._loop.create_future()
+
+    def _continue_inline(self, work: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        work()
+        self._note_inline(started)
+
+    def _note_inline(self, started: float) -> float:
+        """Pauses the model's work in the event loop if some was slow there; returns the time."""
+        ended = time.perf_counter()
+        if ended - started > SLOW_SECONDS:
+            self._inline_from = ended + SLOW_PAUSE * (ended - started) ** 2
+        return ended
 
     def _exhausted(self, waiting: str, flag: str) -> ExhaustedError:
         whose = f"model {self._model!r}" if self._model else "models that are not configured"
@@ -283,23 +326,35 @@ class _WorkerPool:
         future.add_done_callback(partial(self._deliver, response, size))
 
     def _deliver(self, response: asyncio.Future[Any], size: int, future: Future[Any]) -> None:
-        """Hands the outcome to the event loop; outcomes that come together wake it once."""
-        with self._lock:
-            self._finished.append((response, size, future))
-            first = len(self._finished) == 1
-        if first:
-            self._loop.call_soon_threadsafe(self._set_responses)
+        """Hands the outcome to the event loop."""
+        self._call_in_loop(partial(self._set_response, response, size, future))
 
-    def _set_responses(self) -> None:
+    def _set_response(self, response: asyncio.Future[Any], size: int, future: Future[Any]) -> None:
+        self._requests -= 1
+        self._bytes -= size
+        if response.done():
+            return
+        error = future.exception()
+        if error is not None:
+            response.set_exception(error)
+        else:
+            response.set_result(future.result())
+
+    def _call_in_loop(self, call: Callable[[], None]) -> None:
+        """Makes a call in the event loop; calls that come together wake it once."""
         with self._lock:
-            finished, self._finished = self._finished, []
-        for response, size, future in finished:
-            self._requests -= 1
-            self._bytes -= size
-            if response.done():
-                continue
-            error = future.exception()
-            if error is not None:
-                response.set_exception(error)
-            else:
-                response.set_result(future.result())
+            self._calls.append(call)
+            if self._is_call_due:
+                return
+            self._is_call_due = True
+        self._loop.call_soon_threadsafe(self._make_calls)
+
+    def _make_calls(self) -> None:
+        while True:
+            with self._lock:
+                calls, self._calls = self._calls, []
+                self._is_call_due = bool(calls)
+            if not calls:
+                return
+            for call in calls:
+                call()

@@ -22,7 +22,7 @@ import numpy as np
 from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
 from tfserving.server.batching.padding import count_rows, join_batch
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
-from tfserving.server.core.servable import Inputs, Loader, NotKnownFastError, Servable, check_dtypes
+from tfserving.server.core.servable import Inputs, Loader, Servable, check_dtypes
 from tfserving.server.futures import attempt, gather, then
 from tfserving.server.observability.prometheus_text import Registry
 from tfserving.server.observability.runtime_metrics import BatchingMetrics
@@ -105,10 +105,8 @@ class BatchingServable:
                 more rows than a batch may have.
             FailedPreconditionError: the first dimension of an output is not that of the batch.
             UnavailableError: too many batches are waiting.
-            NotKnownFastError: `context.in_event_loop` is set.
+            NotKnownFastError: an empty request runs now, and see Servable.submit.
         """
-        if context.in_event_loop:
-            raise NotKnownFastError
         try:
             check_dtypes(signature, inputs)
         except InvalidInputError as error:

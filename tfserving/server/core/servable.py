@@ -45,7 +45,7 @@ class Servable(Protocol):
             A future for the outputs by alias. It is already done if the model ran in the calling thread.
 
         Raises:
-            NotKnownFastError: `context.in_event_loop` is set, and the run may take long or wait.
+            NotKnownFastError: `context.in_event_loop` is set, and this call may take long.
             InvalidInputError: the dtype of an input is not that of the signature.
             TfServingError: the graph failed; the code is the one that TensorFlow gave. Both errors are either
                 raised by this call or by the future.
