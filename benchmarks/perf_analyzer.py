@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 import os
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 # It repeats windows until three differ by less than this; the caller repeats measurements anyway.
@@ -21,7 +24,9 @@ _WINDOWS = 3
 def run_for_seconds(
     program: Path, port: int, model: str, name: str, shape: Sequence[int], seconds: float, clients: int
 ) -> tuple[float, float]:
-    """Send gRPC requests for some seconds; each client sends one at a time.
+    """Send gRPC requests for some seconds; each client has a connection, and sends one request at a time.
+
+    A process for each client: all clients of one process share a connection.
 
     Args:
         program: the file perf_analyzer.
@@ -29,16 +34,26 @@ def run_for_seconds(
         name, shape: of the model's input, whose values are random.
 
     Returns:
-        Requests per second, and p99 of the latency in seconds.
+        Requests per second, and the mean of the clients' p99 of the latency, in seconds.
 
     Raises:
         RuntimeError: it reports no figures.
     """
+    run = partial(_run, program, port, model, name, shape)
+    with ThreadPoolExecutor(clients) as pool:
+        results = list(pool.map(run, [seconds] * clients))
+    return sum(rate for rate, _ in results), statistics.mean(p99 for _, p99 in results)
+
+
+def _run(
+    program: Path, port: int, model: str, name: str, shape: Sequence[int], seconds: float
+) -> tuple[float, float]:
+    """The same with one client."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.csv"
         command: list[str | Path] = [program, "-m", model, "--model-signature-name", "serving_default"]
         command += ["--service-kind", "tfserving", "-i", "grpc", "-u", f"127.0.0.1:{port}"]
-        command += ["--shape", f"{name}:{','.join(map(str, shape))}", "--concurrency-range", str(clients)]
+        command += ["--shape", f"{name}:{','.join(map(str, shape))}", "--concurrency-range", "1"]
         command += ["-p", f"{seconds * 1e3 / _WINDOWS:.0f}", "-r", str(_WINDOWS), "--percentile", "99"]
         command += ["-s", str(_ANY_DEVIATION_PERCENT), "-f", report]
         environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, _find_cuda_runtime(program)))}
