@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.report import output_directory
+
 ROOT = Path(__file__).parents[1]
 SUITES = ("client", "server")
 # A quotient that is worse by more than this is marked.
@@ -114,7 +116,9 @@ def main() -> int:
     parser.add_argument("--suite", choices=SUITES, action="append", help="only this suite")
     parser.add_argument("--measure", action="append", default=[], help="only this measure (server suite)")
     parser.add_argument("--quick", action="store_true", help="only check that the suites run")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: .)")
+    parser.add_argument(
+        "--out", type=output_directory, default=Path(), metavar="DIR", help="where to write (default: .)"
+    )
     options = parser.parse_args()
     comparisons = []
     for suite in options.suite or SUITES:

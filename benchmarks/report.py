@@ -17,6 +17,16 @@ from typing import Any
 _IDLE_LOAD = 0.5
 
 
+def output_directory(text: str) -> Path:
+    """The directory of `--out`, created before the measurement: its results must not be lost."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot create the directory {text!r}: {error.strerror}") from error
+    return path
+
+
 def arguments_of(program: str, about: str, measures: Sequence[str] = ()) -> argparse.Namespace:
     """Parse the command line of a benchmark: quick, out and measures.
 
@@ -29,7 +39,11 @@ def arguments_of(program: str, about: str, measures: Sequence[str] = ()) -> argp
     parser.add_argument("--quick", action="store_true", help="measure briefly, only to check that it runs")
     here = Path(__file__).parent
     parser.add_argument(
-        "--out", type=Path, default=here, metavar="DIR", help="where to write (default: benchmarks)"
+        "--out",
+        type=output_directory,
+        default=here,
+        metavar="DIR",
+        help="where to write (default: benchmarks)",
     )
     if measures:
         choice = f"only these of {', '.join(measures)}"

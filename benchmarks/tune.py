@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tune_results
-from benchmarks.report import Row, describe_machine, table, time_text
+from benchmarks.report import Row, describe_machine, output_directory, table, time_text
 from benchmarks.server.servers import ROOT
 from tfserving.bench.measurement import LevelResult, LoadLevel, MeasurementOptions, measure
 from tfserving.bench.targets import resolve_targets
@@ -85,7 +85,13 @@ def main() -> int:
         help="servers of run_tf_serving.sh to measure for a minute (default: 2)",
     )
     add("--models-dir", type=Path, metavar="DIR", help="models of benchmark_models")
-    add("--out", type=Path, default=HERE, metavar="DIR", help="where to write (default: benchmarks)")
+    add(
+        "--out",
+        type=output_directory,
+        default=HERE,
+        metavar="DIR",
+        help="where to write (default: benchmarks)",
+    )
     add("--only-write", action="store_true", help="measure nothing; write all files again from tune.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.models) - CASES.keys():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity import measure, study
+from benchmarks.report import output_directory
 
 HERE = Path(__file__).parents[1]
 NAME = "capacity"
@@ -60,7 +61,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="simulate briefly, only to check that it runs")
     parser.add_argument("--measure", action="store_true", help="measure service times and latencies first")
     out = "where to write (default: benchmarks)"
-    parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help=out)
+    parser.add_argument("--out", type=output_directory, default=HERE, metavar="DIR", help=out)
     arguments = parser.parse_args()
     calls, runs = (400, 5) if arguments.quick else (10_000, 200)
     sizes, rates = (study.SIZES[:3], study.RATES[:2]) if arguments.quick else (study.SIZES, study.RATES)
