@@ -72,6 +72,7 @@ FOREIGN_VARIABLES = {
     "TF_CPP_MIN_LOG_LEVEL",
     "TF_XLA_FLAGS",
     "LC_ALL",
+    "MALLOC_ARENA_MAX",
     "MODEL",
     "PORT",
     "CN",
