@@ -173,7 +173,67 @@ def test_pending_work_continues_in_the_event_loop_or_with_a_large_result_in_a_wo
     run(body)
 
 
-def test_after_a_slow_continuation_in_the_event_loop_a_model_continues_in_workers(run):
+def continue_together(pools, count, function):
+    """The responses of pending work that the event loop completes at one time, in its next iteration."""
+    sources = [Future() for _ in range(count)]
+    responses = [
+        pools.run_where_fast(
+            "a", 0, lambda _, source=source: pools.then("a", source, function, int), RequestContext()
+        )
+        for source in sources
+    ]
+    for source in sources:
+        source.set_result(0)
+    return responses
+
+
+def test_after_a_slow_continuation_the_rest_of_the_batch_continues_in_workers(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 0.1)
+    names = []
+
+    def continue_slowly(_):
+        names.append(threading.current_thread().name)
+        time.sleep(0.2)  # 40 s without another run in the event loop
+
+    async def body(pools):
+        await asyncio.gather(*continue_together(pools, 3, continue_slowly))
+
+    run(body)
+    assert names == ["MainThread", "worker-a", "worker-a"]
+
+
+def test_many_continuations_do_not_keep_the_event_loop_from_other_work(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 0.5)
+    continued, seen = [], []
+
+    def continue_for_a_while(_):
+        time.sleep(0.2)
+        continued.append(threading.current_thread().name)
+
+    async def body(pools):
+        responses = continue_together(pools, 6, continue_for_a_while)
+        while len(continued) < 6:
+            await asyncio.sleep(0)
+            seen.append(len(continued))
+        await asyncio.gather(*responses)
+
+    run(body)
+    assert len(set(seen) - {0, 6}) > 0
+
+
+def test_a_response_that_cannot_be_delivered_does_not_affect_others(run):
+    async def body(pools):
+        def fail():
+            raise StopIteration  # asyncio futures do not take it
+
+        pools.run("a", 0, fail)
+        assert await pools.run("a", 0, CompletedFuture, 1) == 1
+
+    run(body)
+
+
+def test_after_a_slow_continuation_in_the_event_loop_a_model_continues_in_workers(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 0.1)
     names = []
 
     def continue_slowly(_):

@@ -97,7 +97,7 @@ class Service:
         *,
         method: str | None = None,
     ) -> Future[Prediction]:
-        """Runs a signature of a model; to be called in a worker thread of the model.
+        """Runs a signature of a model; to be called by `run_in_worker` or `run_where_fast`.
 
         Args:
             context: the request.
@@ -107,7 +107,7 @@ class Service:
             method: the method name that the signature must have, of Classify or Regress; None for Predict.
 
         Returns:
-            A future that is already done, or that a worker thread of the model completes.
+            A future that is already done, or that the event loop or a worker thread completes.
 
         Raises:
             NotFoundError: the model or the version is not served.
@@ -174,8 +174,9 @@ class Service:
         inputs = complete_inputs(signature, make_inputs(signature), spec.name)
         future = servable.submit(context, signature, inputs, select_outputs(signature, outputs, spec.name))
         served = ModelSpec(spec.name, harness.version, signature=name)
+        size_of = _weigh if method is None else _outweigh
         return self._workers.then(
-            spec.name, future, lambda arrays: Prediction(served, signature, arrays), _count_bytes
+            spec.name, future, lambda arrays: Prediction(served, signature, arrays), size_of
         )
 
     def check_served(self, spec: ModelSpec) -> None:
@@ -216,9 +217,20 @@ class Service:
         return response
 
 
-def _count_bytes(arrays: Arrays) -> int:
-    """The bytes of arrays; more than any limit if there are strings, whose lengths are not looked up."""
-    return sum(sys.maxsize if array.dtype == object else array.nbytes for array in arrays.values())
+def _weigh(arrays: Arrays) -> int:
+    """The bytes of arrays, at least eight for each value: writing JSON takes time per value.
+
+    More than any limit if there are strings, whose lengths are not looked up.
+    """
+    return sum(
+        sys.maxsize if array.dtype == object else max(array.nbytes, 8 * array.size)
+        for array in arrays.values()
+    )
+
+
+def _outweigh(_: Arrays) -> int:
+    """More than any limit: results of tf.Examples have a message per value, and can be joined."""
+    return sys.maxsize
 
 
 def _add_status(response: Any, status: ServableStatus) -> None:

@@ -8,8 +8,10 @@ itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -21,6 +23,8 @@ from tfserving.server.core.servable import NotKnownFastError
 from tfserving.server.futures import CompletedFuture, attempt, complete, then
 from tfserving.server.request_context import RequestContext
 from tfserving.server.server_options import LimitOptions
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -161,8 +165,8 @@ class _WorkerPool:
         self._threads = 0
         self._begun = 0
         self._check_scheduled = False
-        # Calls for the event loop, which makes them all when it wakes up.
-        self._calls: list[Callable[[], None]] = []
+        # Calls for the event loop, which makes them when it wakes up.
+        self._calls: deque[Callable[[], None]] = deque()
         self._is_call_due = False
         # When the event loop may next run a request, in seconds of time.perf_counter().
         self._inline_from = 0.0
@@ -240,13 +244,17 @@ class _WorkerPool:
             raise self._exhausted(f"{self._requests} requests of {self._bytes} bytes", "max_queued_bytes")
 
     def _accept(self, size: int) -> asyncio.Future[Any]:
-        """The response of a request, which counts for the limits until `_deliver` is called."""
+        """The response of a request, which counts for the limits until `_set_response` is called."""
         self._requests += 1
         self._bytes += size
         return self._loop.create_future()
 
     def _continue_inline(self, work: Callable[[], None]) -> None:
         started = time.perf_counter()
+        if started < self._inline_from:  # others of the same batch were slow
+            self._queue.put(work)
+            self._watch_queue()
+            return
         work()
         self._note_inline(started)
 
@@ -254,7 +262,7 @@ class _WorkerPool:
         """Pauses the model's work in the event loop if some was slow there; returns the time."""
         ended = time.perf_counter()
         if ended - started > SLOW_SECONDS:
-            self._inline_from = ended + SLOW_PAUSE * (ended - started) ** 2
+            self._inline_from = max(self._inline_from, ended + SLOW_PAUSE * (ended - started) ** 2)
         return ended
 
     def _exhausted(self, waiting: str, flag: str) -> ExhaustedError:
@@ -350,11 +358,16 @@ class _WorkerPool:
         self._loop.call_soon_threadsafe(self._make_calls)
 
     def _make_calls(self) -> None:
-        while True:
+        """Makes the calls that are due; after SLOW_SECONDS, other work of the event loop comes first."""
+        end = time.perf_counter() + SLOW_SECONDS
+        while time.perf_counter() < end:
             with self._lock:
-                calls, self._calls = self._calls, []
-                self._is_call_due = bool(calls)
-            if not calls:
-                return
-            for call in calls:
+                if not self._calls:
+                    self._is_call_due = False
+                    return
+                call = self._calls.popleft()
+            try:
                 call()
+            except Exception:
+                log.exception("a response of model %r cannot be delivered", self._model)
+        self._loop.call_soon(self._make_calls)

@@ -21,7 +21,7 @@ from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire.dtypes import DType
 from tfserving.wire.model_spec import ModelSpec
-from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
+from tfserving.wire.signatures import CLASSIFY_METHOD, PREDICT_METHOD, Signature, TensorInfo
 
 MATRIX = Signature(
     "matrix",
@@ -340,6 +340,31 @@ def test_a_batch_joins_more_requests_than_there_are_worker_threads():
     assert [y for y, _ in results] == [[2.0 * x] for x in range(64)]
     assert {thread for _, thread in results} <= {"MainThread", "worker-m"}  # not the batch thread
     assert [len(batch) for batch in model.batches] == [1, 32, 32]
+    manager.stop()
+    pools.shut_down()
+
+
+def test_results_of_examples_and_large_ones_continue_in_workers():
+    model = Model()
+    manager, pools, service, _ = serving(model, max_batch_size=8, workers=4)
+
+    def predict(shape, method):
+        inputs = {"x": np.zeros(shape, np.float32)}
+        prediction = service.predict(RequestContext(), ModelSpec("m"), lambda _: inputs, method=method)
+        return then(prediction, lambda _: threading.current_thread().name)
+
+    async def main():
+        model.gate.clear()  # results wait for their batch
+        cases = [((1, 4096), None), ((1, 4097), None), ((1, 1), CLASSIFY_METHOD)]
+        running = [asyncio.ensure_future(service.run_in_worker("m", 0, predict, *case)) for case in cases]
+        await asyncio.to_thread(model.entered.wait, 30)
+        await asyncio.sleep(0.1)
+        model.gate.set()
+        return await asyncio.gather(*running)
+
+    small, large, examples = asyncio.run(asyncio.wait_for(main(), 60))
+    assert small in ("MainThread", "worker-m")  # on a busy machine, the event loop pauses
+    assert large == examples == "worker-m"
     manager.stop()
     pools.shut_down()
 

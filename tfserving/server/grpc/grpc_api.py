@@ -49,8 +49,8 @@ _MAX_DETAILS = 6000
 class GrpcApi:
     """Handlers for serialized messages, for a `grpc.aio.Server`.
 
-    Inference and reloads run in worker threads, and large messages are parsed there; everything else runs
-    in the event loop.
+    Reloads, and inference that is not known to be fast, run in worker threads, and large messages are parsed
+    there; everything else runs in the event loop.
 
     Args:
         service: serves the requests.

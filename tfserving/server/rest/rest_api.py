@@ -133,7 +133,7 @@ class RestApi:
         return response
 
     def _run(self, context: RequestContext, call: RestCall, body: bytes, turn: Turn) -> Future[bytes]:
-        """A future for the JSON text of the response; runs in a worker thread."""
+        """A future for the JSON text of the response."""
         max_values = self._limits.max_json_values
         if call.method is RestMethod.PREDICT:
             parsed = predict_request.parse_predict(body, max_values)
