@@ -187,7 +187,10 @@ def continue_together(pools, count, function):
     return responses
 
 
-def test_after_a_slow_continuation_the_rest_of_the_batch_continues_in_workers(run, monkeypatch):
+@pytest.mark.parametrize("batch_sizes", [(3,), (1, 1, 1)])
+def test_after_a_slow_continuation_in_the_event_loop_a_model_continues_in_workers(
+    run, monkeypatch, batch_sizes
+):
     monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 0.1)
     names = []
 
@@ -196,7 +199,8 @@ def test_after_a_slow_continuation_the_rest_of_the_batch_continues_in_workers(ru
         time.sleep(0.2)  # 40 s without another run in the event loop
 
     async def body(pools):
-        await asyncio.gather(*continue_together(pools, 3, continue_slowly))
+        for size in batch_sizes:
+            await asyncio.gather(*continue_together(pools, size, continue_slowly))
 
     run(body)
     assert names == ["MainThread", "worker-a", "worker-a"]
@@ -230,30 +234,6 @@ def test_a_response_that_cannot_be_delivered_does_not_affect_others(run):
         assert await pools.run("a", 0, CompletedFuture, 1) == 1
 
     run(body)
-
-
-def test_after_a_slow_continuation_in_the_event_loop_a_model_continues_in_workers(run, monkeypatch):
-    monkeypatch.setattr(worker_pool, "SLOW_SECONDS", 0.1)
-    names = []
-
-    def continue_slowly(_):
-        names.append(threading.current_thread().name)
-        time.sleep(0.2)  # 40 s without another run in the event loop
-
-    async def body(pools):
-        for _ in range(3):
-            source = Future()
-            running = pools.run_where_fast(
-                "a",
-                0,
-                lambda _, source=source: pools.then("a", source, continue_slowly, int),
-                RequestContext(),
-            )
-            source.set_result(0)
-            await running
-
-    run(body)
-    assert names == ["MainThread", "worker-a", "worker-a"]
 
 
 def test_a_blocked_thread_does_not_delay_pending_work(run):

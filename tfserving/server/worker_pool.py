@@ -204,15 +204,11 @@ class _WorkerPool:
             response = self._accept(size)
             future.add_done_callback(partial(self._deliver, response, size))
             return response
-        error = future.exception()
-        if isinstance(error, NotKnownFastError):
+        if isinstance(future.exception(), NotKnownFastError):
             self._inline_from = max(self._inline_from, ended + TRY_PAUSE)
             return None
         response = self._loop.create_future()
-        if error is not None:
-            response.set_exception(error)
-        else:
-            response.set_result(future.result())
+        _copy_outcome(future, response)
         return response
 
     def then(self, future: Future[S], function: Callable[[S], T], size_of: Callable[[S], int]) -> Future[T]:
@@ -340,13 +336,8 @@ class _WorkerPool:
     def _set_response(self, response: asyncio.Future[Any], size: int, future: Future[Any]) -> None:
         self._requests -= 1
         self._bytes -= size
-        if response.done():
-            return
-        error = future.exception()
-        if error is not None:
-            response.set_exception(error)
-        else:
-            response.set_result(future.result())
+        if not response.done():
+            _copy_outcome(future, response)
 
     def _call_in_loop(self, call: Callable[[], None]) -> None:
         """Makes a call in the event loop; calls that come together wake it once."""
@@ -371,3 +362,11 @@ class _WorkerPool:
             except Exception:
                 log.exception("a response of model %r cannot be delivered", self._model)
         self._loop.call_soon(self._make_calls)
+
+
+def _copy_outcome(future: Future[Any], response: asyncio.Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        response.set_exception(error)
+    else:
+        response.set_result(future.result())
