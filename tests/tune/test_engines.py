@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -145,6 +147,23 @@ def test_embedded_stops_the_server_after_an_error(embedded, tmp_path):
         interrupt()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_embedded_stops_the_server_after_an_interrupt_during_its_start(embedded, monkeypatch):
+    processes = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            processes.append(self)
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(engines.subprocess, "Popen", Interrupted)
+    engine = embedded("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(KeyboardInterrupt), engine.start(ServerSettings()):
+        pytest.fail("not interrupted")
+    assert processes[0].returncode == -signal.SIGTERM
 
 
 def test_embedded_reports_why_a_server_exited(embedded):

@@ -26,6 +26,7 @@ from tfserving.tune.server_settings import ServerSettings
 _HOST = "127.0.0.1"
 # Seconds for the requests in flight after SIGTERM, then for docker.
 _STOP, _DOCKER = 15.0, 60.0
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 # Lines of a log in an error.
 _LOG_LINES = 3
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -86,23 +87,26 @@ class EmbeddedEngine:
                 parameters.write_text(settings.batching.text)
                 command += ["--enable_batching=true", f"--batching_parameters_file={parameters}"]
             log = Path(temporary) / "log"
-            with log.open("wb") as output:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment(),
-                    preexec_fn=_follow_parent,
-                )
+            process = None
             try:
+                # Interrupted inside Popen, the server would run on, and nothing would know its id.
+                with log.open("wb") as output, _interrupts_delayed():
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=self._environment(),
+                        preexec_fn=_follow_parent,
+                    )
                 yield RunningServer(
                     f"{_HOST}:{grpc_port}",
                     f"{_HOST}:{rest_port}",
                     partial(_describe_exit, process, log),
                 )
             finally:
-                _stop(process)
+                if process is not None:
+                    _stop(process)
 
     def _environment(self) -> dict[str, str]:
         package = str(Path(tfserving.__file__).parents[1])
@@ -118,9 +122,21 @@ def _describe_exit(process: subprocess.Popen[bytes], log: Path) -> str:
     return f"the server exited with code {code}: {_last_lines(log.read_text(errors='replace'))}"
 
 
+@contextmanager
+def _interrupts_delayed() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM at the end of the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _follow_parent() -> None:
     """In the new process: ignore Ctrl-C, since the parent stops it, and end with the parent (on Linux)."""
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
