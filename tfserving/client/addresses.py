@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -16,9 +15,9 @@ from tfserving.errors import InvalidInputError, UnavailableError
 # Seconds after which names are resolved again.
 _REFRESH_SECONDS = 10.0
 
-# gRPC's name syntax. "dns:8500" is a host with a port.
-_SCHEME = re.compile(
-    r"(ipv4|ipv6|dns|unix|unix-abstract|vsock|xds|passthrough|google-c2p):(?!\d*$)(.*)", re.DOTALL
+# Of gRPC's name syntax.
+_SCHEMES = frozenset(
+    ("ipv4", "ipv6", "dns", "unix", "unix-abstract", "vsock", "xds", "passthrough", "google-c2p")
 )
 _SOCKETS = ("unix:", "unix-abstract:")
 
@@ -84,8 +83,7 @@ def parse_address(text: str, default_port: int) -> Address:
         InvalidInputError: the text is none of these, or the port is not valid.
     """
     shown = repr(mask_credentials(text))
-    match = _SCHEME.fullmatch(text)
-    scheme, name = match.groups() if match else ("", text)
+    scheme, name = _split_scheme(text)
     if scheme.startswith("unix"):
         raise InvalidInputError(
             f"{shown} is a unix socket, which only the gRPC clients support; pass host:port"
@@ -115,7 +113,13 @@ def parse_address(text: str, default_port: int) -> Address:
 
 def is_grpc_name(text: str) -> bool:
     """Whether the text has a scheme of gRPC's name syntax, such as "dns:///host:port"."""
-    return _SCHEME.fullmatch(text) is not None
+    return bool(_split_scheme(text)[0])
+
+
+def _split_scheme(text: str) -> tuple[str, str]:
+    """The scheme, "" if there is none, and the rest. "dns:8500" is a host with a port."""
+    scheme, _, name = text.partition(":")
+    return (scheme, name) if scheme in _SCHEMES and name and not name.isdecimal() else ("", text)
 
 
 def split_host(text: str) -> tuple[str, str]:

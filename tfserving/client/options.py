@@ -23,9 +23,6 @@ CONNECT_TIMEOUT = 5.0
 MAX_TIMEOUT = 1_000_000.0
 DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
-_KEY = re.compile(r"[a-z0-9_.-]+")
-_VALUE = re.compile(r"[ -~]*")
-
 
 class Unset(enum.Enum):
     """The type of UNSET."""
@@ -207,11 +204,11 @@ def pairs_of(metadata: Metadata) -> tuple[tuple[str, str], ...]:
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidInputError("metadata is not valid; pass a mapping, or pairs of key and value") from error
     for key, value in pairs:
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not re.fullmatch(r"[a-z0-9_.-]+", key):
             raise InvalidInputError(
                 f"metadata key {key!r} is not valid; use letters, digits, '_', '.' and '-'"
             )
-        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
             raise InvalidInputError(
                 f"the value of metadata key {key!r} is not valid; pass printable ASCII text"
             )

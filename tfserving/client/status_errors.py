@@ -24,7 +24,7 @@ NOT_HTTP = "not an http response"
 _ROW_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN"})
 
 # What gRPC, requests and this package write for status 407, Proxy Authentication Required.
-_PROXY_AUTHENTICATION = re.compile(r"(response code|failed:|http) 407\b")
+_PROXY_AUTHENTICATION = r"(response code|failed:|http) 407\b"
 
 _HINTS_BY_TEXT = {
     _NO_THREAD: "start the server with a higher --grpc_max_threads",
@@ -73,7 +73,7 @@ def make_error(
     via, hints = "", _HINTS
     if proxy is not None:
         via, hints = f" through the proxy {proxy}", _HINTS | _PROXY_HINTS
-        if _PROXY_AUTHENTICATION.search(lower):
+        if re.search(_PROXY_AUTHENTICATION, lower):
             code = "UNAUTHENTICATED"
     hint = next((hint for part, hint in _HINTS_BY_TEXT.items() if part in lower), hints.get(code))
     shown = escape_unprintable(text) or "no message"
