@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import socket
 import threading
@@ -6,6 +7,7 @@ from unittest import mock
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -172,6 +174,28 @@ def test_a_method_name_that_is_not_utf8_does_not_stop_the_server(serve, caplog):
                 channel.unary_unary("/grpc.health.v1.Health/Guess")(b"", timeout=30)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert not any(record.exc_info for record in caplog.records)
+
+
+def test_requests_do_not_wake_the_accept_loop_of_grpc(serve, monkeypatch):
+    calls = mock.Mock(side_effect=asyncio.wait)
+    monkeypatch.setattr(asyncio, "wait", calls)
+    with grpc.insecure_channel(serve(health_service=True)) as channel:
+        check(channel, "")
+        before = calls.call_count
+        assert before  # it waits for requests
+        for _ in range(5):
+            check(channel, "")
+    assert calls.call_count == before
+
+
+def test_serves_where_the_functions_of_grpc_differ(serve, monkeypatch):
+    serve_request = cygrpc._handle_stream_unary_rpc
+    monkeypatch.setattr(cygrpc, "_handle_stream_unary_rpc", lambda *args: serve_request(*args))
+    with grpc.insecure_channel(serve(lambda: {"m": True}, health_service=True)) as channel:
+        assert check(channel, "m") == check(channel, "m") == SERVING
+        stream = watch(channel)
+        assert next(stream).status == SERVING
+        stream.cancel()
 
 
 def test_the_server_starts_where_the_transport_cannot_be_warmed_up(serve, monkeypatch):

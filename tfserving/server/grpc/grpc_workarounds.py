@@ -1,8 +1,12 @@
-"""Workarounds for grpc.aio: malformed requests must not stop the server, and the first one must not be slow.
+"""Workarounds for grpc.aio: malformed requests must not stop the server, and small ones must not be slow.
 
 The accept loop of grpc.aio terminates when the name of a method is not valid UTF-8, and the server with it
 (`_server_main_loop` in server.pyx.pxi, grpcio 1.85). Therefore every method is registered with gRPC's core,
 which compares bytes, and requests for other methods are rejected before they reach that loop.
+
+For each request, that loop waits for the next one of all methods with asyncio.wait(), which takes longer than
+to decode a small request. So requests for registered methods do not reach it either: each method has a loop
+of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import grpc
@@ -32,9 +36,7 @@ def create_server(
     original = cygrpc.AioServer
 
     def create(*args: Any) -> Any:
-        server = _RegisteredMethodsServer(*args)
-        server.request_timeout = request_timeout
-        return server
+        return _RegisteredMethodsServer(request_timeout, *args)
 
     # grpc.aio.Server has no parameter for the class that it wraps
     cygrpc.AioServer = create
@@ -68,29 +70,69 @@ async def warm_up_transport() -> None:
 
 _NO_SIZE_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
-# asyncio keeps only weak references to tasks
-_rejections: set[asyncio.Task[None]] = set()
+# The coroutine functions of grpc.aio that serve a request, by whether it is a stream and its response is one.
+_SERVE = {
+    (False, False): "_handle_unary_unary_rpc",
+    (False, True): "_handle_unary_stream_rpc",
+    (True, False): "_handle_stream_unary_rpc",
+    (True, True): "_handle_stream_stream_rpc",
+}
+_SERVE_PARAMETERS = ("method_handler", "rpc_state", "loop")
+_SCHEDULE_PARAMETERS = ("rpc_coro", "rpc_state", "loop", "method_name")
 
 
 class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc]
-    request_timeout: RequestTimeout | None = None
+    def __init__(self, request_timeout: RequestTimeout | None, *args: Any) -> None:
+        super().__init__(*args)
+        self._request_timeout = request_timeout
+        self._handlers: dict[bytes, grpc.RpcMethodHandler] = {}
+        self._has_own_loops = _has_parameters("_schedule_rpc_coro", _SCHEDULE_PARAMETERS) and all(
+            _has_parameters(name, _SERVE_PARAMETERS) for name in _SERVE.values()
+        )
 
     def add_registered_method_handlers(self, handlers: dict[str, Any]) -> None:
         """Add handlers with the timeout; they take precedence over those that are added otherwise."""
-        if self.request_timeout is not None:
-            handlers = {path: self.request_timeout.limit(each) for path, each in handlers.items()}
+        if self._request_timeout is not None:
+            handlers = {path: self._request_timeout.limit(each) for path, each in handlers.items()}
         super().add_registered_method_handlers(handlers)
+        self._handlers.update({path.encode(): handler for path, handler in handlers.items()})
 
     # Older versions of grpcio do not register methods: their loop has to receive every request.
     if hasattr(cygrpc.AioServer, "_request_registered_call"):
+
+        async def _request_registered_call(self, method: bytes) -> Any:
+            """Serve the requests for a method until the server stops, which raises an error here.
+
+            Return the next request, for the loop of grpc.aio, if that has other functions than expected.
+            """
+            if not self._has_own_loops:
+                return await super()._request_registered_call(method)
+            handler, name, loop = self._handlers[method], method.decode(), asyncio.get_running_loop()
+            serve = getattr(cygrpc, _SERVE[handler.request_streaming, handler.response_streaming])
+            while True:
+                call = await super()._request_registered_call(method)
+                _run(cygrpc._schedule_rpc_coro(serve(handler, call, loop), call, loop, name))
 
         async def _request_call(self) -> None:
             """Reject every request for a method that is not registered; never returns."""
             while True:
                 call = await super()._request_call()
-                rejection = asyncio.ensure_future(_reject(call))
-                _rejections.add(rejection)
-                rejection.add_done_callback(_rejections.discard)
+                _run(_reject(call))
+
+
+def _has_parameters(function: str, expected: tuple[str, ...]) -> bool:
+    code = getattr(getattr(cygrpc, function, None), "__code__", None)
+    return code is not None and code.co_varnames[: code.co_argcount] == expected
+
+
+# asyncio keeps only weak references to tasks
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
 
 
 async def _reject(call: Any) -> None:
