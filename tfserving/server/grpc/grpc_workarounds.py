@@ -5,8 +5,8 @@ The accept loop of grpc.aio terminates when the name of a method is not valid UT
 which compares bytes, and requests for other methods are rejected before they reach that loop.
 
 For each request, that loop waits for the next one of all methods with asyncio.wait(), which takes longer than
-to decode a small request. So requests for registered methods do not reach it either: each method has a loop
-of its own.
+to decode a small request. So requests for registered methods do not reach it either: each method has its own
+loop.
 """
 
 from __future__ import annotations
