@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -156,14 +158,25 @@ def test_embedded_stops_the_server_after_an_interrupt_during_its_start(embedded,
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             processes.append(self)
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0.01)
+            with blocked_here(signal.SIGINT):  # another thread receives it
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
 
+    threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
     monkeypatch.setattr(engines.subprocess, "Popen", Interrupted)
     engine = embedded("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(KeyboardInterrupt), engine.start(ServerSettings()):
         pytest.fail("not interrupted")
     assert processes[0].returncode == -signal.SIGTERM
+
+
+@contextlib.contextmanager
+def blocked_here(number):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_embedded_reports_why_a_server_exited(embedded):

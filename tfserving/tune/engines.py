@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,19 +125,27 @@ def _describe_exit(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @contextmanager
 def _interrupts_delayed() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM at the end of the context."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """Call the handlers of SIGINT and SIGTERM at the end of the context.
+
+    Blocking the signals is not enough: another thread can receive them, and the handlers still run here.
+    """
+    received: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # only it runs handlers
+    before = {number: signal.getsignal(number) for number in _INTERRUPTS if is_main}
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        for number in before:
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _follow_parent() -> None:
     """In the new process: ignore Ctrl-C, since the parent stops it, and end with the parent (on Linux)."""
     os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
