@@ -176,26 +176,34 @@ def test_a_method_name_that_is_not_utf8_does_not_stop_the_server(serve, caplog):
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_requests_do_not_wake_the_accept_loop_of_grpc(serve, monkeypatch):
+@pytest.fixture
+def waits(monkeypatch):
+    """Counts what the accept loop of grpc.aio does for each request."""
     calls = mock.Mock(side_effect=asyncio.wait)
     monkeypatch.setattr(asyncio, "wait", calls)
+    return lambda: calls.call_count
+
+
+def test_requests_do_not_wake_the_accept_loop_of_grpc(serve, waits):
     with grpc.insecure_channel(serve(health_service=True)) as channel:
         check(channel, "")
-        before = calls.call_count
+        before = waits()
         assert before  # it waits for requests
         for _ in range(5):
             check(channel, "")
-    assert calls.call_count == before
+    assert waits() == before
 
 
-def test_serves_where_the_functions_of_grpc_differ(serve, monkeypatch):
+def test_requests_go_through_the_accept_loop_of_grpc_if_its_functions_differ(serve, waits, monkeypatch):
     serve_request = cygrpc._handle_stream_unary_rpc
     monkeypatch.setattr(cygrpc, "_handle_stream_unary_rpc", lambda *args: serve_request(*args))
     with grpc.insecure_channel(serve(lambda: {"m": True}, health_service=True)) as channel:
+        before = waits()
         assert check(channel, "m") == check(channel, "m") == SERVING
         stream = watch(channel)
         assert next(stream).status == SERVING
         stream.cancel()
+    assert waits() >= before + 3
 
 
 def test_the_server_starts_where_the_transport_cannot_be_warmed_up(serve, monkeypatch):

@@ -112,12 +112,14 @@ class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc]
             while True:
                 call = await super()._request_registered_call(method)
                 _run(cygrpc._schedule_rpc_coro(serve(handler, call, loop), call, loop, name))
+                del call  # it would keep what its error refers to until the next request
 
         async def _request_call(self) -> None:
             """Reject every request for a method that is not registered; never returns."""
             while True:
                 call = await super()._request_call()
                 _run(_reject(call))
+                del call
 
 
 def _has_parameters(function: str, expected: tuple[str, ...]) -> bool:

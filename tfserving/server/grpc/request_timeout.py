@@ -59,7 +59,9 @@ class RequestTimeout:
             if request is grpc.aio.EOF:
                 await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
                 return None
-            return await function(request, context)
+            running = function(request, context)
+            del request  # an error refers to this frame, and gRPC to the error
+            return await running
 
         return read_and_run
 
