@@ -14,8 +14,9 @@ from benchmarks.load_generators import Ratios, compare_with_h2load
 from benchmarks.server import servers
 
 LIMIT = 0.25
-# Comparisons until the medians have to agree: other tests use the machine at the same time.
-MOST = 7
+# Comparisons whose medians have to agree, and the most comparisons until then: other tests use the machine at
+# the same time, which slows a load generator in Python more than h2load.
+TOGETHER, MOST = 3, 15
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,6 @@ def test_agrees_with_h2load(server, make, tmp_path):
     found = []
     while len(found) < MOST:
         found.append(compare_with_h2load(request, 2, 1.5))
-        if Ratios.of(found).agree(LIMIT):
+        if len(found) >= TOGETHER and Ratios.of(found[-TOGETHER:]).agree(LIMIT):
             return
     pytest.fail(f"the ratios to h2load differ by more than {LIMIT:.0%}: {found}")
