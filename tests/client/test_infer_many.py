@@ -217,6 +217,7 @@ def test_closing_does_not_wait_for_a_pause_or_for_a_response(connect, predict, b
     predict(check)
     results = client.infer_many(range(100), batch_size=1, concurrency=2)
     next(results)
+    assert has_failed.is_set()
     start = time.monotonic()
     results.close()
     assert time.monotonic() - start < 20
