@@ -5,8 +5,10 @@ import http.client
 import json
 import socket
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,6 +168,33 @@ def test_rejects_an_output_that_json_cannot_represent(service, server):
     response = server.predict({"instances": [1]})
     assert response.status == 400
     assert "'y' is complex64" in response.error
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "sent", "closes"),
+    [
+        ("1.1", "", None, False),
+        ("1.1", "Connection: close\r\n", "close", True),
+        ("1.0", "", None, True),
+        ("1.0", "Connection: keep-alive\r\n", "keep-alive", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/models/m", "/v1/models/nobody"])
+def test_the_head_of_a_response(server, version, connection, sent, closes, path):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(f"GET {path} HTTP/{version}\r\nHost: x\r\n{connection}\r\n".encode())
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        body = response.read()
+        if closes:
+            assert client.recv(1) == b""
+    assert f"{response.version / 10}" == version
+    assert (response.status, response.reason) == ((404, "Not Found") if "nobody" in path else (200, "OK"))
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    date = headers.pop("date")
+    assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 60
+    expected = {"content-type": "application/json", "content-length": str(len(body)), "server": "tfserving"}
+    assert headers == expected | ({"connection": sent} if sent else {})
 
 
 def test_rejects_head_requests(server, service):

@@ -1,10 +1,13 @@
 """Limits of REST connections: timeouts, the number of connections, and the bytes of bodies."""
 
+import asyncio
+import gc
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ import pytest
 from tests.server.fake_service import FakeService, serve, zeros
 from tfserving.server.rest.arriving_bodies import PORTION_BYTES
 from tfserving.server.rest.large_bodies import LARGE_BYTES
-from tfserving.server.server_options import LimitOptions
+from tfserving.server.rest.rest_server import make_rest_runner
+from tfserving.server.server_options import LimitOptions, RestOptions
 
 
 @pytest.fixture
@@ -209,3 +213,41 @@ def test_a_connection_whose_request_runs_is_not_replaced(service):
         release.set()
         for client in busy:
             assert b"200 OK" in client.recv(4096)
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+@pytest.mark.parametrize("head", [b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n", b"GET\r\n\r\n", b""])
+def test_a_request_whose_connection_is_lost_immediately_is_dropped(service, caplog, has_started, head):
+    async def run():
+        runner = make_rest_runner(service, RestOptions(), limits=LimitOptions(), shutdown_timeout=0.1)
+        await runner.setup()
+        connection = runner.server()
+        connection.connection_made(mock.Mock(asyncio.Transport))
+        if has_started:
+            await asyncio.sleep(0)
+        connection.data_received(head)
+        connection.connection_lost(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gc.collect()  # reports what a task has raised
+        await runner.cleanup()
+
+    asyncio.run(run())
+    assert not caplog.records
+
+
+def test_requests_of_a_client_that_reads_nothing_wait(service, eventually):
+    service.run = lambda inputs: {"y": np.zeros(12_000)}  # 48 kB of JSON
+    requests = 1000
+    with serve(service) as server, connected(server) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(requests * (HEAD % 18 + b'{"instances": [1]}'))
+        seen = []
+
+        def has_stopped():
+            time.sleep(0.1)
+            seen.append(service.submitted)
+            return len(seen) > 3 and seen[-4] == seen[-1] > 0
+
+        eventually(has_stopped)
+        assert seen[-1] < requests

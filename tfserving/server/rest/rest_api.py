@@ -20,6 +20,7 @@ from tfserving.server.rest import predict_request, responses, rest_paths
 from tfserving.server.rest.arriving_bodies import PORTION_BYTES, ArrivingBodies, ArrivingBody
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
+from tfserving.server.rest.json_response import JsonResponse
 from tfserving.server.rest.large_bodies import Turn, Turns
 from tfserving.server.rest.rest_paths import RestCall, RestMethod
 from tfserving.server.server_options import LimitOptions, RestOptions
@@ -47,18 +48,18 @@ class RestApi:
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
-    async def handle(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
+    async def handle(self, context: RequestContext, request: web.BaseRequest) -> JsonResponse:
         """Handles any request."""
         try:
             response = await self._respond(context, request)
         except TfServingError as error:
             context.record_failure(error)
-            response = json_response(responses.encode_error(str(error)), status_of(error.code))
+            response = JsonResponse(responses.encode_error(str(error)), status_of(error.code))
             release_frames(error)
         except Exception as error:
             context.record_failure(error)
             log.exception("%s %s failed", request.method, request.raw_path)
-            response = json_response(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
+            response = JsonResponse(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
             release_frames(error)
         except asyncio.CancelledError as error:
             release_frames(error)
@@ -67,16 +68,16 @@ class RestApi:
             response.headers.update(_CORS)
         return response
 
-    async def _respond(self, context: RequestContext, request: web.BaseRequest) -> web.Response:
+    async def _respond(self, context: RequestContext, request: web.BaseRequest) -> JsonResponse:
         if request.method == "OPTIONS" and _WEB_ORIGIN.search(request.headers.get("Origin", "")):
             rest_paths.parse_path(request.raw_path)
-            return json_response(b"")
+            return JsonResponse(b"")
         call = rest_paths.parse_request_line(request.method, request.raw_path)
         context.method, context.requested_spec = rest_paths.GRPC_NAMES[call.method], call.spec
         if call.method is RestMethod.STATUS:
-            return json_response(responses.encode_status(self._service.status(context, call.spec)))
+            return JsonResponse(responses.encode_status(self._service.status(context, call.spec)))
         if call.method is RestMethod.METADATA:
-            return json_response(responses.encode_metadata(*self._service.metadata(context, call.spec)))
+            return JsonResponse(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
         with self._bodies.receive(request, call.spec) as arriving:
             body = await _read_body(request, arriving)
@@ -90,7 +91,7 @@ class RestApi:
         call: RestCall,
         chunks: list[bytes],
         arriving: ArrivingBody,
-    ) -> web.Response:
+    ) -> JsonResponse:
         accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
         encoding = request.headers.get("Content-Encoding", "")
 
@@ -127,7 +128,7 @@ class RestApi:
             raise DeadlineError(
                 f"no response within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
             ) from error
-        response = json_response(body)
+        response = JsonResponse(body)
         if body.startswith(_GZIP_MAGIC):
             response.headers.update(_GZIP)
         return response
@@ -173,13 +174,6 @@ _WEB_ORIGIN = re.compile("https?://")
 _ACCEPTS_GZIP = re.compile(
     r"(?:^|,)\s*(?:gzip|\*)\s*(?:$|,|;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE
 )
-
-
-def json_response(body: bytes, status: int = 200) -> web.Response:
-    """A JSON response whose Server header does not name aiohttp."""
-    return web.Response(
-        body=body, status=status, content_type="application/json", headers={"Server": "tfserving"}
-    )
 
 
 async def _read_body(request: web.BaseRequest, arriving: ArrivingBody) -> list[bytes]:

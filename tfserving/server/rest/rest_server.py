@@ -16,7 +16,8 @@ from tfserving.server.request_context import Observer
 from tfserving.server.rest import responses
 from tfserving.server.rest.arriving_bodies import PORTION_BYTES
 from tfserving.server.rest.instrumentation import instrument
-from tfserving.server.rest.rest_api import RestApi, json_response
+from tfserving.server.rest.json_response import JsonResponse
+from tfserving.server.rest.rest_api import RestApi
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Service
 
@@ -83,7 +84,9 @@ class _Server(web.Server):
 
     _connections: dict[_RestConnection, asyncio.Transport]  # type: ignore[assignment]
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.Response]], limits: LimitOptions):
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: LimitOptions
+    ):
         super().__init__(handler, request_factory=self._start_request)
         self._limits = limits
 
@@ -113,7 +116,7 @@ class _Server(web.Server):
         idle = next((connection for connection in others if connection.is_idle), None)
         receiving = next((connection for connection in others if connection.is_receiving), None)
         surplus = self._connections.pop(idle or receiving or cast(_RestConnection, handler))
-        # Not now: aiohttp fails if a connection closes before its task has started.
+        # Not now: the new connection is not complete yet.
         asyncio.get_running_loop().call_soon(surplus.abort)
 
     def _start_request(
@@ -125,6 +128,10 @@ class _Server(web.Server):
         # client_max_size=0: no limit on the size of a body
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=0)
+
+
+def _end_task(*_: Any) -> web.BaseRequest:
+    raise asyncio.CancelledError("the connection is lost")
 
 
 class _RestConnection(web.RequestHandler):
@@ -155,14 +162,20 @@ class _RestConnection(web.RequestHandler):
         request = self._current_request
         return request is not None and not request.content.is_eof() and not self._force_close
 
+    async def start(self) -> None:
+        """Serve requests, unless the connection is lost before: aiohttp would fail."""
+        if self.transport is not None:
+            await super().start()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timeout for the first head: it includes the time before its first byte."""
         super().connection_made(transport)
         self._start_head_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End the timeouts."""
+        """End the timeouts, and the task if a request has just arrived: aiohttp would fail to serve it."""
         super().connection_lost(exc)
+        self._request_factory = _end_task
         for timer in (self._head_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
@@ -245,7 +258,7 @@ class _RestConnection(web.RequestHandler):
         super().handle_error(request, status, exc, message)
         what = "the request is not valid HTTP/1.1" if status < 500 else "internal error"
         text = (message or str(exc)).partition("\n")[0]
-        response = json_response(responses.encode_error(f"{what}: {text}"), status)
+        response = JsonResponse(responses.encode_error(f"{what}: {text}"), status)
         response.force_close()
         return response
 
