@@ -12,10 +12,9 @@ from aiohttp import web
 from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import Running
 from tfserving.server.core.manager import ServableManager
+from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import parse_channel_arguments
-from tfserving.server.grpc.grpc_workarounds import create_server
-from tfserving.server.grpc.request_timeout import RequestTimeout
 from tfserving.server.rest.rest_server import make_rest_runner
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Service
@@ -61,8 +60,7 @@ def serve(in_loop, observers=(), page=None, models=("m",), loader=None, limits=N
     service = Service(manager, workers)
 
     async def start():
-        timeout = RequestTimeout(limits.idle_timeout_in_ms / 1e3)
-        server = create_server(parse_channel_arguments("", limits), timeout)
+        server = CoreServer(parse_channel_arguments("", limits), limits.idle_timeout_in_ms / 1e3)
         GrpcApi(service, limits, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
-from tfserving.server.server_options import CPUS, Flag, ServerOptions
+from tfserving.server.server_options import CPUS, GRPC_FRONTS, Flag, ServerOptions
 
 _VERSION = Flag("version", False, "Print the version and exit.")
 _UNSUPPORTED = (
@@ -122,12 +122,8 @@ def _find_error(options: ServerOptions) -> str:
             return f"--{flag}={port} is not a valid port (1-65535, or 0 to disable the API)"
     if listen.grpc_port and listen.grpc_port == listen.rest_port:
         return f"--port and --rest_api_port are both {listen.grpc_port}; give each API its own port"
-    grpc = options.grpc
-    if grpc.front not in ("aio", "native"):
-        return f"--grpc_front={grpc.front} is not a valid front (aio or native)"
-    if grpc.front == "native" and (grpc.ssl_config_file or grpc.socket_path):
-        flag = "ssl_config_file" if grpc.ssl_config_file else "grpc_socket_path"
-        return f"--grpc_front=native does not support --{flag}; omit one of them"
+    if options.grpc.front not in GRPC_FRONTS:
+        return f"--grpc_front={options.grpc.front} is not a valid front ({' or '.join(GRPC_FRONTS)})"
     for option in fields(options.limits):
         flag, value = option.metadata["flag"].name, getattr(options.limits, option.name)
         if value < 1 and not flag.endswith("_in_ms"):

@@ -17,6 +17,9 @@ from tfserving.wire.limits import FillLimit
 
 CPUS = os.cpu_count() or 1
 
+# The values of --grpc_front.
+GRPC_FRONTS = ("core", "aio")
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -83,9 +86,9 @@ class GrpcOptions:
     )
     front: str = _flag(
         "grpc_front",
-        "aio",
-        "What serves gRPC: aio (grpcio), or native (the package pygrpc-native), which makes more calls per "
-        "second, but has no TLS, no UNIX socket, and no limit of connections or of their time.",
+        "core",
+        "What serves gRPC: core (gRPC's core in the event loop), or aio (grpc.aio), which makes fewer calls "
+        "per second.",
         own=True,
     )
     health_service: bool = _flag(

@@ -1,4 +1,4 @@
-"""The gRPC API in a grpc.aio server with fake models, called through a plain channel."""
+"""The gRPC API in a server with fake models, called through a plain channel."""
 
 import threading
 import time
@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import grpc
-import grpc.aio
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from tests.server.apis import examples
 from tests.server.fake_loader import FakeLoader
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.futures import then
+from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.grpc_api import GrpcApi, _first_task
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
@@ -51,7 +51,7 @@ def channel(reloaded, found, in_loop):
         return available
 
     async def start():
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+        server = CoreServer([("grpc.max_receive_message_length", -1)])
         GrpcApi(Service(manager, workers), LimitOptions(), reload=reload).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -257,7 +257,7 @@ def test_a_reload_ends_with_its_caller(in_loop, eventually):
     api = GrpcApi(None, LimitOptions(), reload=lambda config, timeout: pending)
 
     async def start():
-        server = grpc.aio.server()
+        server = CoreServer([])
         api.add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 import socket
 import threading
@@ -7,16 +6,15 @@ from unittest import mock
 
 import grpc
 import pytest
-from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server.certificates import certificate, quoted
 from tfserving.errors import ConfigError, UnavailableError
-from tfserving.server.grpc import grpc_workarounds
+from tfserving.server.grpc import grpc_server
 from tfserving.server.grpc.grpc_server import GrpcServer, parse_channel_arguments
 from tfserving.server.ports import BoundPort, bind
-from tfserving.server.server_options import GrpcOptions, LimitOptions
+from tfserving.server.server_options import GRPC_FRONTS, GrpcOptions, LimitOptions
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,8 +35,13 @@ def free_port():
         yield port
 
 
+@pytest.fixture(params=GRPC_FRONTS)
+def front(request):
+    return request.param
+
+
 @pytest.fixture
-def serve(in_loop):
+def serve(in_loop, front):
     """Starts a server; returns its address."""
     with contextlib.ExitStack() as stack:
 
@@ -46,7 +49,8 @@ def serve(in_loop):
             port = stack.enter_context(free_port())
 
             async def run():
-                server = GrpcServer(NoApi(), GrpcOptions(**options), availability, limits or LimitOptions())
+                limits_ = limits or LimitOptions()
+                server = GrpcServer(NoApi(), GrpcOptions(front=front, **options), availability, limits_)
                 await server.start(port)
                 return server
 
@@ -115,9 +119,10 @@ def test_watch_sends_changes_after_another_watcher_has_left(serve):
         streams[1].cancel()
 
 
-def test_stop_ends_the_streams_of_watchers_and_does_not_wait_for_them(in_loop):
+def test_stop_ends_the_streams_of_watchers_and_does_not_wait_for_them(in_loop, front):
     async def run(port):
-        server = GrpcServer(NoApi(), GrpcOptions(health_service=True), lambda: {"m": True}, LimitOptions())
+        options = GrpcOptions(front=front, health_service=True)
+        server = GrpcServer(NoApi(), options, lambda: {"m": True}, LimitOptions())
         await server.start(port)
         async with grpc.aio.insecure_channel(port.address) as channel:
             stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="m"))
@@ -176,38 +181,9 @@ def test_a_method_name_that_is_not_utf8_does_not_stop_the_server(serve, caplog):
     assert not any(record.exc_info for record in caplog.records)
 
 
-@pytest.fixture
-def waits(monkeypatch):
-    """Counts what the accept loop of grpc.aio does for each request."""
-    calls = mock.Mock(side_effect=asyncio.wait)
-    monkeypatch.setattr(asyncio, "wait", calls)
-    return lambda: calls.call_count
-
-
-def test_requests_do_not_wake_the_accept_loop_of_grpc(serve, waits):
-    with grpc.insecure_channel(serve(health_service=True)) as channel:
-        check(channel, "")
-        before = waits()
-        assert before  # it waits for requests
-        for _ in range(5):
-            check(channel, "")
-    assert waits() == before
-
-
-def test_requests_go_through_the_accept_loop_of_grpc_if_its_functions_differ(serve, waits, monkeypatch):
-    serve_request = cygrpc._handle_stream_unary_rpc
-    monkeypatch.setattr(cygrpc, "_handle_stream_unary_rpc", lambda *args: serve_request(*args))
-    with grpc.insecure_channel(serve(lambda: {"m": True}, health_service=True)) as channel:
-        before = waits()
-        assert check(channel, "m") == check(channel, "m") == SERVING
-        stream = watch(channel)
-        assert next(stream).status == SERVING
-        stream.cancel()
-    assert waits() >= before + 3
-
-
 def test_the_server_starts_where_the_transport_cannot_be_warmed_up(serve, monkeypatch):
-    monkeypatch.setattr(grpc_workarounds.grpc.aio, "insecure_channel", mock.Mock(side_effect=RuntimeError))
+    fails = mock.Mock(side_effect=RuntimeError)
+    monkeypatch.setattr(grpc_server, "_send_large_message", fails)
     with grpc.insecure_channel(serve(health_service=True)) as channel:
         assert check(channel, "") == SERVING
 

@@ -1,1 +1,1 @@
-"""The gRPC API, on grpc.aio."""
+"""The gRPC API, on the core of gRPC or on grpc.aio."""

@@ -23,6 +23,7 @@ from tfserving.repository.config import ServerConfig, from_message
 from tfserving.server import example_inference
 from tfserving.server.core.servable import Inputs
 from tfserving.server.futures import CompletedFuture, then
+from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.message_parser import SLICE_BYTES, parse, parse_slices
 from tfserving.server.request_context import GRPC, Observer, RequestContext
 from tfserving.server.server_options import LimitOptions
@@ -47,7 +48,7 @@ _MAX_DETAILS = 6000
 
 
 class GrpcApi:
-    """Handlers for serialized messages, for a `grpc.aio.Server`.
+    """Handlers for serialized messages.
 
     Reloads, and inference that is not known to be fast, run in worker threads, and large messages are parsed
     there; everything else runs in the event loop.
@@ -95,7 +96,7 @@ class GrpcApi:
                 _wrap(method, handler, observers)
             )
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, server: CoreServer | grpc.aio.Server) -> None:
         """Adds both services to a server, as generated code adds a servicer."""
         for name, handlers in self._handlers.items():
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))

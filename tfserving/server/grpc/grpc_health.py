@@ -11,6 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from tfserving.server.grpc.core_server import CoreServer
+
 SERVICE = "grpc.health.v1.Health"
 
 # Seconds between two checks of the status for Watch; Check returns the current status.
@@ -33,7 +35,7 @@ class HealthService:
         self._availability = availability
         self._stopping = asyncio.Event()
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, server: CoreServer | grpc.aio.Server) -> None:
         """Register the service with a server."""
         add_HealthServicer_to_server(self, server)
 
@@ -48,14 +50,14 @@ class HealthService:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.service!r} is not configured")
         return _Status(status=status)
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the name of the method
+    async def Watch(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method
         """Send the status of a model, and send it again on each change; the model may be configured later."""
         last_sent = None
         while True:
             stopping = self._stopping.is_set()
             status = self._status(request.service)
             if status != last_sent:
-                await context.write(_Status(status=status))
+                yield _Status(status=status)
                 last_sent = status
             if stopping:
                 return

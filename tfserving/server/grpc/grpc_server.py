@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME, enable_server_reflection
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from tfserving.errors import ConfigError, UnavailableError
 from tfserving.repository.config_text import read_text_file
 from tfserving.server.grpc import grpc_health
+from tfserving.server.grpc.aio_server import create_aio_server
+from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_health import HealthService
-from tfserving.server.grpc.grpc_workarounds import create_server, warm_up_transport
-from tfserving.server.grpc.native_front import create_native_server
-from tfserving.server.grpc.request_timeout import RequestTimeout
 from tfserving.server.ports import BoundPort
 from tfserving.server.server_options import GrpcOptions, LimitOptions
 from tfserving.wire import messages, services
@@ -51,19 +54,19 @@ class GrpcServer:
         if options.ssl_config_file:
             self._credentials, self.verifies_clients = _read_ssl_config(options.ssl_config_file)
         arguments = parse_channel_arguments(options.channel_arguments, limits)
-        self._is_native = options.front == "native"
-        if self._is_native:
-            self._server = create_native_server(arguments)
-        else:
-            timeout = limits.idle_timeout_in_ms / 1e3
-            self._server = create_server(arguments, RequestTimeout(timeout) if timeout > 0 else None)
+        _CYGRPC_LOG.addFilter(_is_worth_logging)
+        self._create = create_aio_server if options.front == "aio" else CoreServer
+        self._server = self._create(arguments, limits.idle_timeout_in_ms / 1e3 or None)
         api.add_to(self._server)
         self._health = HealthService(availability)
-        names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, SERVICE_NAME]
+        names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, reflection.SERVICE_NAME]
         if options.health_service:
             self._health.add_to(self._server)
             names.append(grpc_health.SERVICE)
-        enable_server_reflection(names, self._server, pool=messages.POOL)
+        # enable_server_reflection() takes no other servers than those of grpc
+        add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names, pool=messages.POOL), self._server
+        )
 
     async def start(self, port: BoundPort | None) -> None:
         """Open the port and the UNIX socket.
@@ -71,15 +74,9 @@ class GrpcServer:
         Raises:
             UnavailableError: one of them cannot be opened.
         """
-        if not self._is_native:
-            await warm_up_transport()
+        await _warm_up(self._create)
         if port is not None:
             addresses = port.addresses
-            if self._is_native and len(addresses) > 1:
-                raise UnavailableError(
-                    f"--grpc_front=native cannot listen on several addresses ({', '.join(addresses)}); give "
-                    "one as --host"
-                )
             port.close()
             for address in addresses:
                 self._open(address)
@@ -103,6 +100,42 @@ class GrpcServer:
                 f"cannot open the gRPC API at {address}: {error}; another process may use the address"
             ) from error
         log.info("gRPC API listening at %s%s", address, " (TLS)" if self._credentials else "")
+
+
+async def _warm_up(create: Callable[..., Any]) -> None:
+    """Send one large message over a loopback connection.
+
+    gRPC initializes on first use: without this, the first request of 600 kB takes 4 to 5 ms longer.
+    """
+
+    async def echo(message: bytes, _: Any) -> bytes:
+        return message
+
+    server = create(_NO_SIZE_LIMIT)
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_registered_method_handlers("tfserving.WarmUp", handlers)
+    # RuntimeError: the machine has no 127.0.0.1; the server works without the warmup
+    with contextlib.suppress(grpc.RpcError, RuntimeError):
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        await asyncio.to_thread(_send_large_message, f"127.0.0.1:{port}")
+    await server.stop(None)
+
+
+def _send_large_message(address: str) -> None:
+    options = (*_NO_SIZE_LIMIT, ("grpc.enable_http_proxy", 0))
+    with grpc.insecure_channel(address, options) as channel:
+        channel.unary_unary("/tfserving.WarmUp/Echo")(bytes(1 << 20), timeout=5)
+
+
+_NO_SIZE_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+_CYGRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Whether a record is not the traceback that any header with invalid bytes causes."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _read_ssl_config(path: str) -> tuple[grpc.ServerCredentials, bool]:

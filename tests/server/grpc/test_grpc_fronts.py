@@ -1,4 +1,4 @@
-"""The gRPC API with --grpc_front=native, with a fake model."""
+"""The gRPC API with each --grpc_front, with a fake model."""
 
 import contextlib
 import socket
@@ -13,17 +13,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server.apis import predict_request
 from tests.server.fake_loader import FakeLoader
-from tfserving.errors import ConfigError
 from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import GrpcServer
 from tfserving.server.ports import bind
-from tfserving.server.server_options import GrpcOptions, LimitOptions
+from tfserving.server.server_options import GRPC_FRONTS, GrpcOptions, LimitOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
 from tfserving.wire import predict, services
-
-pytest.importorskip("pygrpc_native")
 
 
 class Requests:
@@ -57,8 +54,8 @@ def free_port():
         yield port
 
 
-@pytest.fixture(scope="module")
-def channel(in_loop, loader, requests):
+@pytest.fixture(scope="module", params=GRPC_FRONTS)
+def channel(request, in_loop, loader, requests):
     manager = ServableManager(loader)
     manager.start()
     manager.aspire("m", {3: Path("/models/m/3")})
@@ -66,7 +63,7 @@ def channel(in_loop, loader, requests):
     limits = LimitOptions()
     workers = WorkerPools(4, lambda name: name == "m", limits)
     api = GrpcApi(Service(manager, workers), limits, observers=[requests])
-    options = GrpcOptions(front="native", health_service=True)
+    options = GrpcOptions(front=request.param, health_service=True)
     with free_port() as port:
 
         async def start():
@@ -168,12 +165,3 @@ def test_many_requests_at_a_time_are_served(channel, servable):
     ]
     results = [predict.decode_response(future.result())[1]["y"][0] for future in futures]
     assert results == [3.0 * value for value in range(300)]
-
-
-def test_an_argument_that_the_front_does_not_support_is_rejected(in_loop):
-    async def create():
-        options = GrpcOptions(front="native", channel_arguments="grpc.max_connection_age_ms=1000")
-        GrpcServer(None, options, dict, LimitOptions())
-
-    with pytest.raises(ConfigError, match=r"native: .*grpc\.max_connection_age_ms.*; omit it"):
-        in_loop(create())
