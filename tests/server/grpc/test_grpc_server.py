@@ -324,6 +324,19 @@ def test_a_stream_that_sends_no_message_ends_after_the_idle_timeout(serve, path,
     assert not caplog.records
 
 
+@pytest.mark.parametrize("milliseconds", [0, -1])
+def test_there_may_be_no_idle_timeout(serve, milliseconds):
+    address = serve(lambda: {"m": True}, LimitOptions(idle_timeout_in_ms=milliseconds), health_service=True)
+    request = health_pb2.HealthCheckRequest(service="m").SerializeToString()
+
+    def late():
+        time.sleep(0.2)
+        yield request
+
+    with grpc.insecure_channel(address) as channel:
+        assert channel.stream_unary(f"{HEALTH}/Check")(late(), timeout=30)
+
+
 def test_a_watch_outlives_the_idle_timeout_once_its_message_has_arrived(serve):
     models = {"m": False}
     limits = LimitOptions(idle_timeout_in_ms=100)

@@ -56,7 +56,7 @@ class GrpcServer:
         arguments = parse_channel_arguments(options.channel_arguments, limits)
         _CYGRPC_LOG.addFilter(_is_worth_logging)
         self._create = create_aio_server if options.front == "aio" else CoreServer
-        self._server = self._create(arguments, limits.idle_timeout_in_ms / 1e3 or None)
+        self._server = self._create(arguments, max(0, limits.idle_timeout_in_ms) / 1e3 or None)
         api.add_to(self._server)
         self._health = HealthService(availability)
         names = [services.PREDICTION_SERVICE, services.MODEL_SERVICE, reflection.SERVICE_NAME]
