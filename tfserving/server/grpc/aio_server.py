@@ -3,9 +3,6 @@
 The accept loop of grpc.aio terminates when the name of a method is not valid UTF-8, and the server with it
 (`_server_main_loop` in server.pyx.pxi, grpcio 1.85). Therefore every method is registered with gRPC's core,
 which compares bytes, and requests for other methods are rejected before they reach that loop.
-
-gRPC has no timeout for a call whose message never arrives, and such a call keeps its connection from being
-idle. Nor has it one for a stream of requests, such as that of reflection.
 """
 
 from __future__ import annotations
@@ -18,6 +15,8 @@ import grpc
 import grpc.aio
 from grpc._cython import cygrpc
 
+from tfserving.server.grpc.request_timeout import RequestTimeout
+
 
 def create_aio_server(
     options: Sequence[tuple[str, Any]], request_timeout: float | None = None
@@ -29,7 +28,7 @@ def create_aio_server(
         request_timeout: seconds for the message of a call with one request, and for the whole of a call with
             a stream of requests; None for no limit.
     """
-    timeout = None if request_timeout is None else _RequestTimeout(request_timeout)
+    timeout = None if request_timeout is None else _TimedHandlers(request_timeout)
     original = cygrpc.AioServer
 
     def create(*args: Any) -> Any:
@@ -44,7 +43,7 @@ def create_aio_server(
 
 
 class _RegisteredMethodsServer(cygrpc.AioServer):  # type: ignore[misc]
-    def __init__(self, request_timeout: _RequestTimeout | None, *args: Any) -> None:
+    def __init__(self, request_timeout: _TimedHandlers | None, *args: Any) -> None:
         super().__init__(*args)
         self._request_timeout = request_timeout
 
@@ -78,18 +77,15 @@ async def _reject(call: Any) -> None:
     await asyncio.gather(rejection, return_exceptions=True)
 
 
-class _RequestTimeout:
-    """Limits how long RPCs wait for their requests; belongs to one event loop.
+class _TimedHandlers:
+    """Handlers with a timeout for their requests.
 
     Args:
         seconds: for the message of an RPC with one request, and for the whole of an RPC with many.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        # When each RPC began to wait, oldest first.
-        self._waiting: dict[Any, float] = {}
-        self._is_check_due = False
+        self._timeout = RequestTimeout[Any](seconds, self._abort_late)
         self._aborts: set[asyncio.Task[Any]] = set()
 
     def limit(self, handler: Any) -> grpc.RpcMethodHandler:
@@ -120,52 +116,31 @@ class _RequestTimeout:
             return grpc.stream_stream_rpc_method_handler(respond_often, *codec)
 
         async def stream(requests: Any, context: Any) -> Any:
-            self._start(context)
+            self._timeout.start(context)
             try:
                 async for response in handler.stream_stream(requests, context):
                     yield response
             finally:
-                del self._waiting[context]
+                self._timeout.stop(context)
 
         return grpc.stream_stream_rpc_method_handler(stream, *codec)
 
     async def _read(self, context: Any) -> Any:
         """The request; EOF if there is none, which has ended the RPC."""
-        self._start(context)
+        self._timeout.start(context)
         try:
             request = await context.read()
         finally:
-            del self._waiting[context]
+            self._timeout.stop(context)
         if request is grpc.aio.EOF:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
         return request
 
-    def _start(self, context: Any) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiting[context] = loop.time()
-        if not self._is_check_due:
-            self._is_check_due = True
-            loop.call_later(self._seconds, self._check)
-
-    def _check(self) -> None:
-        """Abort the RPCs that have waited too long; check again when the next one may have."""
-        loop = asyncio.get_running_loop()
-        self._is_check_due = False
-        for context, began in self._waiting.items():
-            left = began + self._seconds - loop.time()
-            if left > 0:
-                self._is_check_due = True
-                loop.call_later(left, self._check)
-                return
-            abort = loop.create_task(
-                _abort(
-                    context,
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                    f"the request has not arrived within {self._seconds * 1e3:.0f} ms (--idle_timeout_in_ms)",
-                )
-            )
-            self._aborts.add(abort)
-            abort.add_done_callback(self._aborts.discard)
+    def _abort_late(self, context: Any) -> None:
+        aborting = _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, self._timeout.details)
+        task = asyncio.get_running_loop().create_task(aborting)
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
 
 
 async def _abort(context: Any, code: grpc.StatusCode, details: str) -> None:

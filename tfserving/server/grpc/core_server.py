@@ -21,6 +21,8 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
+from tfserving.server.grpc.request_timeout import RequestTimeout
+
 log = logging.getLogger(__name__)
 
 # Seconds of events after which other work of the event loop comes first.
@@ -44,7 +46,9 @@ class CoreServer:
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]], request_timeout: float | None = None) -> None:
-        self._request_timeout = request_timeout
+        self._timeout: RequestTimeout[CallContext] | None = None
+        if request_timeout is not None:
+            self._timeout = RequestTimeout(request_timeout, self._end_late)
         self._handlers: dict[bytes, grpc.RpcMethodHandler] = {}
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
@@ -57,9 +61,6 @@ class CoreServer:
         self._has_ended = False
         self._is_behind = False
         self._calls = 0
-        # When each call began to wait for its message, oldest first.
-        self._waiting: dict[CallContext, float] = {}
-        self._is_check_due = False
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: generated code also adds the handlers by name."""
@@ -162,45 +163,34 @@ class CoreServer:
         call = CallContext(event, handler, self._loop, self._end_call)
         if handler is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, "the method does not exist")
-        elif handler.request_streaming:
-            call.serve_stream(self._request_timeout)
+            return
+        if self._timeout is not None:
+            self._timeout.start(call)
+        if handler.request_streaming:
+            call.serve_stream()
         else:
-            self._start_timeout(call)
             if self._is_behind:
                 call.watch()  # first, to skip it if its caller has gone by the time of its message
             call.receive(self._serve)
 
     def _serve(self, call: CallContext, message: bytes | None) -> None:
-        self._waiting.pop(call, None)
+        self._stop_timeout(call)
         if message is None:
             call.end(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
         elif not call.has_ended:
             call.serve(message)
 
-    def _end_call(self) -> None:
+    def _end_call(self, call: CallContext) -> None:
         self._calls -= 1
+        self._stop_timeout(call)
 
-    def _start_timeout(self, call: CallContext) -> None:
-        if self._request_timeout is None:
-            return
-        self._waiting[call] = self._loop.time()
-        if not self._is_check_due:
-            self._is_check_due = True
-            self._loop.call_later(self._request_timeout, self._check_waiting)
+    def _stop_timeout(self, call: CallContext) -> None:
+        if self._timeout is not None:
+            self._timeout.stop(call)
 
-    def _check_waiting(self) -> None:
-        """End the calls that have waited too long; check again when the next one may have."""
-        assert self._request_timeout is not None
-        self._is_check_due = False
-        while self._waiting:
-            call, began = next(iter(self._waiting.items()))
-            left = began + self._request_timeout - self._loop.time()
-            if left > 0:
-                self._is_check_due = True
-                self._loop.call_later(left, self._check_waiting)
-                return
-            del self._waiting[call]
-            call.end_late(self._request_timeout)
+    def _end_late(self, call: CallContext) -> None:
+        assert self._timeout is not None
+        call.end_late(self._timeout.details)
 
 
 class CallContext:
@@ -221,7 +211,7 @@ class CallContext:
         event: Any,
         handler: grpc.RpcMethodHandler,
         loop: asyncio.AbstractEventLoop,
-        note_end: Callable[[], None],
+        note_end: Callable[[CallContext], None],
     ) -> None:
         self._call = event.call
         self._details = event.call_details
@@ -276,17 +266,16 @@ class CallContext:
         else:
             self._start_task(self._respond_later(_resume(running, future)))
 
-    def serve_stream(self, timeout: float | None) -> None:
-        """Run the handler of a call with a stream of requests, for up to `timeout` seconds."""
+    def serve_stream(self) -> None:
+        """Run the handler of a call with a stream of requests."""
         responses = self._handler.stream_stream(self._requests(), self)
-        self._start_task(self._send_all(responses, timeout))
+        self._start_task(self._send_all(responses))
 
-    def end_late(self, timeout: float) -> None:
-        """End the call because its request, or the end of a stream, has not arrived in `timeout` seconds."""
-        self.end(
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"the request has not arrived within {timeout * 1e3:.0f} ms (--idle_timeout_in_ms)",
-        )
+    def end_late(self, details: str) -> None:
+        """End the call because its request, or the end of its stream, has not arrived in time."""
+        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, details)
+        if self._task is not None:
+            self._task.cancel()
 
     def end(self, code: grpc.StatusCode, details: str = "", message: bytes | None = None) -> None:
         """Send a status, after the message if there is one; do nothing if the call has ended."""
@@ -328,7 +317,7 @@ class CallContext:
     def _close(self, _: Any) -> None:
         was_open = not self.has_ended
         self.has_ended = True
-        self._note_end()
+        self._note_end(self)
         if was_open and self._task is not None:
             # later: a task that is cancelled before it begins would not run the handler to its end
             self._loop.call_soon(self._task.cancel)
@@ -374,8 +363,7 @@ class CallContext:
         except Exception as error:  # noqa: BLE001 - it becomes the status
             self._fail(error)
 
-    async def _send_all(self, responses: AsyncGenerator[Any, None], timeout: float | None = None) -> None:
-        timer = None if timeout is None else self._loop.call_later(timeout, self._stop_late, timeout)
+    async def _send_all(self, responses: AsyncGenerator[Any, None]) -> None:
         try:
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -387,14 +375,6 @@ class CallContext:
             self._fail(error)
         else:
             self.end(grpc.StatusCode.OK)
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _stop_late(self, timeout: float) -> None:
-        self.end_late(timeout)
-        if self._task is not None:
-            self._task.cancel()
 
     async def _requests(self) -> AsyncGenerator[Any, None]:
         while True:
