@@ -17,7 +17,7 @@ embedded_add_file() {
 embedded_command() {
   local age
   FLAGS=()
-  require_python tensorflow google_crc32c grpc grpc_health grpc_reflection aiohttp orjson uvloop numpy google.protobuf
+  require_python tensorflow google_crc32c grpc grpc_health grpc_reflection httptools orjson uvloop numpy google.protobuf
   COMMAND=(env "PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}")
   [[ -z $GPU ]] || COMMAND+=("CUDA_VISIBLE_DEVICES=$GPU")
   COMMAND+=("$PYTHON" -m tfserving.server)

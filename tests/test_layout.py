@@ -116,6 +116,7 @@ def test_only_export_and_the_runtime_use_tensorflow():
         ("observability", ("grpc", "rest", "main")),
         ("core", ("grpc", "rest", "main", "runtime")),
         ("runtime", ("grpc", "rest", "main")),
+        ("http", ("core", "grpc", "rest", "runtime", "service", "main")),
         ("rest", ("grpc", "main")),
         ("grpc", ("rest", "main")),
     ],

@@ -121,7 +121,7 @@ class Checkout:
             "grpc",
             "grpc_health",
             "grpc_reflection",
-            "aiohttp",
+            "httptools",
             "orjson",
             "uvloop",
         ):

@@ -693,7 +693,7 @@ class TestEmbedded:
         assert "python export_saved_model.py SOURCE --name flowers" in rejection
 
     def test_fails_without_python(self, server: Server) -> None:
-        (server.checkout.stubs / "aiohttp").rename(server.checkout.stubs / "x")
+        (server.checkout.stubs / "httptools").rename(server.checkout.stubs / "x")
         tools = server.checkout.tmp / "tools"
         tools.mkdir()
         python = tools / "python3"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
-from aiohttp import web
 
 from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import Running
@@ -15,7 +15,7 @@ from tfserving.server.core.manager import ServableManager
 from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.grpc_api import GrpcApi
 from tfserving.server.grpc.grpc_server import parse_channel_arguments
-from tfserving.server.rest.rest_server import make_rest_runner
+from tfserving.server.rest.rest_server import make_rest_server
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Service
 from tfserving.server.worker_pool import WorkerPools
@@ -64,23 +64,16 @@ def serve(in_loop, observers=(), page=None, models=("m",), loader=None, limits=N
         GrpcApi(service, limits, observers=observers).add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        runner = make_rest_runner(
-            service,
-            RestOptions(),
-            shutdown_timeout=0.1,
-            limits=limits,
-            observers=observers,
-            page=page,
-        )
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return server, port, runner
+        rest_server = make_rest_server(service, RestOptions(), limits, observers=observers, page=page)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await rest_server.start([listener])
+        return server, port, rest_server, listener.getsockname()[1]
 
-    server, port, runner = in_loop(start())
+    server, port, rest_server, rest_port = in_loop(start())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Apis(loader, manager, channel, port, runner.addresses[0][1])
+        yield Apis(loader, manager, channel, port, rest_port)
     in_loop(server.stop(0))
-    in_loop(runner.cleanup())
+    in_loop(rest_server.stop(0.1))
     manager.stop()
     workers.shut_down()
 

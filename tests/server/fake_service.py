@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from aiohttp import web
 
 from tfserving.errors import NotFoundError
 from tfserving.server.futures import CompletedFuture
-from tfserving.server.rest.rest_server import make_rest_runner
+from tfserving.server.rest.rest_server import make_rest_server
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.server.service import Prediction
 from tfserving.wire import messages
@@ -143,15 +143,13 @@ def serve(service, options=None, limits=None):
     ports = []
 
     async def main():
-        runner = make_rest_runner(
-            service, options or RestOptions(), limits=limits or LimitOptions(), shutdown_timeout=0.1
-        )
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
+        server = make_rest_server(service, options or RestOptions(), limits or LimitOptions())
+        listener = socket.create_server(("127.0.0.1", 0))
+        ports.append(listener.getsockname()[1])
+        await server.start([listener])
         started.set()
         await stopped.wait()
-        await runner.cleanup()
+        await server.stop(0.1)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()

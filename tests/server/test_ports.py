@@ -7,7 +7,7 @@ import uvloop
 from tests.server.fake_service import FakeService
 from tfserving.errors import UnavailableError
 from tfserving.server.ports import bind
-from tfserving.server.rest.rest_server import make_rest_runner, open_port
+from tfserving.server.rest.rest_server import make_rest_server, open_port
 from tfserving.server.server_options import LimitOptions, RestOptions
 
 
@@ -102,12 +102,7 @@ def test_opening_rest_fails_if_another_server_has_opened_the_port(run, free_port
     service = FakeService()
 
     async def start(port):
-        runner = make_rest_runner(service, RestOptions(), shutdown_timeout=0, limits=LimitOptions())
-        await runner.setup()
-        try:
-            await open_port(runner, port)
-        finally:
-            await runner.cleanup()
+        await open_port(make_rest_server(service, RestOptions(), LimitOptions()), port)
 
     with bind("127.0.0.1", free_port, "rest_api_port") as ours:
         with bind("127.0.0.1", free_port, "rest_api_port") as theirs:

@@ -34,7 +34,7 @@ from tfserving.server.log_format import LogFormatter
 from tfserving.server.observability.metrics import Metrics
 from tfserving.server.observability.observability import Observability
 from tfserving.server.ports import BoundPort, bind
-from tfserving.server.rest.rest_server import make_rest_runner, open_port
+from tfserving.server.rest.rest_server import make_rest_server, open_port
 from tfserving.server.runtime.malloc_tuning import limit_arenas
 from tfserving.server.runtime.saved_model import load
 from tfserving.server.runtime.tensorflow_process import start_tensorflow
@@ -145,11 +145,10 @@ class Server:
         self._grpc_server = GrpcServer(grpc_api, options.grpc, self._core.availability, limits)
         self._ssl_config_file = options.grpc.ssl_config_file
         self._has_page = observability.page is not None
-        self._rest_runner = make_rest_runner(
+        self._rest_server = make_rest_server(
             service,
             options.rest,
-            limits=limits,
-            shutdown_timeout=GRACE_SECONDS,
+            limits,
             observers=observability.observers,
             page=observability.page,
         )
@@ -175,9 +174,8 @@ class Server:
             UnavailableError: a port cannot be opened.
         """
         await self._grpc_server.start(grpc_port)
-        await self._rest_runner.setup()
         if rest_port is not None:
-            await open_port(self._rest_runner, rest_port)
+            await open_port(self._rest_server, rest_port)
             if self._ssl_config_file:
                 log.warning(
                     "the REST API at %s is plaintext%s: --ssl_config_file applies to gRPC only; omit "
@@ -196,7 +194,7 @@ class Server:
     async def shut_down(self) -> None:
         """Let the requests in flight finish, then unload every model; neither takes longer than its grace."""
         log.info("shutting down: requests in flight have %g s to finish", GRACE_SECONDS)
-        await asyncio.gather(self._grpc_server.stop(GRACE_SECONDS), self._rest_runner.cleanup())
+        await asyncio.gather(self._grpc_server.stop(GRACE_SECONDS), self._rest_server.stop(GRACE_SECONDS))
         try:
             await asyncio.wait_for(run_in_new_thread(self._unload), GRACE_SECONDS)
         except asyncio.TimeoutError:

@@ -1,4 +1,3 @@
-import asyncio
 import gc
 import gzip
 import http.client
@@ -9,7 +8,6 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,8 +22,6 @@ from tfserving.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from tfserving.server.request_context import REST, RequestContext
-from tfserving.server.rest import rest_api
 from tfserving.server.server_options import LimitOptions, RestOptions
 from tfserving.wire import messages
 from tfserving.wire.model_spec import ModelSpec
@@ -89,7 +85,7 @@ def test_returns_status_and_metadata(server, service):
     assert service.specs == [ModelSpec("m"), ModelSpec("m", label="a"), ModelSpec("m", 7)]
 
 
-def test_the_server_header_does_not_name_aiohttp(server):
+def test_the_server_header_names_the_toolkit(server):
     for response in (server.send("GET", "/v1/models/m"), server.predict({}), server.send("BREW", "/")):
         assert response.headers["Server"] == "tfserving"
 
@@ -175,7 +171,7 @@ def test_rejects_an_output_that_json_cannot_represent(service, server):
     [
         ("1.1", "", None, False),
         ("1.1", "Connection: close\r\n", "close", True),
-        ("1.0", "", None, True),
+        ("1.0", "", "close", True),
         ("1.0", "Connection: keep-alive\r\n", "keep-alive", False),
     ],
 )
@@ -407,9 +403,9 @@ def test_a_slow_client_holds_no_worker_thread(service, server):
     [
         ([b"A: " + b"x" * 2**16], 200),
         ([b"A: %d" % index for index in range(256)], 200),
-        ([b"A: " + b"x" * 2**16] * 8, 200),
+        ([b"A: x"] * 1000, 200),
+        ([b"A: " + b"x" * 2**16] * 2, 400),
         ([b"A: " + b"x" * 2**17], 400),
-        ([b"A: x"] * 1000, 400),
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -457,7 +453,7 @@ def test_sends_100_continue_if_the_client_expects_it(server):
         b"GET /v1/models/m HTTP/9.9.9\r\n\r\n",
         b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n0\r\n\r\n",
-        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n",
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -476,8 +472,6 @@ def test_a_malformed_body_gets_a_response_and_the_connection_is_closed(server, r
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.sendall(b"5\r\nabcde\r\n")
-        # aiohttp rejects what arrives together, so the head must be read first
-        assert server.send("GET", "/v1/models/m").status == 200
         client.sendall(rest)
         response = client.makefile("rb").read()
     assert response.startswith(b"HTTP/1.1 400")
@@ -506,29 +500,3 @@ def test_a_connection_serves_several_requests(server):
         response.read()
         assert not response.will_close
     connection.close()
-
-
-@pytest.mark.parametrize(("transport", "status"), [(None, 400), (object(), 500)])
-def test_a_connection_that_closes_before_its_body_is_read_is_not_an_internal_error(transport, status):
-    class Content:
-        def at_eof(self):
-            return False
-
-        def is_eof(self):
-            return False
-
-        async def readchunk(self):
-            raise RuntimeError("Connection closed.")  # as aiohttp does
-
-    request = SimpleNamespace(
-        method="POST",
-        path="/v1/models/m:predict",
-        raw_path="/v1/models/m:predict",
-        headers={},
-        content=Content(),
-        content_length=None,
-        transport=transport,
-    )
-    api = rest_api.RestApi(FakeService(), RestOptions(), LimitOptions())
-    with RequestContext(REST) as context:
-        assert asyncio.run(api.handle(context, request)).status == status

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.server.fake_service import FakeService, serve, zeros
-from tfserving.server.rest.arriving_bodies import PORTION_BYTES
+from tfserving.server.http.http_connection import PORTION_BYTES, HttpConnection
 from tfserving.server.rest.large_bodies import LARGE_BYTES
-from tfserving.server.rest.rest_server import make_rest_runner
+from tfserving.server.rest.rest_server import make_rest_server
 from tfserving.server.server_options import LimitOptions, RestOptions
 
 
@@ -215,22 +215,34 @@ def test_a_connection_whose_request_runs_is_not_replaced(service):
             assert b"200 OK" in client.recv(4096)
 
 
-@pytest.mark.parametrize("has_started", [False, True])
-@pytest.mark.parametrize("head", [b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n", b"GET\r\n\r\n", b""])
-def test_a_request_whose_connection_is_lost_immediately_is_dropped(service, caplog, has_started, head):
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n",
+        HEAD % 100,
+        HEAD % 100_000,
+        b"GET /v1/models/m HTTP/1.1\r\n",
+        b"GET\n",
+        b"",
+    ],
+)
+def test_a_request_whose_connection_is_lost_immediately_is_dropped(service, caplog, has_begun, data):
     async def run():
-        runner = make_rest_runner(service, RestOptions(), limits=LimitOptions(), shutdown_timeout=0.1)
-        await runner.setup()
-        connection = runner.server()
-        connection.connection_made(mock.Mock(asyncio.Transport))
-        if has_started:
+        server = make_rest_server(service, RestOptions(), LimitOptions())
+        connection = HttpConnection(server, asyncio.get_running_loop())
+        transport = mock.Mock(asyncio.Transport)
+        transport.is_closing.return_value = False
+        transport.get_write_buffer_size.return_value = 0
+        connection.connection_made(transport)
+        connection.data_received(data)
+        if has_begun:
             await asyncio.sleep(0)
-        connection.data_received(head)
         connection.connection_lost(None)
         for _ in range(5):
             await asyncio.sleep(0)
         gc.collect()  # reports what a task has raised
-        await runner.cleanup()
+        await server.stop(0)
 
     asyncio.run(run())
     assert not caplog.records

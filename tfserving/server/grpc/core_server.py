@@ -14,13 +14,13 @@ import contextlib
 import logging
 import threading
 import time
-import types
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import grpc
 from grpc._cython import cygrpc
 
+from tfserving.server.coroutines import resume
 from tfserving.server.grpc.request_timeout import RequestTimeout
 
 log = logging.getLogger(__name__)
@@ -264,7 +264,7 @@ class CallContext:
         except Exception as error:  # noqa: BLE001 - it becomes the status
             self._fail(error)
         else:
-            self._start_task(self._respond_later(_resume(running, future)))
+            self._start_task(self._respond_later(resume(running, future)))
 
     def serve_stream(self) -> None:
         """Run the handler of a call with a stream of requests."""
@@ -412,18 +412,3 @@ class _AbortedError(Exception):
 
 def _ignore(_: Any) -> None:
     pass
-
-
-@types.coroutine
-def _resume(running: Coroutine[Any, Any, Any], future: Any) -> Generator[Any, Any, Any]:
-    """The rest of a coroutine that has begun and waits for a future."""
-    while True:
-        try:
-            try:
-                yield future
-            except BaseException as error:  # noqa: BLE001 - raised in the coroutine
-                future = running.throw(error)
-            else:
-                future = running.send(None)
-        except StopIteration as done:
-            return done.value

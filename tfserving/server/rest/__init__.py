@@ -1,1 +1,1 @@
-"""The REST API, on aiohttp."""
+"""The REST API: HTTP requests with JSON bodies."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any
-
-from aiohttp import web
 
 from tfserving.errors import DeadlineError, ExhaustedError, InvalidInputError
+from tfserving.server.http.http_connection import PORTION_BYTES
+from tfserving.server.http.http_messages import RequestBody
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.wire.model_spec import ModelSpec
 
-# The timeout starts again after so many bytes. Bodies that are not larger hold little memory, so neither the
+# The timeout starts again after PORTION_BYTES. Bodies that are not larger hold little memory, so neither the
 # limit of bytes nor an unknown model stops them.
-PORTION_BYTES = 1 << 18
 
 
 class ArrivingBodies:
@@ -26,9 +24,9 @@ class ArrivingBodies:
         self.limits = limits
         self.bytes = 0
 
-    def receive(self, request: web.BaseRequest, spec: ModelSpec) -> ArrivingBody:
+    def receive(self, body: RequestBody, spec: ModelSpec) -> ArrivingBody:
         """The body of a request for a model; use it with `with`."""
-        return ArrivingBody(self, request, spec)
+        return ArrivingBody(self, body, spec)
 
 
 class ArrivingBody:
@@ -38,22 +36,22 @@ class ArrivingBody:
         size: bytes that have arrived.
     """
 
-    __slots__ = ("_bodies", "_counted", "_request", "_spec", "_timer", "size")
+    __slots__ = ("_bodies", "_body", "_counted", "_spec", "_timer", "size")
 
-    def __init__(self, bodies: ArrivingBodies, request: web.BaseRequest, spec: ModelSpec) -> None:
+    def __init__(self, bodies: ArrivingBodies, body: RequestBody, spec: ModelSpec) -> None:
         self._bodies = bodies
-        self._request = request
+        self._body = body
         self._spec = spec
         self.size = 0
         self._counted = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> ArrivingBody:
-        length = self._request.content_length or 0
+        length = self._body.length
         if length > PORTION_BYTES:
             self._bodies.service.check_served(self._spec)
         self._check_size(length)
-        if not self._request.content.is_eof():
+        if not self._body.is_complete:
             self._start_timer()
         return self
 
@@ -109,13 +107,9 @@ class ArrivingBody:
             self._timer = asyncio.get_running_loop().call_later(timeout / 1e3, self._expire)
 
     def _expire(self) -> None:
-        if self._request.content.is_eof():
-            return
-        connection: Any = self._request.protocol
-        connection.fail_body(
-            self._request.content,
+        self._body.fail(
             DeadlineError(
                 f"the body arrives too slowly: {self.size} bytes so far, and fewer than {PORTION_BYTES} "
                 f"in the last {self._bodies.limits.body_timeout_in_ms} ms (--rest_api_body_timeout_in_ms)"
-            ),
+            )
         )

@@ -10,17 +10,15 @@ from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from aiohttp import web
-
 from tfserving.errors import DeadlineError, InvalidInputError, TfServingError, release_frames
 from tfserving.server import example_inference
 from tfserving.server.futures import then
+from tfserving.server.http.http_messages import HttpRequest, HttpResponse, RequestBody
 from tfserving.server.request_context import RequestContext
 from tfserving.server.rest import predict_request, responses, rest_paths
-from tfserving.server.rest.arriving_bodies import PORTION_BYTES, ArrivingBodies, ArrivingBody
+from tfserving.server.rest.arriving_bodies import ArrivingBodies, ArrivingBody
 from tfserving.server.rest.example_json import parse_examples
 from tfserving.server.rest.json_body import inflate
-from tfserving.server.rest.json_response import JsonResponse
 from tfserving.server.rest.large_bodies import Turn, Turns
 from tfserving.server.rest.rest_paths import RestCall, RestMethod
 from tfserving.server.server_options import LimitOptions, RestOptions
@@ -48,18 +46,18 @@ class RestApi:
         self._options = options
         self._timeout = options.timeout_in_ms / 1e3 if options.timeout_in_ms > 0 else None
 
-    async def handle(self, context: RequestContext, request: web.BaseRequest) -> JsonResponse:
+    async def handle(self, context: RequestContext, request: HttpRequest) -> HttpResponse:
         """Handles any request."""
         try:
             response = await self._respond(context, request)
         except TfServingError as error:
             context.record_failure(error)
-            response = JsonResponse(responses.encode_error(str(error)), status_of(error.code))
+            response = HttpResponse(responses.encode_error(str(error)), status_of(error.code))
             release_frames(error)
         except Exception as error:
             context.record_failure(error)
-            log.exception("%s %s failed", request.method, request.raw_path)
-            response = JsonResponse(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
+            log.exception("%s %s failed", request.method, request.target)
+            response = HttpResponse(responses.encode_error(f"{type(error).__name__}: {error}"), 500)
             release_frames(error)
         except asyncio.CancelledError as error:
             release_frames(error)
@@ -68,32 +66,32 @@ class RestApi:
             response.headers.update(_CORS)
         return response
 
-    async def _respond(self, context: RequestContext, request: web.BaseRequest) -> JsonResponse:
-        if request.method == "OPTIONS" and _WEB_ORIGIN.search(request.headers.get("Origin", "")):
-            rest_paths.parse_path(request.raw_path)
-            return JsonResponse(b"")
-        call = rest_paths.parse_request_line(request.method, request.raw_path)
+    async def _respond(self, context: RequestContext, request: HttpRequest) -> HttpResponse:
+        if request.method == "OPTIONS" and _WEB_ORIGIN.search(request.header(b"origin")):
+            rest_paths.parse_path(request.target)
+            return HttpResponse(b"")
+        call = rest_paths.parse_request_line(request.method, request.target)
         context.method, context.requested_spec = rest_paths.GRPC_NAMES[call.method], call.spec
         if call.method is RestMethod.STATUS:
-            return JsonResponse(responses.encode_status(self._service.status(context, call.spec)))
+            return HttpResponse(responses.encode_status(self._service.status(context, call.spec)))
         if call.method is RestMethod.METADATA:
-            return JsonResponse(responses.encode_metadata(*self._service.metadata(context, call.spec)))
+            return HttpResponse(responses.encode_metadata(*self._service.metadata(context, call.spec)))
         # Read completely before a worker thread is taken: a slow client must not hold one.
-        with self._bodies.receive(request, call.spec) as arriving:
-            body = await _read_body(request, arriving)
+        with self._bodies.receive(request.body, call.spec) as arriving:
+            body = await _read_body(request.body, arriving)
             context.request_bytes = arriving.size
             return await self._infer(context, request, call, body, arriving)
 
     async def _infer(
         self,
         context: RequestContext,
-        request: web.BaseRequest,
+        request: HttpRequest,
         call: RestCall,
         chunks: list[bytes],
         arriving: ArrivingBody,
-    ) -> JsonResponse:
-        accepts_gzip = _ACCEPTS_GZIP.search(request.headers.get("Accept-Encoding", ""))
-        encoding = request.headers.get("Content-Encoding", "")
+    ) -> HttpResponse:
+        accepts_gzip = _ACCEPTS_GZIP.search(request.header(b"accept-encoding"))
+        encoding = request.header(b"content-encoding")
 
         turn = self._turns.for_body(context.request_bytes, is_gzip="gzip" in encoding)
 
@@ -116,22 +114,32 @@ class RestApi:
             arriving.end()  # the model's workers count it from now on
             return start_run(call.spec.name, context.request_bytes, run, context)
 
-        running = turn.run(start)
-        try:
-            if isinstance(running, asyncio.Future) and running.done():
-                body = running.result()  # wait_for() would take longer than the rest
-            else:
-                body = await asyncio.wait_for(running, self._timeout)
-        except DeadlineError:
-            raise
-        except asyncio.TimeoutError as error:
-            raise DeadlineError(
-                f"no response within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
-            ) from error
-        response = JsonResponse(body)
+        body = await self._wait(turn.run(start))
+        response = HttpResponse(body)
         if body.startswith(_GZIP_MAGIC):
             response.headers.update(_GZIP)
         return response
+
+    async def _wait(self, running: Awaitable[bytes]) -> bytes:
+        """The result, within the time for requests.
+
+        Raises:
+            DeadlineError: it takes longer.
+        """
+        future = asyncio.ensure_future(running)
+        if not future.done():
+            # not wait_for(), which needs a task from Python 3.12 on
+            try:
+                await asyncio.wait((future,), timeout=self._timeout)
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            if not future.done():
+                future.cancel()
+                raise DeadlineError(
+                    f"no response within {self._options.timeout_in_ms} ms (--rest_api_timeout_in_ms)"
+                )
+        return future.result()
 
     def _run(self, context: RequestContext, call: RestCall, body: bytes, turn: Turn) -> Future[bytes]:
         """A future for the JSON text of the response."""
@@ -176,39 +184,25 @@ _ACCEPTS_GZIP = re.compile(
 )
 
 
-async def _read_body(request: web.BaseRequest, arriving: ArrivingBody) -> list[bytes]:
-    """Reads the body in chunks: joining large ones would block the event loop.
+async def _read_body(body: RequestBody, arriving: ArrivingBody) -> list[bytes]:
+    """Reads the body in pieces: joining large ones would block the event loop.
 
     Raises:
         InvalidInputError: the body is incomplete.
-        TfServingError: see ArrivingBody.add.
+        TfServingError: see ArrivingBody.add, and its timeout.
     """
-    content = request.content
-
-    async def read_piece() -> bytes:
-        # readany() joins what has arrived, readchunk() does not; but HTTP chunks may be tiny
-        if request.headers.get("Transfer-Encoding"):
-            return await content.readany()
-        return (await content.readchunk())[0]
-
-    try:
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            # aiohttp must not count it as the response
-            request.writer.output_size = 0
-        chunks = []
-        if content.is_eof() and content.total_bytes <= PORTION_BYTES:
-            chunks.append(content.read_nowait())
-            arriving.add(len(chunks[0]))
-        while not content.at_eof():
-            chunks.append(await read_piece())
-            arriving.add(len(chunks[-1]))
-        return chunks
-    except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and request.transport is not None:
-            raise
-        # aiohttp raises RuntimeError if the connection was closed before the body was read
-        raise InvalidInputError(f"the body is incomplete: {error}") from error
+    pieces: list[bytes] = []
+    is_last = False
+    while not is_last:
+        if not body.is_complete:
+            try:
+                await body.wait()
+            except ConnectionError as error:
+                raise InvalidInputError(f"the body is incomplete: {error}") from error
+        is_last = body.is_complete
+        pieces.append(body.take())
+        arriving.add(len(pieces[-1]))
+    return pieces
 
 
 def _compress(text: bytes) -> bytes:
