@@ -150,6 +150,27 @@ class TestFind:
             (models_dir / name).mkdir()
         assert find_versions(models_dir) == {1: models_dir / "1"}
 
+    @pytest.mark.parametrize("moves", ["base path", "version"])
+    def test_lists_again_what_is_moved_meanwhile(
+        self, models_dir: Path, monkeypatch: pytest.MonkeyPatch, moves: str
+    ) -> None:
+        for version in ("1", "2"):
+            (models_dir / version).mkdir()
+        moved = models_dir if moves == "base path" else models_dir / "1"
+        isdir = os.path.isdir
+
+        def move_first(path: str) -> bool:
+            if os.path.exists(moved):
+                moved.rename(models_dir.with_name("moved"))
+            return isdir(path)
+
+        monkeypatch.setattr(os.path, "isdir", move_first)
+        if moves == "base path":
+            with pytest.raises(RepositoryError, match="No such file"):
+                find_versions(models_dir)
+        else:
+            assert find_versions(models_dir) == {2: models_dir / "2"}
+
     def test_an_empty_base_path_has_no_versions(self, models_dir: Path) -> None:
         assert list_versions(models_dir) == ()
 

@@ -108,12 +108,25 @@ def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
     Raises:
         RepositoryError: `base_path` is not a directory or not readable. An empty directory is no error.
     """
+    found, vanished = _find_directories(base_path)
+    if vanished:  # with `base_path` itself, if it was moved meanwhile: then this raises
+        found, _ = _find_directories(base_path)
+    return dict(sorted(found.items()))
+
+
+def _find_directories(base_path: str | os.PathLike[str]) -> tuple[dict[int, Path], bool]:
+    """The directories of versions, and whether one that was listed no longer exists."""
     found: dict[int, Path] = {}
+    vanished = False
     for path in _children(base_path):
         version = parse_version(path.name)
-        if version is not None and os.path.isdir(path):
+        if version is None:
+            continue
+        if os.path.isdir(path):
             found[version] = path
-    return dict(sorted(found.items()))
+        else:
+            vanished = vanished or not os.path.lexists(path)
+    return found, vanished
 
 
 def list_versions(base_path: str | os.PathLike[str]) -> tuple[int, ...]:
