@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses as reasons
@@ -81,6 +82,7 @@ class RequestBody:
             self._waiter = None
 
 
+@dataclass(slots=True, eq=False)
 class HttpRequest:
     """A request whose head is complete.
 
@@ -94,26 +96,13 @@ class HttpRequest:
         version: of HTTP, "1.1" or "1.0".
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "target", "version")
-
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        headers: dict[bytes, bytes],
-        body: RequestBody,
-        *,
-        peer: str = "",
-        keep_alive: bool = True,
-        version: str = "1.1",
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.peer = peer
-        self.keep_alive = keep_alive
-        self.version = version
+    method: str
+    target: str
+    headers: dict[bytes, bytes]
+    body: RequestBody
+    peer: str = ""
+    keep_alive: bool = True
+    version: str = "1.1"
 
     def header(self, name: bytes) -> str:
         """The value of a header, "" if there is none; `name` is in lower case."""
@@ -121,6 +110,7 @@ class HttpRequest:
         return value.decode("latin-1") if value else ""
 
 
+@dataclass(slots=True, eq=False)
 class HttpResponse:
     """A response.
 
@@ -128,13 +118,10 @@ class HttpResponse:
         headers: those beside the usual ones, which are set by `head`.
     """
 
-    __slots__ = ("body", "content_type", "headers", "status")
-
-    def __init__(self, body: bytes, status: int = 200, content_type: str = "application/json") -> None:
-        self.body = body
-        self.status = status
-        self.content_type = content_type
-        self.headers: dict[str, str] = {}
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
 
     def head(self, request: HttpRequest | None, *, keep_alive: bool) -> bytes:
         """The status line and the headers.

@@ -103,7 +103,6 @@ class RequestParser:
         self.has_head_begun = True
         self._head_size = 0
         self._target = b""
-        self._headers = {}
 
     def on_url(self, part: bytes) -> None:
         """A part of the target has arrived."""
@@ -126,7 +125,8 @@ class RequestParser:
         self._unparsed = 0
         if self.receiving is not None:
             return  # it was the head from _begin_body
-        headers, parser = self._headers, self._parser
+        parser = self._parser
+        headers, self._headers = self._headers, {}
         version = parser.get_http_version()
         if version == "1.1":
             if b"host" not in headers:
@@ -164,7 +164,6 @@ class RequestParser:
         if self.receiving is not None and not self._body_head:
             self.receiving.body.end()
             self.receiving = None
-            self._headers = {}  # the request may be gone long before the next one arrives
 
     def _parse_slice(self) -> None:
         data = self._rest[:_SLICE_BYTES]

@@ -12,12 +12,13 @@ from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import Service
 from tfserving.wire.model_spec import ModelSpec
 
-# The timeout starts again after PORTION_BYTES. Bodies that are not larger hold little memory, so neither the
-# limit of bytes nor an unknown model stops them.
-
 
 class ArrivingBodies:
-    """The bodies of all connections. All methods belong to the event loop."""
+    """The bodies of all connections. All methods belong to the event loop.
+
+    The timeout of a body starts again after PORTION_BYTES. Bodies that are not larger hold little memory, so
+    neither the limit of bytes nor an unknown model stops them.
+    """
 
     def __init__(self, service: Service, limits: LimitOptions) -> None:
         self.service = service
