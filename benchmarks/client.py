@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from benchmarks.interrupts import run_interruptible
 from benchmarks.report import Row, arguments_of, compared, write
 from tf_rpc_client import AsyncTfRpcClient, TfRpcClient
 from tfserving.wire import predict, services
@@ -293,4 +294,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.interrupts import run_interruptible, run_process
 from benchmarks.report import output_directory
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +66,8 @@ def run_alternately(
             for checkout, rows in zip(checkouts, runs, strict=True):
                 print(f"round {number + 1} of {rounds}: {suite} of {checkout}", file=sys.stderr, flush=True)
                 command = [sys.executable, "-m", f"benchmarks.{suite}", "--out", directory, *arguments]
-                subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
+                done = run_process(command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
+                done.check_returncode()
                 rows.append(json.loads((Path(directory) / f"{suite}.json").read_text())["rows"])
     return runs
 
@@ -149,4 +151,4 @@ def _read_measured(row: dict[str, Any]) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks import perf_analyzer
+from benchmarks.interrupts import run_interruptible
 from benchmarks.report import time_text
 from benchmarks.server import h2load, servers
 from benchmarks.server.benchmark_models import INPUTS
@@ -218,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.interrupts import run_interruptible
 from benchmarks.report import Row, arguments_of, time_text, write
 from benchmarks.server import h2load, servers
 from tf_rpc_client import TfRpcClient
@@ -227,4 +228,4 @@ def _measure(durations: Durations, quick: bool) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

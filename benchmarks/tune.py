@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tune_results
+from benchmarks.interrupts import run_interruptible, run_process
 from benchmarks.report import Row, describe_machine, output_directory, table, time_text
 from benchmarks.server.servers import ROOT
 from tfserving.bench.measurement import LevelResult, LoadLevel, MeasurementOptions, measure
@@ -171,7 +172,7 @@ def tune(name: str, case: Case, models_dir: Path, out: Path, effort: Effort) -> 
     command = [sys.executable, "-m", "tfserving", "tune", name, "--models-dir", str(models_dir)]
     command += ["--out", str(out), "--concurrency", str(case.callers), "--p99-ms", str(case.p99_ms)]
     command += ["--budget", effort.budget]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = run_process(command, cwd=ROOT, stdout=subprocess.PIPE)
     print(done.stdout, file=sys.stderr, flush=True)
     if done.returncode:
         raise TuningFailedError(f"tfserving tune {name} failed with status {done.returncode}; see above")
@@ -267,4 +268,4 @@ def _send(address: str, workload: Workload, callers: int, seconds: float) -> Lev
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity import measure, study
+from benchmarks.interrupts import run_interruptible
 from benchmarks.report import output_directory
 
 HERE = Path(__file__).parents[1]
@@ -217,4 +218,4 @@ def save_plot(figure: Any, axes: Any, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

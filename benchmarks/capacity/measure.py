@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity.simulation import percentile
+from benchmarks.interrupts import run_interruptible
 from benchmarks.server.servers import ROOT, embedded
 from tfserving.client import AsyncTfRpcClient, Retry
 
@@ -176,4 +177,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

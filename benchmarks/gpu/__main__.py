@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.gpu.models import BATCH_SIZES
+from benchmarks.interrupts import run_interruptible
 from benchmarks.server import servers
 from tfserving.bench.load_results import format_rate, format_seconds
 from tfserving.bench.measurement import LevelResult, LoadLevel, MeasurementOptions, measure
@@ -236,4 +237,4 @@ def _as_json(row: Measured) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.interrupts import run_interruptible
 from benchmarks.report import Row, arguments_of, write
 from benchmarks.server.measures import MEASURES
 from benchmarks.server.repetitions import QUICK, Repetitions
@@ -59,4 +60,4 @@ def _measure(names: Sequence[str], repetitions: Repetitions) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_interruptible(main))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,17 +22,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="seed of all random choices (default: a random one)")
     parser.add_argument("--load-generators", type=int, default=4, help="number for each API (default: 4)")
     parser.add_argument("--batching", action="store_true", help="serve with --enable_batching")
-    parser.add_argument("--directory", type=Path, help="new directory in which to keep models and logs")
+    keep = "new directory in which to keep models and logs (default: keep them only after a failure)"
+    parser.add_argument("--directory", type=Path, help=keep)
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        directory = (arguments.directory or Path(temporary) / "soak").absolute()
+    if arguments.directory is None:
+        directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    else:
+        directory = arguments.directory.absolute()
         directory.mkdir(parents=True)
-        options = Options(directory, arguments.seconds, seed, arguments.load_generators, arguments.batching)
-        failures = soak(options)
+    options = Options(directory, arguments.seconds, seed, arguments.load_generators, arguments.batching)
+    failures = soak(options)
     for failure in failures:
         print(f"tests.soak: {failure}", file=sys.stderr)
+    if failures:
+        print(f"tests.soak: the logs are in {directory}", file=sys.stderr)
+    elif arguments.directory is None:
+        shutil.rmtree(directory)
     return 1 if failures else 0
 
 

@@ -53,7 +53,7 @@ def run_command(
         interrupted: message after SIGINT or SIGTERM.
     """
     prog = parser.prog
-    with _signals_as_interrupts() as signals:
+    with signals_as_interrupts() as signals:
         try:
             if is_completing():
                 complete(parser)
@@ -96,7 +96,7 @@ def _print_error(message: str, status: int) -> int:
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[list[int]]:
+def signals_as_interrupts() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt on SIGINT and SIGTERM, so that unfinished files are removed.
 
     Yields the list of the signals received so far.
