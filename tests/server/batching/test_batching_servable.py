@@ -3,12 +3,19 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from tests.server.fake_loader import TIMES, FakeServable
-from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
+from tfserving.errors import (
+    ExhaustedError,
+    FailedPreconditionError,
+    InvalidInputError,
+    TfServingError,
+    UnavailableError,
+)
 from tfserving.server.batching.batching_servable import BatchingLoader, BatchingServable
 from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.manager import ServableManager
@@ -144,7 +151,24 @@ def test_a_bad_request_does_not_fail_the_others_of_its_batch(batching):
     good, bad, other = run_together(batching(model), model, [[1]], [[-1]], [[3]])
     assert (good, other) == ([[2]], [[6]])
     assert isinstance(bad, InvalidInputError)
-    assert model.batches[1:] == [[[1], [-1], [3]], [[1]], [[-1]], [[3]]]
+    assert model.batches[1:] == [[[1], [-1], [3]], [[1]], [[-1], [3]], [[-1]], [[3]]]
+
+
+def test_a_bad_request_costs_few_runs(batching):
+    model = Model()
+    values = [[[-1 if number == 5 else number]] for number in range(16)]
+    results = run_together(batching(model, max_batch_size=16), model, *values)
+    assert [isinstance(result, InvalidInputError) for result in results] == [n == 5 for n in range(16)]
+    assert [len(batch) for batch in model.batches[1:]] == [16, 8, 4, 4, 2, 1, 1, 2, 8]
+
+
+def test_a_request_is_rejected_while_no_thread_can_be_started(batching, monkeypatch):
+    servable, start = batching(Model()), threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("no")))
+    with pytest.raises(ExhaustedError, match="raise the limit of threads"):
+        call(servable, [[1]])
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert call(servable, [[1]]) == [[2]]
 
 
 def test_a_large_request_is_split_only_if_enabled(batching):

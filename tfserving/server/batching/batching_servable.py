@@ -4,11 +4,12 @@
 Requests of one signature are joined along the first dimension of their inputs, run once, and the outputs are
 split again (batching_session.cc of TensorFlow Serving 2.20). Unlike tensorflow_model_server, an empty
 request is not queued, requests of different shapes wait for others of their own shape instead of failing
-together, and if a batch fails, each of its requests runs alone, so that one bad request does not fail others.
+together, and if a batch fails, its halves run, and theirs, so that one bad request does not fail others.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,7 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfserving.errors import FailedPreconditionError, InvalidInputError, TfServingError, UnavailableError
+from tfserving.errors import (
+    ExhaustedError,
+    FailedPreconditionError,
+    InvalidInputError,
+    TfServingError,
+    UnavailableError,
+)
 from tfserving.server.batching.padding import count_rows, join_batch
 from tfserving.server.batching.parameters import BatchingParameters, read_parameters
 from tfserving.server.core.servable import Inputs, Loader, Servable, check_dtypes
@@ -29,6 +36,8 @@ from tfserving.server.observability.runtime_metrics import BatchingMetrics
 from tfserving.server.request_context import RequestContext
 from tfserving.wire.dtypes import Arrays
 from tfserving.wire.signatures import Signature
+
+log = logging.getLogger(__name__)
 
 # In the directory of a version, with --enable_per_model_batching_parameters.
 MODEL_PARAMETERS_FILE = "batching_params.pbtxt"
@@ -163,6 +172,8 @@ class BatchingServable:
         shapes = tuple((name, array.ndim if pad else array.shape[1:]) for name, array in inputs.items())
         key = (signature.name, outputs, shapes)
         with self._changed:
+            if not self._threads and not self._start_thread():
+                raise ExhaustedError("no thread can be started for batches; raise the limit of threads")
             now = self._clock()
             batch = self._open.get(key)
             if batch is not None and batch.rows + rows > self._parameters.max_rows:
@@ -191,10 +202,17 @@ class BatchingServable:
         batch.full = True
         del self._open[batch.key]
 
-    def _start_thread(self) -> None:
+    def _start_thread(self) -> bool:
+        """Whether it could be started."""
+        name = f"batch-{self._threads + 1}"
+        try:
+            threading.Thread(target=self._run_batches, name=name, daemon=True).start()
+        except RuntimeError as error:
+            log.error("there is no further thread for batches: %s", error)
+            return False
         self._idle += 1
         self._threads += 1
-        threading.Thread(target=self._run_batches, name=f"batch-{self._threads}", daemon=True).start()
+        return True
 
     def _run_batches(self) -> None:
         while self._run_next():
@@ -239,9 +257,10 @@ class BatchingServable:
             if len(batch.parts) == 1:
                 batch.parts[0].result.set_exception(error)
                 return
-            for part in batch.parts:
-                alone = _Batch(batch.key, batch.signature, batch.outputs, batch.due, [part], part.rows)
-                self._run(alone)
+            middle = len(batch.parts) // 2
+            for parts in (batch.parts[:middle], batch.parts[middle:]):
+                rows = sum(part.rows for part in parts)
+                self._run(_Batch(batch.key, batch.signature, batch.outputs, batch.due, parts, rows))
             return
         start = 0
         for part in batch.parts:
