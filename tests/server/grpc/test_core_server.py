@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -10,6 +12,7 @@ import tracemalloc
 import grpc
 import pytest
 
+from tests.fuzz import corpus
 from tfserving.server.grpc.core_server import CoreServer
 
 
@@ -138,6 +141,32 @@ def call(channel, method, request=b"", timeout=30):
 
 def status(future):
     return future.code(), future.details()
+
+
+def test_a_response_that_is_not_read_is_dropped_after_the_timeout(in_loop, handlers):
+    async def start():
+        server = CoreServer([], 0.3)
+        handlers.add_to(server)
+        server.port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server
+
+    server = in_loop(start())
+    no_window = corpus.frame(corpus.SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
+    request = corpus.grpc_call("/s/echo", b"x").replace(corpus.frame(corpus.SETTINGS, 0, 0, b""), no_window)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as peer:
+        peer.sendall(request)
+        frames, kinds = peer.makefile("rb"), []
+        while corpus.RST_STREAM not in kinds:
+            head = frames.read(9)
+            frames.read(int.from_bytes(head[:3], "big"))
+            kinds.append(head[3])
+    assert corpus.DATA not in kinds
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert call(channel, "echo", b"y").result() == b"y"
+        time.sleep(0.5)
+        assert call(channel, "echo", b"y").result() == b"y"
+    in_loop(server.stop(0))
 
 
 def threads():

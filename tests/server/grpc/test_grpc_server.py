@@ -85,6 +85,9 @@ def test_check_reports_each_model_and_all_of_them(serve):
         with pytest.raises(grpc.RpcError) as caught:
             check(channel, "other")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel, "long" * 5000)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_watch_sends_changes(serve):

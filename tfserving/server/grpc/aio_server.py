@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from grpc._cython import cygrpc
 
-from tfserving.server.grpc.request_timeout import RequestTimeout
+from tfserving.server.grpc.call_timeout import CallTimeout
 
 
 def create_aio_server(
@@ -85,7 +85,7 @@ class _TimedHandlers:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._timeout = RequestTimeout[Any](seconds, self._abort_late)
+        self._timeout = CallTimeout[Any](seconds, self._abort_late)
         self._aborts: set[asyncio.Task[Any]] = set()
 
     def limit(self, handler: Any) -> grpc.RpcMethodHandler:
@@ -137,7 +137,8 @@ class _TimedHandlers:
         return request
 
     def _abort_late(self, context: Any) -> None:
-        aborting = _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, self._timeout.details)
+        details = self._timeout.describe_late_request()
+        aborting = _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, details)
         task = asyncio.get_running_loop().create_task(aborting)
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)

@@ -21,7 +21,7 @@ import grpc
 from grpc._cython import cygrpc
 
 from tfserving.server.coroutines import resume
-from tfserving.server.grpc.request_timeout import RequestTimeout
+from tfserving.server.grpc.call_timeout import CallTimeout
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,13 @@ class CoreServer:
 
     Args:
         options: channel arguments.
-        request_timeout: seconds for the message of a call with one request, and for the whole of a call with
-            a stream of requests; None for no limit.
+        timeout: seconds for the message of a call with one request, for the whole of a call with a stream of
+            requests, and for the caller to read the response; None for no limit.
     """
 
-    def __init__(self, options: Sequence[tuple[str, Any]], request_timeout: float | None = None) -> None:
-        self._timeout: RequestTimeout[CallContext] | None = None
-        if request_timeout is not None:
-            self._timeout = RequestTimeout(request_timeout, self._end_late)
+    def __init__(self, options: Sequence[tuple[str, Any]], timeout: float | None = None) -> None:
+        self._requests = CallTimeout(timeout, self._end_late)
+        self._responses = CallTimeout(timeout, CallContext.cancel)
         self._handlers: dict[bytes, grpc.RpcMethodHandler] = {}
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
@@ -160,12 +159,11 @@ class CoreServer:
             return  # the server is stopping
         self._calls += 1
         handler = self._handlers.get(event.call_details.method)
-        call = CallContext(event, handler, self._loop, self._end_call)
+        call = CallContext(event, handler, self._loop, self._responses.start, self._end_call)
         if handler is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, "the method does not exist")
             return
-        if self._timeout is not None:
-            self._timeout.start(call)
+        self._requests.start(call)
         if handler.request_streaming:
             call.serve_stream()
         else:
@@ -174,7 +172,7 @@ class CoreServer:
             call.receive(self._serve)
 
     def _serve(self, call: CallContext, message: bytes | None) -> None:
-        self._stop_timeout(call)
+        self._requests.stop(call)
         if message is None:
             call.end(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
         elif not call.has_ended:
@@ -182,15 +180,11 @@ class CoreServer:
 
     def _end_call(self, call: CallContext) -> None:
         self._calls -= 1
-        self._stop_timeout(call)
-
-    def _stop_timeout(self, call: CallContext) -> None:
-        if self._timeout is not None:
-            self._timeout.stop(call)
+        self._requests.stop(call)
+        self._responses.stop(call)
 
     def _end_late(self, call: CallContext) -> None:
-        assert self._timeout is not None
-        call.end_late(self._timeout.details)
+        call.end_late(self._requests.describe_late_request())
 
 
 class CallContext:
@@ -200,6 +194,7 @@ class CallContext:
         event: the event that accepted the call.
         handler: of its method.
         loop: serves the call.
+        note_response: is called when a response is sent, with its status.
         note_end: is called when the call is complete on both sides.
 
     Attributes:
@@ -211,12 +206,14 @@ class CallContext:
         event: Any,
         handler: grpc.RpcMethodHandler,
         loop: asyncio.AbstractEventLoop,
+        note_response: Callable[[CallContext], None],
         note_end: Callable[[CallContext], None],
     ) -> None:
         self._call = event.call
         self._details = event.call_details
         self._handler = handler
         self._loop = loop
+        self._note_response = note_response
         self._note_end = note_end
         self._task: asyncio.Task[None] | None = None
         self._is_watched = False
@@ -277,6 +274,10 @@ class CallContext:
         if self._task is not None:
             self._task.cancel()
 
+    def cancel(self) -> None:
+        """End the call on both sides, and forget what the caller has not read."""
+        self._call.cancel()
+
     def end(self, code: grpc.StatusCode, details: str = "", message: bytes | None = None) -> None:
         """Send a status, after the message if there is one; do nothing if the call has ended."""
         if self.has_ended:
@@ -285,6 +286,7 @@ class CallContext:
         operations = self._begin()
         if message is not None:
             operations.append(cygrpc.SendMessageOperation(message, 0))
+            self._note_response(self)
         text = details.encode("utf-8", "replace")
         operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
         if self._is_watched:

@@ -25,6 +25,7 @@ from tfserving.server.core.servable import Inputs
 from tfserving.server.futures import CompletedFuture, then
 from tfserving.server.grpc.core_server import CoreServer
 from tfserving.server.grpc.message_parser import SLICE_BYTES, parse, parse_slices
+from tfserving.server.grpc.status_details import shorten
 from tfserving.server.request_context import GRPC, Observer, RequestContext
 from tfserving.server.server_options import LimitOptions
 from tfserving.server.service import METADATA_FIELD, Prediction, Service
@@ -41,10 +42,6 @@ Handler = Callable[[RequestContext, bytes, Any], Awaitable[bytes]]
 
 # Seconds that a reload may take if the caller sets no deadline.
 RELOAD_SECONDS = 300.0
-
-# Maximum bytes of an error message as gRPC sends it: clients accept at least 8 kB of metadata, and report
-# RESOURCE_EXHAUSTED if there is more. Error messages quote names that callers choose.
-_MAX_DETAILS = 6000
 
 
 class GrpcApi:
@@ -167,7 +164,8 @@ class GrpcApi:
         return bytes(response.SerializeToString())
 
     async def _reload(self, _: RequestContext, data: bytes, grpc_context: Any) -> bytes:
-        timeout = grpc_context.time_remaining() or RELOAD_SECONDS
+        remaining = grpc_context.time_remaining()
+        timeout = RELOAD_SECONDS if remaining is None else remaining
         available = await self._reloads.run("reload", len(data), self._start_reload, data, timeout)
         # If the caller goes away, this is cancelled, and the future with it.
         await asyncio.wrap_future(available)
@@ -234,17 +232,7 @@ def _wrap(
             raise
         del data
         # Outside the except blocks: gRPC would log the error above as the cause of the one it raises.
-        await grpc_context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), _shorten(text))
+        await grpc_context.abort(getattr(grpc.StatusCode, code, grpc.StatusCode.UNKNOWN), shorten(text))
         raise AssertionError("abort() returned")
 
     return handle
-
-
-def _shorten(text: str) -> str:
-    """Cuts a text to _MAX_DETAILS; gRPC sends each byte outside printable ASCII as three."""
-    size = 0
-    for index, character in enumerate(text):
-        size += 1 if " " <= character <= "~" else 3 * len(character.encode("utf-8", "replace"))
-        if size > _MAX_DETAILS:
-            return f"{text[:index]}..."
-    return text

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from tfserving.server.grpc.core_server import CoreServer
+from tfserving.server.grpc.status_details import shorten
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -47,7 +48,8 @@ class HealthService:
         """Return the current status of a model; NOT_FOUND if it is not configured."""
         status = self._status(request.service)
         if status == _Status.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.service!r} is not configured")
+            details = shorten(f"model {request.service!r} is not configured")
+            await context.abort(grpc.StatusCode.NOT_FOUND, details)
         return _Status(status=status)
 
     async def Watch(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method
