@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import uvloop
 
+from tfserving.server.http import http_connection
 from tfserving.server.http.http_connection import HttpConnection
 from tfserving.server.http.http_messages import HttpRequest, HttpResponse
 from tfserving.server.http.http_server import HttpServer
@@ -277,6 +278,8 @@ def test_offers_of_another_protocol_are_ignored(server):
         (b"GET /echo HTTP/2.0\r\nHost: x\r\n\r\n", b"its version is 2.0"),
         (b"GET /echo\r\n\r\n", b"its version is 0.9"),
         (b"GET /echo HTTP/1.1\r\n\r\n", b"it has no Host header"),
+        (GET[:-2] + b"HOST: y\r\n\r\n", b"it has several Host headers"),
+        (CHUNKED.replace(b"/1.1", b"/1.0") % b"/echo" + b"0\r\n\r\n", b"HTTP/1.0 has no Transfer-Encoding"),
         (GET[:-2] + b"A: " + b"x" * 4 * MAX_HEAD_BYTES, b"its head has more than"),
         (
             b"GET /echo HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"x" * MAX_HEAD_BYTES),
@@ -311,7 +314,7 @@ def test_only_the_first_of_equal_headers_counts_and_trailers_do_not(server):
         return HttpResponse(request.header(b"a").encode())
 
     server.handlers.show = show
-    with server.connect(b"GET /show HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\n\r\n") as client:
+    with server.connect(b"GET /show HTTP/1.1\r\nHost: x\r\nA: 1 \t\r\na: 2\r\n\r\n") as client:
         assert read_response(client)[2] == b"1"
         client.sendall(CHUNKED % b"/show" + b"1\r\nx\r\n0\r\nA: 3\r\n\r\n")
         assert read_response(client)[2] == b""
@@ -334,6 +337,34 @@ def test_a_client_that_still_sends_can_read_the_response(server):
         status, headers, body = read_response(client)
         assert (status, headers["connection"], body) == (403, "close", b"no")
         assert client.recv(1) == b""
+
+
+def test_the_response_can_be_read_as_long_as_the_client_sends(run):
+    server = run()
+    with mock.patch.object(http_connection, "LINGERING_SECONDS", 0.5):
+        with server.connect(POST % (b"/refuse", 100_000_000)) as client:
+            for _ in range(15):
+                client.sendall(bytes(1000))
+                time.sleep(0.1)
+            assert read_response(client)[0] == 403
+            assert client.recv(1) == b""
+
+
+def test_a_client_that_sends_without_end_is_disconnected(run):
+    server = run()
+    with mock.patch.object(http_connection, "_LONGEST_LINGERING", 1.0):
+        with server.connect(POST % (b"/refuse", 100_000_000)) as client:
+            end = time.monotonic() + 30
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < end:
+                    client.sendall(bytes(1000))
+                    time.sleep(0.05)
+            assert time.monotonic() < end
+
+
+def test_a_long_response_is_written_in_parts(server):
+    with mock.patch.object(http_connection, "_WRITTEN_BYTES", 7_000_001), server.connect(LARGE) as client:
+        assert read_response(client)[2] == bytes(30_000_000)
 
 
 @pytest.mark.parametrize("path", [b"/fail", b"/cancelled", b"/cancelled_later"])

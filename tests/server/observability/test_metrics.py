@@ -1,6 +1,7 @@
 """Scraped metrics: names, types and labels of tensorflow_model_server, and our own."""
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -340,6 +341,14 @@ def test_rejects_an_invalid_monitoring_configuration(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Observability(ObservabilityOptions(monitoring_config_file=str(file)))
     assert f"--monitoring_config_file={file}" in str(caught.value)
+
+
+def test_the_page_does_not_wait_for_a_body(in_loop, observers_of_flags):
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+    with serve(in_loop, page=observers_of_flags.page) as apis:
+        with socket.create_connection(("127.0.0.1", apis.rest.port), timeout=30) as client:
+            client.sendall(head.encode())
+            assert b"400 Bad Request" in client.recv(4096)
 
 
 def test_without_the_flag_there_is_no_page(in_loop):

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 # Bytes of a response that a client must read in the time for them.
 PORTION_BYTES = 1 << 18
 
-# Seconds that a connection stays open after the response to a body that was not read to its end: the client
-# may read the response only after it has sent more.
+# Seconds that a connection stays open after the response to a body that was not read to its end, and after
+# each further part of that body: the client may read the response only when it has sent all of it.
 LINGERING_SECONDS = 1.0
+# At most, in all.
+_LONGEST_LINGERING = 30.0
 
 # A longer body is written after the head instead of together with it, which would copy it.
 _JOINED_BYTES = 1 << 16
+# uvloop does not accept 2 GiB in one call.
+_WRITTEN_BYTES = 1 << 30
 
 
 class Wait(enum.IntEnum):
@@ -60,6 +64,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_writing_paused = False
         self._has_client_ended = False
         self._is_closing = False
+        # Until when it may stay open although it is closing, while more of a body arrives.
+        self._lingers_until = 0.0
         # Bytes of responses that the client had not read at the last check.
         self._unread = 0
 
@@ -80,7 +86,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def stop(self) -> None:
-        """Close after the current request."""
+        """Close if no request is served; after one, `HttpServer.is_stopping` has the same effect."""
         if self.wait is Wait.REQUEST and not self._is_closing:
             self._close()
 
@@ -116,6 +122,8 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and begin the first request later, when all connections have been read."""
         if self._is_closing:
+            if self._lingers_until:
+                self.deadline = min(self._lingers_until, self._loop.time() + LINGERING_SECONDS)
             return
         self._parse(data)
         if not self._can_begin:
@@ -229,7 +237,9 @@ class HttpConnection(asyncio.Protocol):
         body = b"" if request is not None and request.method == "HEAD" else response.body
         if len(body) > _JOINED_BYTES:
             transport.write(head)
-            transport.write(body)
+            view = memoryview(body)
+            for start in range(0, len(body), _WRITTEN_BYTES):
+                transport.write(view[start : start + _WRITTEN_BYTES])
         else:
             transport.write(head + body)
         if keep_alive:
@@ -240,7 +250,7 @@ class HttpConnection(asyncio.Protocol):
         if self._has_client_ended or is_read:
             self._close()
         else:
-            self._linger(transport)
+            self._linger(transport, LINGERING_SECONDS if request is None else _LONGEST_LINGERING)
 
     def _continue(self) -> None:
         """Serve the next request, or wait for one."""
@@ -263,12 +273,17 @@ class HttpConnection(asyncio.Protocol):
             # Not now: resume_writing() of asyncio's transport must not close it.
             self._loop.call_soon(self._transport.close)
 
-    def _linger(self, transport: asyncio.Transport) -> None:
-        """Close when the client has had time to read the response; what it still sends is ignored."""
+    def _linger(self, transport: asyncio.Transport, seconds: float) -> None:
+        """Close when the client has had time to read the response; what it still sends is ignored.
+
+        Args:
+            seconds: at most.
+        """
         if transport.get_write_buffer_size() > _JOINED_BYTES:
             self._expect_reading()
         else:
-            self.deadline = self._loop.time() + LINGERING_SECONDS
+            now = self._loop.time()
+            self.deadline, self._lingers_until = now + LINGERING_SECONDS, now + seconds
         if self._is_reading_paused:
             self._is_reading_paused = False
             transport.resume_reading()

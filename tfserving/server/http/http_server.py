@@ -60,9 +60,13 @@ class HttpServer:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections at bound sockets."""
         loop = asyncio.get_running_loop()
+        backlog = self.limits.max_connections  # all of them may connect while the event loop is busy
         for bound in sockets:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # its connections inherit it
-            self._listeners.append(await loop.create_server(lambda: HttpConnection(self, loop), sock=bound))
+            listener = await loop.create_server(
+                lambda: HttpConnection(self, loop), sock=bound, backlog=backlog
+            )
+            self._listeners.append(listener)
 
     async def stop(self, grace: float) -> None:
         """Close when the requests that run are done; cancel those that are not done after `grace` seconds."""

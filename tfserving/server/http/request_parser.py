@@ -110,10 +110,17 @@ class RequestParser:
         self._head_size += len(part)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is complete; trailers are ignored."""
+        """A header is complete; trailers are ignored.
+
+        Raises:
+            _InvalidHeadError: it is a second Host.
+        """
         if self.receiving is None:
             self._head_size += len(name) + len(value) + _HEADER_BYTES
-            self._headers.setdefault(name.lower(), value)
+            name = name.lower()
+            if name == b"host" and name in self._headers:
+                raise _InvalidHeadError("it has several Host headers")
+            self._headers.setdefault(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """The head is complete.
@@ -133,6 +140,8 @@ class RequestParser:
                 raise _InvalidHeadError("it has no Host header")
         elif version != "1.0":
             raise _InvalidHeadError(f"its version is {version}")
+        elif b"transfer-encoding" in headers:
+            raise _InvalidHeadError("HTTP/1.0 has no Transfer-Encoding")
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise _InvalidHeadError("its Transfer-Encoding is not chunked")
         if self._head_size > MAX_HEAD_BYTES:
