@@ -153,7 +153,9 @@ def test_pending_work_continues_in_the_event_loop_or_with_a_large_result_in_a_wo
 
     async def body(pools):
         def submit(future):
-            continued = pools.then("a", future, lambda x: threading.current_thread().name, int)
+            continued = pools.then(
+                "a", future, lambda x: threading.current_thread().name, int, RequestContext()
+            )
             submitted.release()
             return continued
 
@@ -178,7 +180,10 @@ def continue_together(pools, count, function):
     sources = [Future() for _ in range(count)]
     responses = [
         pools.run_where_fast(
-            "a", 0, lambda _, source=source: pools.then("a", source, function, int), RequestContext()
+            "a",
+            0,
+            lambda context, source=source: pools.then("a", source, function, int, context),
+            RequestContext(),
         )
         for source in sources
     ]
@@ -246,7 +251,9 @@ def test_a_blocked_thread_does_not_delay_pending_work(run):
 
     async def body(pools):
         waiting = asyncio.ensure_future(
-            pools.run("a", 0, lambda: pools.then("a", source, str, lambda _: INLINE_BYTES + 1))
+            pools.run(
+                "a", 0, lambda: pools.then("a", source, str, lambda _: INLINE_BYTES + 1, RequestContext())
+            )
         )
         blocking = asyncio.ensure_future(pools.run("a", 0, block))
         await asyncio.to_thread(blocked.wait, 30)
@@ -458,3 +465,58 @@ def test_a_waiting_request_does_not_keep_a_fast_one_from_the_event_loop(run):
 
     run(body)
     assert work.in_event_loop == [True]
+
+
+def test_a_large_result_of_the_event_loop_continues_in_a_worker(run):
+    async def body(pools):
+        def make(context, size):
+            done = CompletedFuture(size)
+            return pools.then("a", done, lambda _: threading.current_thread().name, int, context)
+
+        names = [
+            await pools.run_where_fast("a", 0, make, RequestContext(), size)
+            for size in (INLINE_BYTES, INLINE_BYTES + 1)
+        ]
+        assert names == ["MainThread", "worker-a"]
+
+    run(body)
+
+
+def test_the_last_thread_ends_when_there_is_no_work_and_another_one_starts(run, monkeypatch, eventually):
+    monkeypatch.setattr(worker_pool, "IDLE_SECONDS", 0.01)
+
+    async def body(pools):
+        for expected in range(3):
+            assert await pools.run("a", 0, CompletedFuture, expected) == expected
+            await asyncio.to_thread(eventually, lambda: threads("a") == 0)
+
+    run(body)
+
+
+def test_no_work_is_lost_when_threads_end(run, monkeypatch):
+    monkeypatch.setattr(worker_pool, "IDLE_SECONDS", 0.0)
+
+    async def body(pools):
+        for expected in range(1000):
+            assert await pools.run("a", 0, CompletedFuture, expected) == expected
+
+    run(body)
+
+
+def test_work_waits_until_a_thread_can_be_started(run, monkeypatch, caplog):
+    monkeypatch.setattr(worker_pool, "RETRY_SECONDS", 0.1)
+    start, attempts = threading.Thread.start, []
+
+    def refuse_twice(thread):
+        attempts.append(thread.name)
+        if len(attempts) <= 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def body(pools):
+        monkeypatch.setattr(threading.Thread, "start", refuse_twice)
+        assert await asyncio.gather(*(pools.run("a", 0, CompletedFuture, n) for n in (1, 2))) == [1, 2]
+
+    run(body)
+    assert len(attempts) == 3
+    assert "raise the limit of threads" in caplog.text

@@ -31,6 +31,8 @@ METADATA_FIELD = "signature_def"
 
 # Predict takes signatures of any kind.
 _PREDICT_TAKES = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
+# The lengths of so many strings are looked up.
+_WEIGHED_STRINGS = 64
 
 T = TypeVar("T")
 
@@ -176,7 +178,7 @@ class Service:
         served = ModelSpec(spec.name, harness.version, signature=name)
         size_of = _weigh if method is None else _outweigh
         return self._workers.then(
-            spec.name, future, lambda arrays: Prediction(served, signature, arrays), size_of
+            spec.name, future, lambda arrays: Prediction(served, signature, arrays), size_of, context
         )
 
     def check_served(self, spec: ModelSpec) -> None:
@@ -220,12 +222,17 @@ class Service:
 def _weigh(arrays: Arrays) -> int:
     """The bytes of arrays, at least eight for each value: writing JSON takes time per value.
 
-    More than any limit if there are strings, whose lengths are not looked up.
+    More than any limit if there are more strings than _WEIGHED_STRINGS.
     """
-    return sum(
-        sys.maxsize if array.dtype == object else max(array.nbytes, 8 * array.size)
-        for array in arrays.values()
-    )
+    size = 0
+    for array in arrays.values():
+        if array.dtype != object:
+            size += max(array.nbytes, 8 * array.size)
+        elif array.size <= _WEIGHED_STRINGS:
+            size += sum(8 + len(text) for text in array.flat)
+        else:
+            return sys.maxsize
+    return size
 
 
 def _outweigh(_: Arrays) -> int:

@@ -31,6 +31,10 @@ T = TypeVar("T")
 
 # Seconds without progress after which a pool with waiting work starts another thread.
 GROWTH_DELAY = 0.001
+# Seconds after which it tries again if the system did not let it start one.
+RETRY_SECONDS = 1.0
+# Seconds without work after which the last thread of a pool ends.
+IDLE_SECONDS = 60.0
 
 # Bytes of the largest request that the event loop runs, and of the largest result of a batch that it encodes:
 # larger ones take too long.
@@ -45,7 +49,7 @@ TRY_PAUSE = 0.01
 
 
 class WorkerPools:
-    """A worker pool for each model. All methods but `then` belong to the event loop's thread.
+    """A worker pool for each model. All methods but `then` and `shut_down` belong to the event loop's thread.
 
     Args:
         max_threads: threads of one model.
@@ -98,24 +102,32 @@ class WorkerPools:
         return pool.submit(size, function, (context, *args))
 
     def then(
-        self, model: str, future: Future[S], function: Callable[[S], T], size_of: Callable[[S], int]
+        self,
+        model: str,
+        future: Future[S],
+        function: Callable[[S], T],
+        size_of: Callable[[S], int],
+        context: RequestContext,
     ) -> Future[T]:
-        """As `futures.then`, but if `future` is pending, the event loop continues, or a thread of the model.
+        """As `futures.then`, but what follows a batch does not run in the batch thread.
 
-        What follows a batch does not run in the batch thread this way. Only for functions that `run` and
-        `run_where_fast` call.
+        If `future` is pending, the event loop continues, or a thread of the model. If it is done, the current
+        thread continues, but a thread of the model instead of the event loop if the result is large.
+        Only for functions that `run` and `run_where_fast` call.
 
         Args:
             size_of: returns the bytes of a result; with a large one, a thread continues.
         """
-        if future.done():
+        if future.done() and not (
+            context.in_event_loop and not future.exception() and size_of(future.result()) > INLINE_BYTES
+        ):
             return then(future, function)
         pool = self._pools.get(model) or self._pools[""]
         return pool.then(future, function, size_of)
 
     def shut_down(self) -> None:
         """Ends the threads once they have finished their current work."""
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):  # the event loop may add one
             pool.shut_down()
 
     def _find(self, model: str) -> _WorkerPool:
@@ -147,7 +159,8 @@ class _WorkerPool:
 
     One thread does all the work while it keeps up: for fast models a second thread costs more in handing over
     the interpreter lock than it gains. When work has waited without progress, because the threads are busy
-    inside TensorFlow, another one starts; threads end when the queue is empty, down to one.
+    inside TensorFlow, another one starts. Threads end when the queue is empty, the last one a minute later:
+    models come and go.
     """
 
     def __init__(
@@ -178,10 +191,7 @@ class _WorkerPool:
         self._check_limits(size)
         response = self._accept(size)
         self._queue.put(partial(self._run, size, function, args, response))
-        if not self._threads:
-            self._start_thread()
-        else:
-            self._watch_queue()
+        self._provide_thread()
         return response
 
     def run_inline(
@@ -223,7 +233,7 @@ class _WorkerPool:
                 return
             self._queue.put(work)
             if self._can_grow():
-                self._loop.call_soon_threadsafe(self._watch_queue)
+                self._loop.call_soon_threadsafe(self._provide_thread)
 
         future.add_done_callback(continue_elsewhere)
         return chained
@@ -249,7 +259,7 @@ class _WorkerPool:
         started = time.perf_counter()
         if started < self._inline_from:  # others of the same batch were slow
             self._queue.put(work)
-            self._watch_queue()
+            self._provide_thread()
             return
         work()
         self._note_inline(started)
@@ -269,19 +279,37 @@ class _WorkerPool:
             model=self._model or None,
         )
 
+    def _provide_thread(self) -> None:
+        """Starts a thread for what was queued if there is none, and else checks later whether it waits."""
+        if not self._can_grow():
+            return
+        with self._lock:
+            has_thread = self._threads > 0
+        if has_thread:
+            self._check_later(GROWTH_DELAY)
+        else:
+            self._start_thread()
+
     def _start_thread(self) -> None:
         with self._lock:
             self._threads += 1
-        threading.Thread(target=self._work, name=f"worker-{self._model}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=f"worker-{self._model}", daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._threads -= 1
+            log.error("requests for model %r wait: %s; raise the limit of threads", self._model, error)
+            self._check_later(RETRY_SECONDS)
 
     def _can_grow(self) -> bool:
-        return not self._check_scheduled and self._threads < self._max_threads and not self._queue.empty()
+        with self._lock:  # a thread that ends looks at the queue with it
+            is_below = self._threads < self._max_threads
+        return is_below and not self._check_scheduled and not self._queue.empty()
 
-    def _watch_queue(self) -> None:
+    def _check_later(self, seconds: float) -> None:
         """Checks after a while whether the waiting work has made progress."""
-        if self._can_grow():
-            self._check_scheduled = True
-            self._loop.call_later(GROWTH_DELAY, self._grow, self._begun)
+        self._check_scheduled = True
+        self._loop.call_later(seconds, self._grow, self._begun)
 
     def _grow(self, begun: int) -> None:
         """Starts a thread if work is waiting and none has begun since the last check."""
@@ -290,7 +318,8 @@ class _WorkerPool:
             return
         if begun == self._begun:
             self._start_thread()
-        self._watch_queue()
+        if self._can_grow():
+            self._check_later(GROWTH_DELAY)
 
     def _work(self) -> None:
         while self._run_next():
@@ -317,7 +346,14 @@ class _WorkerPool:
                 if self._threads > 1:
                     self._threads -= 1
                     return None
-        return self._queue.get()
+        while True:
+            try:
+                return self._queue.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._threads -= 1
+                        return None
 
     def _run(
         self,
