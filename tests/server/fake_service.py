@@ -131,8 +131,8 @@ class Running:
         finally:
             connection.close()
 
-    def predict(self, body, headers=None):
-        return self.send("POST", "/v1/models/m:predict", body, headers)
+    def predict(self, body, headers=None, *, model="m"):
+        return self.send("POST", f"/v1/models/{model}:predict", body, headers)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from tfserving.wire.signatures import PREDICT_METHOD, Signature, TensorInfo
 
 
 @pytest.fixture(
-    params=[0, predict_request.LARGE_BYTES], ids=["parsed as large", "parsed as small"], autouse=True
+    params=[0, predict_request.LONG_BYTES], ids=["parsed as large", "parsed as small"], autouse=True
 )
 def both_ways(request, monkeypatch):
     """Run each test with both ways to parse a body."""
-    monkeypatch.setattr(predict_request, "LARGE_BYTES", request.param)
+    monkeypatch.setattr(predict_request, "LONG_BYTES", request.param)
 
 
 def signature(**dtypes):

@@ -12,6 +12,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from tests.server import apis
+from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import FakeService, serve, zeros
 from tfserving.server.http.http_connection import PORTION_BYTES, HttpConnection
 from tfserving.server.rest.large_bodies import LARGE_BYTES
@@ -163,6 +165,31 @@ def test_bodies_that_wait_to_be_parsed_are_limited(service, eventually):
     assert rejected.status == 429
     assert "--max_queued_bytes" in rejected.error
     assert sorted(accepted) == [200] * 6 + [429]
+
+
+def test_a_busy_model_does_not_delay_large_bodies_of_others(in_loop, eventually):
+    loader, release, begun = FakeLoader(), threading.Event(), []
+    large = b'{"inputs": [1]}' + b" " * LARGE_BYTES
+    with (
+        apis.serve(in_loop, models=("busy", "idle"), loader=loader) as server,
+        ThreadPoolExecutor(6) as callers,
+    ):
+        servable = loader.loaded["busy", 3]
+        compute = servable.compute
+
+        def wait(*arguments):
+            begun.append(arguments)
+            assert release.wait(30)
+            return compute(*arguments)
+
+        servable.compute = wait
+        busy = [callers.submit(server.rest.predict, {"inputs": [1]}, model="busy") for _ in range(4)]
+        eventually(lambda: len(begun) == 4)  # all worker threads
+        busy.append(callers.submit(server.rest.predict, large, model="busy"))
+        time.sleep(0.3)  # it has its turn, and no thread
+        assert server.rest.predict(large, model="idle").status == 200
+        release.set()
+        assert {call.result(30).status for call in busy} == {200}
 
 
 def test_a_new_connection_replaces_the_one_that_has_been_idle_longest(service):

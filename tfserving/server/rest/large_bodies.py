@@ -1,13 +1,15 @@
 """Turns for bodies that are large as JSON.
 
 Python objects take many times the memory of their JSON, and the parser holds the interpreter lock. So one
-large body is parsed at a time; the others wait in the event loop, without a worker thread.
+large body is parsed at a time. The others of its model wait in the event loop, without a worker thread, also
+while the worker threads of the model are busy; those of other models do not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -22,23 +24,35 @@ _MAX_GZIP_RATIO = 1032
 
 
 class Turns:
-    """Gives turns to bodies in the order in which they arrive; belongs to one event loop."""
+    """Gives turns to the bodies of a model in the order in which they arrive; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._no_turn = Turn(None)
+        # Of the models with bodies that wait or are parsed.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._parsing = threading.Lock()
+        self._no_turn = Turn(None, self._parsing)
 
-    def for_body(self, size: int, *, is_gzip: bool) -> Turn:
+    def for_body(self, model: str, size: int, *, is_gzip: bool) -> Turn:
         """The turn of a body of `size` bytes."""
-        is_large = size * (_MAX_GZIP_RATIO if is_gzip else 1) >= LARGE_BYTES
-        return Turn(self._lock) if is_large else self._no_turn
+        if size * (_MAX_GZIP_RATIO if is_gzip else 1) < LARGE_BYTES:
+            return self._no_turn
+        lock = self._locks.get(model)
+        if lock is None:
+            lock = self._locks[model] = asyncio.Lock()
+        return Turn(lock, self._parsing)
 
 
 class Turn:
-    """The turn of a body: a worker thread parses it between `begin` and `end`. A small body does not wait."""
+    """The turn of a body: a worker thread parses it between `begin` and `end`. A small body does not wait.
 
-    def __init__(self, lock: asyncio.Lock | None) -> None:
+    Args:
+        lock: is held from when a worker thread is asked for; None for a small body.
+        parsing: is held from `begin` on.
+    """
+
+    def __init__(self, lock: asyncio.Lock | None, parsing: threading.Lock) -> None:
         self._lock = lock
+        self._parsing = parsing
         self._begun = False
         self._ended = False
         self._changing = threading.Lock()
@@ -57,12 +71,18 @@ class Turn:
                 self.end()
 
     def begin(self) -> None:
-        """Begin to parse: until `end`, the garbage collector does not examine what the parser creates."""
+        """Begin to parse, when no other model does.
+
+        Until `end`, the garbage collector does not examine what the parser creates.
+        """
         if self._lock is None:
             return
+        self._parsing.acquire()
         with self._changing:
             self._begun = True
-            if not self._ended:
+            if self._ended:
+                self._parsing.release()
+            else:
                 pause_collector()
 
     def end(self) -> None:
@@ -75,4 +95,5 @@ class Turn:
             self._ended = True
             if self._begun:
                 resume_collector()
+                self._parsing.release()
         self._loop.call_soon_threadsafe(self._lock.release)

@@ -34,7 +34,7 @@ from tfserving.wire.dtypes import Array, Arrays, DType
 from tfserving.wire.signatures import Signature, TensorInfo
 
 # Size in bytes from which a body is parsed by number_arrays; smaller ones gain nothing from it.
-LARGE_BYTES = 4096
+LONG_BYTES = 4096
 
 
 class Format(enum.Enum):
@@ -92,7 +92,7 @@ def parse_predict(body: bytes, max_values: int = LimitOptions.max_json_values) -
         InvalidInputError: the body is not a JSON object with either "instances" or "inputs", or it has more
             than `max_values` values and is not a single array of numbers.
     """
-    request = loads_numbers(body) if len(body) >= LARGE_BYTES else None
+    request = loads_numbers(body) if len(body) >= LONG_BYTES else None
     if request is None:
         request = parse_body(body, max_values)
     signature = signature_name(request)

@@ -90,10 +90,10 @@ class RestApi:
         chunks: list[bytes],
         arriving: ArrivingBody,
     ) -> HttpResponse:
-        accepts_gzip = _ACCEPTS_GZIP.search(request.header(b"accept-encoding"))
+        accepts_gzip = _accepts_gzip(request.header(b"accept-encoding"))
         encoding = request.header(b"content-encoding")
 
-        turn = self._turns.for_body(context.request_bytes, is_gzip="gzip" in encoding)
+        turn = self._turns.for_body(call.spec.name, context.request_bytes, is_gzip="gzip" in encoding)
 
         def run(context: RequestContext) -> Future[bytes]:
             turn.begin()
@@ -179,9 +179,18 @@ _CORS = {
 }
 # The origin of a preflight request (RestApiRequestDispatcher in http_server.cc).
 _WEB_ORIGIN = re.compile("https?://")
-_ACCEPTS_GZIP = re.compile(
-    r"(?:^|,)\s*(?:gzip|\*)\s*(?:$|,|;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE
-)
+_ZERO = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*", re.IGNORECASE)
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    """Whether the value of Accept-Encoding allows gzip; "*" counts if it does not name gzip."""
+    if not accepted:
+        return False
+    weights: dict[str, str] = {}
+    for coding in accepted.split(","):
+        name, _, weight = coding.partition(";")
+        weights[name.strip().lower()] = weight
+    return not _ZERO.fullmatch(weights.get("gzip", weights.get("*", "q=0")))
 
 
 async def _read_body(body: RequestBody, arriving: ArrivingBody) -> list[bytes]:
