@@ -22,4 +22,4 @@ class Repetitions:
     swaps: tuple[int, int] = (20, 60)
 
 
-QUICK = Repetitions(rounds=1, seconds=1.0, calls=4, swaps=(1, 3))
+QUICK = Repetitions(rounds=1, seconds=0.5, calls=2, swaps=(1, 2))
