@@ -20,6 +20,8 @@ _TRIAL_SHARE, _TRIAL_SHORTEST, _TRIAL_LONGEST = 1 / 150, 1.0, 5.0
 _CONFIRM_LONGER = 2
 # Share of the budget for the confirmation, and its rounds at most. A second finalist needs more time.
 _CONFIRM_SHARE, _CONFIRM_ROUNDS = 0.3, 5
+# Share of their time that is added: trials may take longer than the first one.
+_CONFIRM_SLACK = 0.05
 # Share of the time of the search for successive halving; the rest is for neighbors.
 _HALVING_SHARE = 0.7
 # The default is measured so often if the load generator was the limit.
@@ -106,7 +108,7 @@ class Tuning:
         self._overhead = max(0.0, default.took - default.seconds * (1 + WARMUP_SHARE))
         rounds = self._plan_rounds()
         pair = 2 * self._cost(_CONFIRM_LONGER * self._seconds)
-        self._reserved = rounds * pair
+        self._reserved = rounds * pair * (1 + _CONFIRM_SLACK)
         finalists = search(
             self._space, self._objective, self._search_trial, seconds=self._seconds, first=self._plan_first()
         )
