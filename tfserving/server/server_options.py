@@ -286,15 +286,16 @@ class LimitOptions:
     max_connections: int = _flag(
         "max_connections",
         1000,
-        "Number of connections of each API; fewer if the limit of file descriptors is too low. Beyond it, a "
-        "new REST connection replaces the one that has been idle longest; a new gRPC connection is closed.",
+        "Number of connections of each API, over gRPC of each address and of the UNIX socket; fewer if the "
+        "limit of file descriptors is too low. Beyond it, a new REST connection replaces the one that has "
+        "been idle longest; a new gRPC connection is closed.",
         own=True,
     )
     idle_timeout_in_ms: int = _flag(
         "idle_timeout_in_ms",
         600_000,
         "Milliseconds after which a connection without requests is closed, and after which a gRPC request "
-        "fails whose message has not arrived.",
+        "fails whose message has not arrived, or whose response was not read.",
         own=True,
     )
     head_timeout_in_ms: int = _flag(
