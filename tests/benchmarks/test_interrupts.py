@@ -1,5 +1,6 @@
 """An interrupted benchmark stops its servers."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,11 +37,18 @@ def test_an_interrupted_benchmark_stops_its_servers(number, arguments, eventuall
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         server = int(process.stdout.readline())
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + number
     assert errors.decode().splitlines()[-1] == "interrupted"
     eventually(lambda: not is_running(server))
 
 
 def is_running(pid: int) -> bool:
-    return subprocess.run(["ps", "--pid", str(pid)], capture_output=True).returncode == 0
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -112,9 +112,9 @@ def read_predict_body(body, signature):
 def test_both_parsers_of_predict_bodies_return_the_same_arrays_or_error(fuzz):
     def check(example):
         body, signature = example
-        with mock.patch("tfserving.server.rest.predict_request.LARGE_BYTES", 0):
+        with mock.patch("tfserving.server.rest.predict_request.LONG_BYTES", 0):
             value, error = value_or_error(read_predict_body, body, signature)
-        with mock.patch("tfserving.server.rest.predict_request.LARGE_BYTES", len(body) + 1):
+        with mock.patch("tfserving.server.rest.predict_request.LONG_BYTES", len(body) + 1):
             other, other_error = value_or_error(read_predict_body, body, signature)
         assert repr(error) == repr(other_error)
         if error is not None:

@@ -518,5 +518,5 @@ def test_work_waits_until_a_thread_can_be_started(run, monkeypatch, caplog):
         assert await asyncio.gather(*(pools.run("a", 0, CompletedFuture, n) for n in (1, 2))) == [1, 2]
 
     run(body)
-    assert len(attempts) == 3
+    assert len(attempts) >= 3
     assert "raise the limit of threads" in caplog.text

@@ -26,19 +26,17 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help=keep)
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
     if arguments.directory is None:
         directory = Path(tempfile.mkdtemp(prefix="soak-"))
     else:
         directory = arguments.directory.absolute()
         directory.mkdir(parents=True)
+    print(f"seed {seed}, models and logs in {directory}", flush=True)
     options = Options(directory, arguments.seconds, seed, arguments.load_generators, arguments.batching)
     failures = soak(options)
     for failure in failures:
         print(f"tests.soak: {failure}", file=sys.stderr)
-    if failures:
-        print(f"tests.soak: the logs are in {directory}", file=sys.stderr)
-    elif arguments.directory is None:
+    if not failures and arguments.directory is None:
         shutil.rmtree(directory)
     return 1 if failures else 0
 

@@ -11,22 +11,22 @@ log = logging.getLogger(__name__)
 _RESERVED = 256
 
 
-def fit_connections(wanted: int) -> int:
-    """The number of connections that each of the two APIs can hold, at most `wanted`.
+def fit_connections(wanted: int, listeners: int) -> int:
+    """The number of connections that each of several listeners can hold, at most `wanted`.
 
     Raises the soft limit of descriptors if it is too low and the hard limit permits it. Without a free
-    descriptor, neither API accepts a connection, and no model loads.
+    descriptor, none accepts a connection, and no model loads.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + _RESERVED
+    needed = listeners * wanted + _RESERVED
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
-    fitting = max(1, (soft - min(_RESERVED, soft // 4)) // 2)
+    fitting = max(1, (soft - min(_RESERVED, soft // 4)) // listeners)
     log.warning(
-        "--max_connections=%d needs %d file descriptors, and the limit is %d, so each API accepts %d; "
+        "--max_connections=%d needs %d file descriptors, and the limit is %d, so each port accepts %d; "
         "raise the limit (ulimit -n)",
         wanted, needed, soft, fitting,
     )  # fmt: skip

@@ -98,7 +98,9 @@ async def serve(options: ServerOptions) -> None:
         bind(listen.host, listen.grpc_port, "port") as grpc_port,
         bind(listen.host, listen.rest_port, "rest_api_port") as rest_port,
     ):
-        server = Server(options, observability)
+        # of REST, and of gRPC, which counts connections by address
+        listeners = 1 + len(grpc_port.addresses if grpc_port else ()) + bool(options.grpc.socket_path)
+        server = Server(options, observability, listeners)
         if not await server.load_models(stop):
             log.info("stopped while the models were loading")
             return
@@ -114,9 +116,10 @@ class Server:
         ConfigError: a file that a flag names cannot be read or is invalid.
     """
 
-    def __init__(self, options: ServerOptions, observability: Observability) -> None:
+    def __init__(self, options: ServerOptions, observability: Observability, listeners: int = 2) -> None:
         metrics = observability.metrics
-        limits = replace(options.limits, max_connections=fit_connections(options.limits.max_connections))
+        connections = fit_connections(options.limits.max_connections, listeners)
+        limits = replace(options.limits, max_connections=connections)
         read_config = config_reader(options.models)
         read_config()  # an invalid file is reported before anything is loaded
         self._runtime = options.runtime

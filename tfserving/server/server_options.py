@@ -295,7 +295,7 @@ class LimitOptions:
         "idle_timeout_in_ms",
         600_000,
         "Milliseconds after which a connection without requests is closed, and after which a gRPC request "
-        "fails whose message has not arrived, or whose response was not read.",
+        "fails whose message has not arrived, or whose response was not read to its end.",
         own=True,
     )
     head_timeout_in_ms: int = _flag(

@@ -122,7 +122,9 @@ class WorkerPools:
             context.in_event_loop and not future.exception() and size_of(future.result()) > INLINE_BYTES
         ):
             return then(future, function)
-        pool = self._pools.get(model) or self._pools[""]
+        pool = self._pools.get(model) or self._pools.get("")
+        if pool is None:  # a request with two names began in the pool of the other
+            return then(future, function)
         return pool.then(future, function, size_of)
 
     def shut_down(self) -> None:
@@ -283,9 +285,7 @@ class _WorkerPool:
         """Starts a thread for what was queued if there is none, and else checks later whether it waits."""
         if not self._can_grow():
             return
-        with self._lock:
-            has_thread = self._threads > 0
-        if has_thread:
+        if self._threads:
             self._check_later(GROWTH_DELAY)
         else:
             self._start_thread()
@@ -302,7 +302,7 @@ class _WorkerPool:
             self._check_later(RETRY_SECONDS)
 
     def _can_grow(self) -> bool:
-        with self._lock:  # a thread that ends looks at the queue with it
+        with self._lock:  # a thread looks with it whether the queue is empty, and ends
             is_below = self._threads < self._max_threads
         return is_below and not self._check_scheduled and not self._queue.empty()
 
@@ -339,21 +339,16 @@ class _WorkerPool:
 
     def _next(self) -> Callable[[], None] | None:
         """The next piece of work; None for a thread that is to end."""
-        try:
-            return self._queue.get_nowait()
-        except Empty:
-            with self._lock:
-                if self._threads > 1:
-                    self._threads -= 1
-                    return None
+        seconds = 0.0
         while True:
             try:
-                return self._queue.get(timeout=IDLE_SECONDS)
+                return self._queue.get(timeout=seconds) if seconds else self._queue.get_nowait()
             except Empty:
                 with self._lock:
-                    if self._queue.empty():
+                    if self._queue.empty() and (seconds or self._threads > 1):
                         self._threads -= 1
                         return None
+                seconds = IDLE_SECONDS
 
     def _run(
         self,

@@ -16,6 +16,7 @@ from tfserving.errors import (
     TfServingError,
     UnavailableError,
 )
+from tfserving.server.batching import batching_servable
 from tfserving.server.batching.batching_servable import BatchingLoader, BatchingServable
 from tfserving.server.batching.parameters import BatchingParameters
 from tfserving.server.core.manager import ServableManager
@@ -163,6 +164,7 @@ def test_a_bad_request_costs_few_runs(batching):
 
 
 def test_a_request_is_rejected_while_no_thread_can_be_started(batching, monkeypatch):
+    monkeypatch.setattr(batching_servable, "RETRY_SECONDS", 0.0)
     servable, start = batching(Model()), threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("no")))
     with pytest.raises(ExhaustedError, match="raise the limit of threads"):

@@ -143,9 +143,10 @@ def status(future):
     return future.code(), future.details()
 
 
-def test_a_response_that_is_not_read_is_dropped_after_the_timeout(in_loop, handlers):
+@pytest.mark.parametrize("method", ["echo", "count", "double"])
+def test_a_call_whose_response_is_not_read_is_cancelled(in_loop, handlers, method, eventually):
     async def start():
-        server = CoreServer([], 0.3)
+        server = CoreServer([], 1.0)
         handlers.add_to(server)
         server.port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -153,7 +154,9 @@ def test_a_response_that_is_not_read_is_dropped_after_the_timeout(in_loop, handl
 
     server = in_loop(start())
     no_window = corpus.frame(corpus.SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
-    request = corpus.grpc_call("/s/echo", b"x").replace(corpus.frame(corpus.SETTINGS, 0, 0, b""), no_window)
+    request = corpus.grpc_call(f"/s/{method}", b"x").replace(
+        corpus.frame(corpus.SETTINGS, 0, 0, b""), no_window
+    )
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as peer:
         peer.sendall(request)
         frames, kinds = peer.makefile("rb"), []
@@ -162,10 +165,10 @@ def test_a_response_that_is_not_read_is_dropped_after_the_timeout(in_loop, handl
             frames.read(int.from_bytes(head[:3], "big"))
             kinds.append(head[3])
     assert corpus.DATA not in kinds
+    eventually(lambda: server._calls == 0)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         assert call(channel, "echo", b"y").result() == b"y"
-        time.sleep(0.5)
-        assert call(channel, "echo", b"y").result() == b"y"
+    eventually(lambda: not server._responses._waiting)
     in_loop(server.stop(0))
 
 

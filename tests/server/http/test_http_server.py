@@ -553,5 +553,15 @@ class TestStop:
             assert read_response(client)[0] == 403
             stopping.result(30)
 
+    def test_does_not_wait_for_the_rest_of_a_rejected_body(self, server, eventually):
+        with server.connect(POST % (b"/refuse", 100_000_000)) as client:
+            assert read_response(client)[0] == 403
+            stopping, began = server.stop(20), time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while not stopping.done():
+                    client.sendall(bytes(1000))
+                    time.sleep(0.05)
+            assert time.monotonic() - began < 15
+
     def test_before_the_start(self):
         asyncio.run(HttpServer(Handlers().handle, make_error, LimitOptions()).stop(1))

@@ -16,7 +16,7 @@ from tests.server import apis
 from tests.server.fake_loader import FakeLoader
 from tests.server.fake_service import FakeService, serve, zeros
 from tfserving.server.http.http_connection import PORTION_BYTES, HttpConnection
-from tfserving.server.rest.large_bodies import LARGE_BYTES
+from tfserving.server.rest.large_bodies import LARGE_BYTES, Turns
 from tfserving.server.rest.rest_server import make_rest_server
 from tfserving.server.server_options import LimitOptions, RestOptions
 
@@ -190,6 +190,34 @@ def test_a_busy_model_does_not_delay_large_bodies_of_others(in_loop, eventually)
         assert server.rest.predict(large, model="idle").status == 200
         release.set()
         assert {call.result(30).status for call in busy} == {200}
+
+
+def test_a_body_whose_request_was_cancelled_while_it_waited_is_not_parsed():
+    async def main():
+        turns = Turns()
+        first, second = (turns.for_body(model, LARGE_BYTES, is_gzip=False) for model in "ab")
+
+        async def hold(turn):
+            turn.begin()
+            await asyncio.Event().wait()
+
+        holding = asyncio.create_task(first.run(lambda: hold(first)))
+        waiting = asyncio.create_task(second.run(lambda: asyncio.to_thread(second.begin)))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        begun = asyncio.create_task(asyncio.to_thread(second.begin))
+        with pytest.raises(asyncio.CancelledError):
+            await begun
+        first.end()
+        with pytest.raises(asyncio.CancelledError):
+            second.begin()
+        third = turns.for_body("b", LARGE_BYTES, is_gzip=True)
+        assert await third.run(lambda: asyncio.to_thread(third.begin)) is None
+        third.end()
+        holding.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert gc.isenabled()
 
 
 def test_a_new_connection_replaces_the_one_that_has_been_idle_longest(service):

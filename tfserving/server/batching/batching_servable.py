@@ -39,6 +39,9 @@ from tfserving.wire.signatures import Signature
 
 log = logging.getLogger(__name__)
 
+# Seconds after which it tries again if the system did not let it start a thread.
+RETRY_SECONDS = 1.0
+
 # In the directory of a version, with --enable_per_model_batching_parameters.
 MODEL_PARAMETERS_FILE = "batching_params.pbtxt"
 
@@ -102,6 +105,7 @@ class BatchingServable:
         self._open: dict[_Key, _Batch] = {}
         self._threads = 0
         self._idle = 0
+        self._start_from = 0.0  # when a thread may be started again
         self._closed = False
 
     def submit(
@@ -203,12 +207,15 @@ class BatchingServable:
         del self._open[batch.key]
 
     def _start_thread(self) -> bool:
-        """Whether it could be started."""
-        name = f"batch-{self._threads + 1}"
+        """Start one if the system permits it; return whether it did."""
+        now, name = self._clock(), f"batch-{self._threads + 1}"
+        if now < self._start_from:
+            return False
         try:
             threading.Thread(target=self._run_batches, name=name, daemon=True).start()
         except RuntimeError as error:
-            log.error("there is no further thread for batches: %s", error)
+            self._start_from = now + RETRY_SECONDS
+            log.error("there is no further thread for batches: %s; raise the limit of threads", error)
             return False
         self._idle += 1
         self._threads += 1

@@ -159,7 +159,7 @@ class CoreServer:
             return  # the server is stopping
         self._calls += 1
         handler = self._handlers.get(event.call_details.method)
-        call = CallContext(event, handler, self._loop, self._responses.start, self._end_call)
+        call = CallContext(event, handler, self._loop, self._responses, self._end_call)
         if handler is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, "the method does not exist")
             return
@@ -194,7 +194,7 @@ class CallContext:
         event: the event that accepted the call.
         handler: of its method.
         loop: serves the call.
-        note_response: is called when a response is sent, with its status.
+        responses: notes calls whose responses the caller has to read.
         note_end: is called when the call is complete on both sides.
 
     Attributes:
@@ -206,14 +206,14 @@ class CallContext:
         event: Any,
         handler: grpc.RpcMethodHandler,
         loop: asyncio.AbstractEventLoop,
-        note_response: Callable[[CallContext], None],
+        responses: CallTimeout[CallContext],
         note_end: Callable[[CallContext], None],
     ) -> None:
         self._call = event.call
         self._details = event.call_details
         self._handler = handler
         self._loop = loop
-        self._note_response = note_response
+        self._responses = responses
         self._note_end = note_end
         self._task: asyncio.Task[None] | None = None
         self._is_watched = False
@@ -286,7 +286,7 @@ class CallContext:
         operations = self._begin()
         if message is not None:
             operations.append(cygrpc.SendMessageOperation(message, 0))
-            self._note_response(self)
+        self._responses.start(self)
         text = details.encode("utf-8", "replace")
         operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
         if self._is_watched:
@@ -370,9 +370,11 @@ class CallContext:
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     operations = [*self._begin(), cygrpc.SendMessageOperation(self._serialize(response), 0)]
+                    self._responses.start(self)
                     await self._do(operations)
                     if self.has_ended:
                         return
+                    self._responses.stop(self)
         except Exception as error:  # noqa: BLE001 - it becomes the status
             self._fail(error)
         else:

@@ -87,7 +87,9 @@ class HttpConnection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close if no request is served; after one, `HttpServer.is_stopping` has the same effect."""
-        if self.wait is Wait.REQUEST and not self._is_closing:
+        if self._is_closing:
+            self._lingers_until = min(self._lingers_until, self._loop.time() + LINGERING_SECONDS)
+        elif self.wait is Wait.REQUEST:
             self._close()
 
     def check_deadline(self, now: float) -> None:
@@ -250,7 +252,8 @@ class HttpConnection(asyncio.Protocol):
         if self._has_client_ended or is_read:
             self._close()
         else:
-            self._linger(transport, LINGERING_SECONDS if request is None else _LONGEST_LINGERING)
+            is_short = request is None or self._server.is_stopping
+            self._linger(transport, LINGERING_SECONDS if is_short else _LONGEST_LINGERING)
 
     def _continue(self) -> None:
         """Serve the next request, or wait for one."""

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Bytes of JSON from which a body waits for its turn. Parsing a smaller one takes milliseconds.
 LARGE_BYTES = 1 << 20
+# Seconds after which a thread that waits for another model looks whether its request was cancelled.
+_CHECK_SECONDS = 0.05
 # What gzip can make of a byte.
 _MAX_GZIP_RATIO = 1032
 
@@ -74,16 +76,25 @@ class Turn:
         """Begin to parse, when no other model does.
 
         Until `end`, the garbage collector does not examine what the parser creates.
+
+        Raises:
+            CancelledError: nobody waits for the response any more.
         """
         if self._lock is None:
             return
-        self._parsing.acquire()
+        while not self._parsing.acquire(timeout=_CHECK_SECONDS):
+            self._check_wanted()
         with self._changing:
-            self._begun = True
-            if self._ended:
-                self._parsing.release()
-            else:
+            if not self._ended:
+                self._begun = True
                 pause_collector()
+                return
+        self._parsing.release()
+        self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._ended:
+            raise asyncio.CancelledError
 
     def end(self) -> None:
         """End the turn; in any thread, and as often as needed."""
