@@ -112,11 +112,14 @@ async def serve(options: ServerOptions) -> None:
 class Server:
     """Both APIs and the models behind them.
 
+    Args:
+        listeners: how many addresses will accept connections.
+
     Raises:
         ConfigError: a file that a flag names cannot be read or is invalid.
     """
 
-    def __init__(self, options: ServerOptions, observability: Observability, listeners: int = 2) -> None:
+    def __init__(self, options: ServerOptions, observability: Observability, listeners: int) -> None:
         metrics = observability.metrics
         connections = fit_connections(options.limits.max_connections, listeners)
         limits = replace(options.limits, max_connections=connections)
